@@ -1,0 +1,91 @@
+"""Starts TensorFlow and Keras: once, quietly, without what Keras imports on the off chance, and seeded."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from experiments.config import RunFailed
+
+# Keras imports these only to accept their objects; that is a third of its import time, and nobody needs them here.
+OPTIONAL_IMPORTS = ("matplotlib", "pandas", "sklearn")
+
+
+def start(threads: int | str, precision: str, seed: int) -> int:
+    """Import TensorFlow and make it deterministic.
+
+    Args:
+        threads: Processor threads for TensorFlow's operations, or ``"auto"``: one per core that this process may use.
+        precision: Keras's dtype policy.
+        seed: Of Python's, NumPy's and TensorFlow's random numbers.
+
+    Returns:
+        The number of threads.
+    """
+    import_keras()
+    import keras
+    import tensorflow as tf
+
+    count = available_cores() if threads == "auto" else int(threads)
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(count)
+        tf.config.threading.set_inter_op_parallelism_threads(count)
+    except RuntimeError as error:  # TensorFlow runs already: an earlier run of this process started it
+        if tf.config.threading.get_intra_op_parallelism_threads() != count:
+            raise RunFailed("runtime.threads cannot change within one process; start a process per run") from error
+    if tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()  # on processors operations are deterministic anyway
+    keras.utils.clear_session()
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy(precision)
+    keras.utils.set_random_seed(seed)
+    return count
+
+
+def available_cores() -> int:
+    """Cores that this process may run on, which containers and schedulers restrict."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def import_keras() -> None:
+    """Import Keras on TensorFlow, whatever ``~/.keras/keras.json`` says, and keep their start-up notes to ourselves."""
+    if "keras" in sys.modules:
+        return
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _quiet_stderr(), _hidden(*OPTIONAL_IMPORTS):
+        import keras  # noqa: F401
+        import tensorflow as tf
+
+        tf.get_logger().setLevel("ERROR")
+
+
+@contextmanager
+def _hidden(*modules: str) -> Iterator[None]:
+    """Make imports of modules that are not loaded yet fail, as if they were not installed."""
+    hidden = [name for name in modules if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hold back what C++ code writes to stderr; show it if the block fails."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as buffer:
+        os.dup2(buffer.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            buffer.seek(0)
+            os.write(kept, buffer.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

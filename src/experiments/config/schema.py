@@ -1,0 +1,177 @@
+"""Types and ranges of every config key. The defaults are in ``conf/``, the meaning of each key in its comment there."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+Scalar = bool | int | float | str | None
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _single(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) != 1:
+        raise ValueError(f"got {len(value)} keys, expected a name, or {{name: {{argument: value}}}} with a single name")
+    return value
+
+
+def _size(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (value >= 0) or value == float("inf"):
+        raise ValueError(f"got {value!r}, expected a count of at least 0, or a fraction below 1")
+    if value >= 1 and value != int(value):
+        raise ValueError(f"got {value!r}, expected a whole number where it is 1 or more, or a fraction below 1")
+    return value
+
+
+KerasObject = Annotated[str | dict[str, dict[str, Any] | None], BeforeValidator(_single)]
+"""A Keras object by name: ``Flatten``, or with arguments ``{Dense: {units: 10}}``."""
+
+
+class Section(BaseModel):
+    """A part of the config: no unknown keys, no silent conversions, no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class KerasSection(Section):
+    """A part whose further keys are arguments of the Keras object that `name` says."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+
+    def arguments(self, *ours: str) -> dict[str, Any]:
+        """The keys that Keras reads: all but `name` and `ours`."""
+        return self.model_dump(exclude={"name", *ours}, exclude_unset=True)
+
+
+class Data(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    scale: Positive
+    path: str | None
+    validation_size: Annotated[int | float, BeforeValidator(_size)]
+    limit: Count | None
+
+
+class Mlp(Section):
+    name: Literal["mlp"]
+    layer_sizes: Annotated[list[Count], Field(min_length=1)]
+    activation: str
+    dropout: Fraction
+    batch_normalization: bool
+    regularizer: KerasObject | None
+    output_activation: str
+
+
+class Sequential(Section):
+    """Extra keys are knobs that `layers` refers to, such as ``${model.dropout}``."""
+
+    model_config = ConfigDict(extra="allow")
+    name: Literal["sequential"]
+    layers: Annotated[list[KerasObject], Field(min_length=1)]
+
+
+class Schedule(KerasSection):
+    pass
+
+
+class Optimizer(KerasSection):
+    """Ranges of the arguments that Keras itself does not check; which of them apply, Keras says."""
+
+    schedule: Schedule
+    learning_rate: Positive
+    momentum: Fraction = 0.0
+    rho: Fraction = 0.0
+    beta_1: Fraction = 0.0
+    beta_2: Fraction = 0.0
+    epsilon: Positive = 1e-7
+    weight_decay: NotNegative | None = None
+    clipnorm: Positive | None = None
+    clipvalue: Positive | None = None
+    global_clipnorm: Positive | None = None
+    ema_momentum: Share = 0.0
+    ema_overwrite_frequency: Count | None = None
+    gradient_accumulation_steps: Annotated[int, Field(ge=2)] | None = None
+    nesterov: bool = False
+    centered: bool = False
+    amsgrad: bool = False
+    use_ema: bool = False
+
+
+class Loss(KerasSection):
+    labels: Literal["sparse", "one_hot"]
+    output_activation: str
+    from_logits: bool = False
+    label_smoothing: Share = 0.0
+
+
+class Callback(KerasSection):
+    monitor: str | None = None
+    patience: Annotated[int, Field(ge=0)] = 0
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
+class Tracking(Section):
+    enabled: bool
+    uri: str | None = None
+    experiment: str = ""
+    run_name: str | None = None
+    tags: dict[str, Scalar] = {}
+    system_metrics: bool = False
+
+
+Auto = Literal["auto"]
+
+
+class Runtime(Section):
+    threads: Count | Auto
+    xla: bool | Auto
+    steps_per_execution: Count | Auto
+    evaluation_batch_size: Count | Auto
+
+
+def _package(name: str) -> str:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"got {name!r}, expected the name of an importable package, such as mypackage")
+    return name
+
+
+class Config(Section):
+    data: Data
+    model: Annotated[Mlp | Sequential, Field(discriminator="name")]
+    optimizer: Optimizer
+    loss: Loss
+    callbacks: dict[str, Callback]
+    tracking: Tracking
+    epochs: Count
+    batch_size: Count
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    metrics: list[KerasObject]
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"]
+    objective: str
+    trust: list[Annotated[str, AfterValidator(_package)]]
+    runtime: Runtime
+
+    @property
+    def validates(self) -> bool:
+        """Whether a validation set is held out of the training set."""
+        return self.data.validation_size > 0
+
+    @property
+    def objective_metric(self) -> str:
+        """What the run is ranked by. Test accuracy only where there is nothing else to go by."""
+        if self.objective != "auto":
+            return self.objective
+        return "val_accuracy" if self.validates else "test_accuracy"
+
+
+class PredictConfig(Section):
+    run: str
+    test: Annotated[str, Field(pattern=r"^\d+:\d+$")]
+    images: list[str]
+    inverted: bool | Auto
+    format: Literal["text", "json"]
+    tracking: Tracking
+    trust: list[Annotated[str, AfterValidator(_package)]]

@@ -1,0 +1,242 @@
+"""Verified arrays. The only place that knows where data sets come from; it never swaps one for another."""
+
+import hashlib
+import os
+import urllib.request
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.config import Problem, Refused
+from experiments.config.schema import Data
+
+Images = NDArray[np.float32]
+Labels = NDArray[np.int64]
+RawArrays = dict[str, NDArray[np.generic]]
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+# What Keras downloads, where it keeps it, and where it gets it.
+KERAS_DATASETS = {
+    "mnist": ("mnist.npz", "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"),
+    "fashion_mnist": (
+        "fashion-mnist/train-images-idx3-ubyte.gz",
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/train-images-idx3-ubyte.gz",
+    ),
+}
+# Digests of data sets that everybody has the same copy of; a file that claims to be one of them must match.
+KNOWN_DIGESTS = {"mnist": "2229557d3d58bcbc6b0f0c8f702c48cc075902f3f0630af576ec11137f9df98e"}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (n, height, width, channels) or features (n, features), scaled, and their labels (n,)."""
+
+    x: Images
+    y: Labels
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, split and checked. `digest` is the sha256 of the arrays before splitting and scaling."""
+
+    name: str
+    digest: str
+    source: str
+    classes: int
+    train: Split
+    validation: Split | None
+    test: Split
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the batch."""
+        return self.train.x.shape[1:]
+
+
+def load(config: Data, seed: int) -> Dataset:
+    """Load, check, scale and split a data set.
+
+    Raises:
+        Refused: The data set is not to be had, or its arrays are damaged or do not fit each other.
+    """
+    file = locate(config)
+    source = str(file) if file else f"{config.name} of scikit-learn" if config.name == "digits" else "Keras download"
+    raw = _read(file) if file else _from_library(config.name)
+    digest = _digest(raw)
+    if file and KNOWN_DIGESTS.get(config.name, digest) != digest:
+        raise Refused(
+            Problem(
+                source,
+                f"is not the {config.name} that everybody has: its arrays have sha256 {digest[:12]}…, expected "
+                f"{KNOWN_DIGESTS[config.name][:12]}…; fetch it again, or use it as data of your own",
+                f"data=npz data.path={file}",
+            )
+        )
+    x_train, y_train, x_test, y_test = _checked(raw, source)
+    train, test = _prepare(x_train, y_train, config.scale), _prepare(x_test, y_test, config.scale)
+    if config.limit:
+        train, test = (_take(part, _stratified(part.y, config.limit, seed)[0]) for part in (train, test))
+    validation = None
+    if config.validation_size:
+        held_out, rest = _stratified(train.y, _validation_count(config, len(train)), seed)
+        train, validation = _take(train, rest), _take(train, held_out)
+    return Dataset(config.name, digest, source, int(y_train.max()) + 1, train, validation, test)
+
+
+def locate(config: Data) -> Path | None:
+    """Find the file that holds the data set: ``data.path``, ``$EXPERIMENTS_DATA_DIR``, Keras's cache.
+
+    Returns:
+        The file, or None where a library provides the data (scikit-learn, or Keras by a download).
+
+    Raises:
+        Refused: It is neither here nor to be downloaded.
+    """
+    if config.path:
+        if not Path(config.path).is_file():
+            raise Refused(Problem("data.path", f"there is no file {config.path}", "data.path=FILE.npz"))
+        return Path(config.path)
+    folder = os.environ.get("EXPERIMENTS_DATA_DIR")
+    if folder and (file := Path(folder, f"{config.name}.npz")).is_file():
+        return file
+    if config.name == "digits":
+        return None
+    looked = f"looked at $EXPERIMENTS_DATA_DIR ({folder or 'not set'})"
+    if config.name not in KERAS_DATASETS:
+        raise Refused(
+            Problem("data.path", f"is not set, and there is no {config.name}.npz; {looked}", "data.path=FILE.npz")
+        )
+    cached, url = KERAS_DATASETS[config.name]
+    keras_file = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "datasets", cached)
+    if keras_file.is_file():
+        return keras_file if keras_file.suffix == ".npz" else None
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=3).close()
+    except OSError as error:
+        raise Refused(
+            Problem(
+                "data",
+                f"{config.name} is neither here nor to be downloaded ({error}); {looked} and {keras_file}. Put "
+                f"{config.name}.npz into a folder that $EXPERIMENTS_DATA_DIR names, or give the file as data.path=FILE, "
+                "or take the digits that need no download",
+                "data=digits",
+            )
+        ) from error
+    return None
+
+
+def _from_library(name: str) -> RawArrays:
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        x, y = bunch.images, bunch.target
+        test = np.arange(len(y)) % 5 == 4
+        return {"x_train": x[~test], "y_train": y[~test], "x_test": x[test], "y_test": y[test]}
+    import keras
+
+    (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+    return dict(zip(ARRAYS, (x_train, y_train, x_test, y_test), strict=True))
+
+
+def _read(file: Path) -> RawArrays:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            missing = [name for name in ARRAYS if name not in archive.files]
+            if missing:
+                found = ", ".join(archive.files) or "nothing"
+                raise Refused(
+                    Problem(str(file), f"has no {' and no '.join(missing)}; found {found}, expected {', '.join(ARRAYS)}")
+                )
+            return {name: archive[name] for name in ARRAYS}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, AttributeError, TypeError) as error:
+        reason = str(error) or type(error).__name__
+        raise Refused(
+            Problem(str(file), f"is damaged, or not an .npz file of plain arrays ({reason}); fetch or save it again")
+        ) from error
+
+
+def _digest(raw: RawArrays) -> str:
+    digest = hashlib.sha256()
+    for name in ARRAYS:
+        digest.update(f"{name} {raw[name].dtype.str} {raw[name].shape};".encode())
+        digest.update(np.ascontiguousarray(raw[name]).data)
+    return digest.hexdigest()
+
+
+def _checked(raw: RawArrays, source: str) -> tuple[NDArray[np.generic], Labels, NDArray[np.generic], Labels]:
+    """Check shapes, types, lengths and ranges; report all that is wrong."""
+    problems: list[Problem] = []
+
+    def expect(holds: bool, array: str, what: str) -> bool:
+        if not holds:
+            problems.append(Problem(f"{source}: {array}", what))
+        return holds
+
+    labels: dict[str, Labels] = {}
+    for part in ("train", "test"):
+        x, y = raw[f"x_{part}"], raw[f"y_{part}"]
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        expect(x.ndim in (2, 3, 4), f"x_{part}", f"got shape {x.shape}, expected (n, height, width[, channels]) or (n, features)")
+        expect(x.size > 0, f"x_{part}", "is empty")
+        numeric = expect(x.dtype.kind in "uifb", f"x_{part}", f"got type {x.dtype}, expected numbers")
+        if numeric and x.dtype.kind == "f":
+            expect(bool(np.isfinite(x).all()), f"x_{part}", "holds NaN or infinity")
+        if expect(y.ndim == 1, f"y_{part}", f"got shape {y.shape}, expected (n,); one-hot labels: save y.argmax(axis=1)"):
+            expect(len(x) == len(y), f"y_{part}", f"got {len(y)} labels for {len(x)} images")
+        whole = y.dtype.kind in "ui" or y.dtype.kind == "f" and bool((y == np.floor(y)).all())
+        if expect(whole, f"y_{part}", f"got type {y.dtype}, expected whole numbers from 0") and y.size:
+            expect(int(y.min()) >= 0, f"y_{part}", f"got the label {y.min()}, expected whole numbers from 0")
+        labels[part] = y.astype(np.int64) if whole else np.zeros(0, np.int64)
+    if not problems:
+        if raw["x_train"].shape[1:] != raw["x_test"].shape[1:]:
+            expect(False, "x_test", f"got images of {raw['x_test'].shape[1:]}, those of x_train are {raw['x_train'].shape[1:]}")
+        top = int(labels["train"].max())
+        expect(top >= 1, "y_train", "holds one class only, expected at least two")
+        expect(int(labels["test"].max()) <= top, "y_test", f"has the label {labels['test'].max()}, y_train ends at {top}")
+    if problems:
+        raise Refused(problems)
+    return raw["x_train"], labels["train"], raw["x_test"], labels["test"]
+
+
+def _prepare(x: NDArray[np.generic], y: Labels, scale: float) -> Split:
+    images = x.astype(np.float32)
+    images /= np.float32(scale)
+    return Split(images[..., np.newaxis] if images.ndim == 3 else images, y)
+
+
+def _take(split: Split, indices: NDArray[np.intp]) -> Split:
+    return Split(split.x[indices], split.y[indices])
+
+
+def _validation_count(config: Data, available: int) -> int:
+    size = config.validation_size
+    count = int(size) if size >= 1 else round(size * available)
+    if not 0 < count < available:
+        raise Refused(
+            Problem("data.validation_size", f"got {size}, but there are {available} training images", "data.validation_size=0.1")
+        )
+    return count
+
+
+def _stratified(y: Labels, count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Draw `count` indices with the class shares of `y` (each class within one of its share); both parts in order.
+
+    Every image gets its rank within its class, in shuffled order, as a share of the class. The `count` smallest
+    shares are a stratified sample. (scikit-learn's splitter does the same after seconds of imports.)
+    """
+    shuffled = np.random.default_rng(seed).permutation(len(y))
+    by_class = shuffled[np.argsort(y[shuffled], kind="stable")]
+    sizes = np.bincount(y)
+    rank = np.arange(len(y)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    share = (rank + 0.5) / sizes[y[by_class]]
+    order = by_class[np.argsort(share, kind="stable")]
+    return np.sort(order[:count]), np.sort(order[count:])

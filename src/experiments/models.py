@@ -1,0 +1,150 @@
+"""A compiled Keras model from the config and the data's shape."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.config import Config, Problem, Refused
+from experiments.config.schema import Mlp, Schedule
+from experiments.data import Dataset, Labels
+from experiments.vocabulary import create, create_named
+
+# Metrics that Keras chooses by the loss and the labels, so their names are left to it.
+CHOSEN_BY_KERAS = frozenset({"accuracy", "acc", "crossentropy", "ce"})
+
+
+def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int) -> keras.Sequential:
+    """Build and compile the network.
+
+    Raises:
+        Refused: Keras does not know a layer or argument, shapes do not fit, or there is not one output per class.
+    """
+    model = keras.Sequential([keras.Input(dataset.input_shape)])
+    for where, layer in _layers(config, dataset.classes):
+        try:
+            model.add(layer)
+        except (ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise Refused(Problem(where, f"does not fit what comes before it, {model.output_shape}: {reason}")) from error
+    if model.output_shape != (None, dataset.classes):
+        raise Refused(
+            Problem(
+                "model.layers",
+                f"the last layer gives {model.output_shape[1:]}, expected ({dataset.classes},): one output per class; "
+                "end with Flatten and {Dense: {units: classes, activation: softmax}}",
+            )
+        )
+    model.compile(
+        optimizer=_optimizer(config, steps_per_epoch=math.ceil(len(dataset.train) / config.batch_size)),
+        loss=create("loss", config.loss.name, config.loss.arguments("labels", "output_activation"), "loss", config.trust),
+        metrics=[_metric(spec, f"metrics[{i}]", config, dataset.classes) for i, spec in enumerate(config.metrics)],
+        jit_compile=xla,
+        steps_per_execution=steps_per_execution,
+    )
+    return model
+
+
+def encode_labels(y: Labels, config: Config, classes: int) -> NDArray[Any]:
+    """Labels as the loss reads them: (n,) whole numbers, or (n, classes) one-hot."""
+    return np.eye(classes, dtype=np.float32)[y] if config.loss.labels == "one_hot" else y.astype(np.int32)
+
+
+def _layers(config: Config, classes: int) -> Iterator[tuple[str, keras.layers.Layer]]:
+    if isinstance(config.model, Mlp):
+        yield from _mlp(config.model, classes, config.trust)
+        return
+    for index, spec in enumerate(config.model.layers):
+        where = f"model.layers[{index}]"
+        yield where, create_named("layer", _with_classes(spec, classes), where, config.trust)
+
+
+def _mlp(mlp: Mlp, classes: int, trust: list[str]) -> Iterator[tuple[str, keras.layers.Layer]]:
+    def regularized() -> dict[str, Any]:
+        return {} if mlp.regularizer is None else {"kernel_regularizer": _regularizer(mlp.regularizer, trust)}
+
+    yield "model", keras.layers.Flatten()
+    for index, units in enumerate(mlp.layer_sizes):
+        where = f"model.layer_sizes[{index}]"
+        if mlp.batch_normalization:
+            yield where, keras.layers.Dense(units, use_bias=False, **regularized())
+            yield where, keras.layers.BatchNormalization()
+            yield where, create("layer", "Activation", {"activation": mlp.activation}, "model.activation", trust)
+        else:
+            arguments = {"units": units, "activation": mlp.activation}
+            yield where, create("layer", "Dense", arguments | regularized(), "model", trust)
+        if mlp.dropout:
+            yield where, keras.layers.Dropout(mlp.dropout)
+    arguments = {"units": classes, "activation": mlp.output_activation}
+    yield "model.output_activation", create("layer", "Dense", arguments | regularized(), "model", trust)
+
+
+def _regularizer(spec: str | dict[str, Any], trust: list[str]) -> keras.regularizers.Regularizer:
+    return create_named("regularizer", spec, "model.regularizer", trust)
+
+
+def _with_classes(value: Any, classes: int) -> Any:
+    """Put the number of classes in the place of the word `classes`."""
+    if isinstance(value, dict):
+        return {key: _with_classes(inner, classes) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_classes(inner, classes) for inner in value]
+    return classes if value == "classes" else value
+
+
+def _optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    arguments = config.optimizer.arguments("schedule", "learning_rate")
+    rate = _learning_rate(config, steps_per_epoch)
+    return create("optimizer", config.optimizer.name, {**arguments, "learning_rate": rate}, "optimizer", config.trust)
+
+
+def _learning_rate(config: Config, steps_per_epoch: int) -> Any:
+    """A number, or a Keras schedule; times are epochs in the config and steps in Keras."""
+    schedule, rate = config.optimizer.schedule, config.optimizer.learning_rate
+    if schedule.name == "constant":
+        return rate
+    arguments = _in_steps(schedule, config.epochs, steps_per_epoch)
+    if warmup := arguments.get("warmup_steps"):
+        arguments |= {"initial_learning_rate": 0.0, "warmup_target": rate, "warmup_steps": warmup}
+    elif "factors" in arguments:
+        arguments["values"] = [rate * factor for factor in arguments.pop("factors")]
+    else:
+        arguments["initial_learning_rate"] = rate
+    return create("schedule", schedule.name, arguments, "optimizer.schedule", config.trust)
+
+
+def _in_steps(schedule: Schedule, epochs: int, steps_per_epoch: int) -> dict[str, Any]:
+    steps: dict[str, Any] = {}
+    for key, value in schedule.arguments().items():
+        if key == "boundary_epochs":
+            steps["boundaries"] = [round(boundary * steps_per_epoch) for boundary in value]
+        elif key.endswith("_epochs"):
+            span = epochs - schedule.arguments().get("warmup_epochs", 0) if value is None else value
+            steps[key.removesuffix("_epochs") + "_steps"] = max(round(span * steps_per_epoch), 0 if "warmup" in key else 1)
+        else:
+            steps[key] = value
+    return steps
+
+
+def _metric(spec: str | dict[str, Any], where: str, config: Config, classes: int) -> Any:
+    """A Keras metric that is handed the labels as it reads them, whatever the loss reads."""
+    if isinstance(spec, str) and spec.lower() in CHOSEN_BY_KERAS:
+        return spec.lower()
+    name, arguments = (spec, None) if isinstance(spec, str) else next(iter(spec.items()))
+    arguments = {"name": name.rpartition(".")[2], **(arguments or {})}
+    metric = create("metric", name, arguments, where, config.trust)
+    reads_sparse = name.lower().replace("_", "").startswith("sparse")
+    if reads_sparse == (config.loss.labels == "sparse"):
+        return metric
+    update = metric.update_state
+
+    def update_state(y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        ops = keras.ops
+        labels = ops.argmax(y_true, axis=-1) if reads_sparse else ops.one_hot(ops.reshape(y_true, (-1,)), classes)
+        return update(labels, y_pred, sample_weight)
+
+    metric.update_state = update_state
+    return metric

@@ -1,0 +1,61 @@
+"""What a person sees while a model trains: a live bar on a terminal, a line per epoch in a pipe."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from experiments.config import Config
+from experiments.evaluation import Report
+
+
+class ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]
+    """Prints each finished epoch; on a terminal, a bar below shows the steps of the epoch under way."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._bar.start()
+        self._task = self._bar.add_task("", total=self.params["epochs"] * self.params["steps"])
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._started, self._before = time.perf_counter(), epoch * self.params["steps"]
+        self._bar.update(self._task, description=f"epoch {epoch + 1}/{self.params['epochs']}")
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        done = min(batch + 1, self.params["steps"])
+        self._bar.update(self._task, completed=self._before + done)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        seconds = time.perf_counter() - self._started
+        measured = "  ".join(f"{name} {float(value):.4g}" for name, value in (logs or {}).items())
+        width = len(str(self.params["epochs"]))
+        self._console.print(f"epoch {epoch + 1:{width}}/{self.params['epochs']}  {seconds:5.1f} s  {measured}", highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """Take the bar away, however training ended."""
+        self._bar.stop()
+
+
+def show_result(console: Console, config: Config, report: Report, run_id: str) -> None:
+    """Say how it went and what to do next."""
+    measured = "  ".join(f"{name} {value:.4f}" for name, value in report.measures.items())
+    console.print(f"[bold]{measured}[/bold]", highlight=False, soft_wrap=True)
+    if run_id:
+        console.print(f"recorded as run {run_id}", highlight=False, soft_wrap=True)
+        console.print(f"look at it:  python -m experiments.predict run={run_id}", highlight=False, soft_wrap=True)

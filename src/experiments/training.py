@@ -1,0 +1,185 @@
+"""Trains a model: the choices that make it fast, the order of the batches, the callbacks."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from experiments.config import Config, Problem, Refused, RunFailed
+from experiments.data import Dataset
+from experiments.models import encode_labels
+from experiments.vocabulary import create
+
+# From this many training steps on, XLA's faster steps have paid for its compilation (docs/performance.md).
+XLA_PAYS_FROM_STEPS = 1500
+# Steps per call into TensorFlow: what a call costs is spread thin from here on, and Ctrl-C still answers.
+STEPS_PER_EXECUTION = 64
+EVALUATION_BATCH_SIZE = 1000
+# Arguments of Keras callbacks that name files; relative ones go to the run's output folder.
+FILE_ARGUMENTS = ("filepath", "filename", "log_dir", "backup_dir", "directory")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What ``runtime: auto`` became."""
+
+    threads: int
+    xla: bool
+    steps_per_execution: int
+    evaluation_batch_size: int
+
+
+@dataclass(frozen=True)
+class History:
+    """What training measured: each metric's values by epoch, and the time that it took."""
+
+    metrics: Mapping[str, list[float]]
+    timings: Mapping[str, float]
+
+    @property
+    def last_epoch(self) -> int:
+        """Number of the last epoch that was trained, counted from 0."""
+        return len(self.metrics["loss"]) - 1
+
+
+def choose(config: Config, dataset: Dataset, threads: int) -> Choices:
+    """Settle what the config leaves to us. It follows from the config and the data alone, so that runs repeat."""
+    steps_per_epoch = math.ceil(len(dataset.train) / config.batch_size)
+    runtime, gpus = config.runtime, tf.config.list_physical_devices("GPU")
+    if gpus and runtime.xla is True:
+        raise Refused(Problem("runtime.xla", "TensorFlow has no XLA with deterministic GPU operations", "runtime.xla=auto"))
+    return Choices(
+        threads=threads,
+        xla=_or(runtime.xla, not gpus and steps_per_epoch * config.epochs >= XLA_PAYS_FROM_STEPS),
+        steps_per_execution=min(_or(runtime.steps_per_execution, STEPS_PER_EXECUTION), steps_per_epoch),
+        evaluation_batch_size=_or(runtime.evaluation_batch_size, EVALUATION_BATCH_SIZE),
+    )
+
+
+def _or(setting: Any, choice: Any) -> Any:
+    return choice if setting == "auto" else setting
+
+
+def fit(
+    model: keras.Sequential,
+    dataset: Dataset,
+    config: Config,
+    choices: Choices,
+    output_folder: Path,
+    watchers: Sequence[keras.callbacks.Callback],
+) -> History:
+    """Train the model.
+
+    Args:
+        watchers: Callbacks that only look; they come after those of the config and see what these add to the logs.
+
+    Raises:
+        RunFailed: The loss is not a number, or memory ran out.
+        Refused: Keras does not know a callback or its arguments.
+    """
+    batches = Batches(dataset, config)
+    validation = dataset.validation
+    started = time.perf_counter()
+    try:
+        history = model.fit(
+            batches.dataset,
+            epochs=config.epochs,
+            shuffle=False,  # `Batches` did
+            verbose=0,
+            callbacks=[batches.follow_epochs(), *callbacks(config, output_folder), StopOnNaN(), *watchers],
+            validation_data=validation and (validation.x, encode_labels(validation.y, config, dataset.classes)),
+            validation_batch_size=choices.evaluation_batch_size,
+        )
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        raise RunFailed(
+            f"memory ran out while training. Try a smaller batch_size than {config.batch_size}, or a smaller model"
+        ) from error
+    seconds = time.perf_counter() - started
+    seen = len(dataset.train) * len(history.epoch)
+    return History(history.history, {"fit_seconds": seconds, "samples_per_second": seen / seconds})
+
+
+def callbacks(config: Config, output_folder: Path) -> list[keras.callbacks.Callback]:
+    """Build the callbacks that the config names."""
+    built = []
+    for key, section in config.callbacks.items():
+        arguments = section.arguments()
+        for name in FILE_ARGUMENTS:
+            if isinstance(arguments.get(name), str):
+                arguments[name] = str(output_folder / arguments[name])
+        built.append(create("callback", section.name, arguments, f"callbacks.{key}", config.trust))
+    return built
+
+
+class Batches:
+    """The training set in shuffled batches. The order of an epoch follows from the seed and the epoch's number alone.
+
+    Attributes:
+        dataset: Yields one epoch of (images, labels), the epoch that `follow_epochs` saw begin.
+    """
+
+    def __init__(self, dataset: Dataset, config: Config) -> None:
+        train, size = dataset.train, config.batch_size
+        with tf.device("CPU"):
+            x = tf.constant(train.x)
+            y = tf.constant(encode_labels(train.y, config, dataset.classes))
+            self._epoch = tf.Variable(0, dtype=tf.int64)
+
+        steps = math.ceil(len(train) / size)
+
+        def epoch(_: Any) -> Any:
+            seed = tf.stack([tf.constant(config.seed, tf.int64), self._epoch])
+            order = tf.random.experimental.stateless_shuffle(tf.range(len(train)), seed=seed)
+
+            def batch(step: Any) -> Any:
+                indices = order[step * size : (step + 1) * size]
+                return tf.gather(x, indices), tf.gather(y, indices)
+
+            return tf.data.Dataset.range(steps).map(batch)
+
+        self.dataset = (
+            tf.data.Dataset.range(1)
+            .flat_map(epoch)
+            .prefetch(2)
+            .apply(tf.data.experimental.assert_cardinality(steps))
+        )
+
+    def follow_epochs(self) -> keras.callbacks.Callback:
+        """A callback that tells the data which epoch begins."""
+        epoch = self._epoch
+
+        class FollowEpochs(keras.callbacks.Callback):  # type: ignore[misc]
+            def on_epoch_begin(self, number: int, logs: Any = None) -> None:
+                epoch.assign(number)
+
+        return FollowEpochs()
+
+
+class OnEpochEnd(keras.callbacks.Callback):  # type: ignore[misc]
+    """Hands the metrics of each finished epoch (counted from 0) to a function."""
+
+    def __init__(self, function: Callable[[int, Mapping[str, float]], None]) -> None:
+        super().__init__()
+        self._function = function
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self._function(epoch, logs or {})
+
+
+class StopOnNaN(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends the run at the end of the epoch in which the loss stopped being a number."""
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        loss = (logs or {}).get("loss", 0.0)
+        if not np.isfinite(loss):
+            raise RunFailed(
+                f"the loss became {loss} in epoch {epoch + 1}. The usual causes are a learning rate that is too high "
+                "(try a tenth of optimizer.learning_rate), gradients that explode (try optimizer.clipnorm=1), "
+                "or inputs that are not scaled (data.scale)"
+            )

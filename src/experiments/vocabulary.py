@@ -1,0 +1,137 @@
+"""Names to Keras objects: a closed vocabulary, plus packages that the command line trusts."""
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import keras
+
+from experiments.config import Problem, Refused, suggest
+
+KINDS: dict[str, tuple[ModuleType, type]] = {
+    "layer": (keras.layers, keras.layers.Layer),
+    "optimizer": (keras.optimizers, keras.optimizers.Optimizer),
+    "schedule": (keras.optimizers.schedules, keras.optimizers.schedules.LearningRateSchedule),
+    "loss": (keras.losses, keras.losses.Loss),
+    "metric": (keras.metrics, keras.metrics.Metric),
+    "callback": (keras.callbacks, keras.callbacks.Callback),
+    "regularizer": (keras.regularizers, keras.regularizers.Regularizer),
+    "initializer": (keras.initializers, keras.initializers.Initializer),
+    "constraint": (keras.constraints, keras.constraints.Constraint),
+}
+NESTED = ("layer", "regularizer", "initializer", "constraint")
+# These run code that a config would bring with it, or send what they see elsewhere.
+NEVER = frozenset({"Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper", "LambdaCallback", "RemoteMonitor"})
+
+
+def classes(kind: str) -> dict[str, type]:
+    """Keras's classes of a kind, by name."""
+    module, base = KINDS[kind]
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isclass(value) and issubclass(value, base) and value is not base and name not in NEVER
+    }
+
+
+def find(kind: str, name: str, where: str, trust: Sequence[str]) -> type:
+    """Return the class that a config names: ``Adam``, ``adam``, or ``mypackage.Adam`` if mypackage is trusted.
+
+    Raises:
+        Refused: Keras has no such class, or its package is not trusted.
+    """
+    if "." in name:
+        return _trusted(name, where, trust)
+    known = classes(kind)
+    by_plain_name = {_plain(key): value for key, value in known.items()}
+    if (found := by_plain_name.get(_plain(name))) is None:
+        raise Refused(
+            Problem(where, f"Keras has no {kind} {name!r}; {suggest(name, known)}; a class of your own is written mypackage.{name}")
+        )
+    return found
+
+
+def create(kind: str, name: str, arguments: Mapping[str, Any], where: str, trust: Sequence[str]) -> Any:
+    """Build a Keras object.
+
+    Args:
+        kind: A key of `KINDS`.
+        name: Of its class, see `find`.
+        arguments: For its constructor; objects in them are written ``{L2: {l2: 0.01}}``.
+        where: The config key, for messages.
+        trust: Packages beside Keras whose classes may be named.
+
+    Raises:
+        Refused: The class or one of its arguments does not exist, or Keras does not take a value.
+    """
+    cls = find(kind, name, where, trust)
+    built = {key: _nested(value, f"{where}.{key}", trust) for key, value in arguments.items()}
+    try:
+        return cls(**built)
+    except (TypeError, ValueError) as error:
+        known = _arguments(cls)
+        problems = [
+            Problem(f"{where}.{key}", f"{cls.__name__} has no such argument; {suggest(key, known)}")
+            for key in built
+            if key not in known
+        ]
+        raise Refused(problems or Problem(where, f"{cls.__name__}: {_first_sentence(error)}")) from error
+
+
+def create_named(kind: str, spec: str | Mapping[str, Any], where: str, trust: Sequence[str]) -> Any:
+    """Build an object that is written as ``Flatten`` or ``{Dense: {units: 10}}``."""
+    name, arguments = (spec, None) if isinstance(spec, str) else next(iter(spec.items()))
+    return create(kind, name, arguments or {}, where, trust)
+
+
+def _nested(value: Any, where: str, trust: Sequence[str]) -> Any:
+    if isinstance(value, list):
+        return [_nested(item, f"{where}[{index}]", trust) for index, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        name, arguments = next(iter(value.items()))
+        for kind in NESTED:
+            if "." in name or _plain(name) in {_plain(key) for key in classes(kind)}:
+                return create(kind, name, arguments or {}, where, trust)
+    known = {name for kind in NESTED for name in classes(kind)}
+    raise Refused(
+        Problem(where, f"got {value}, expected a Keras object as {{Name: {{argument: value}}}}; {suggest(str(next(iter(value), '')), known)}")
+    )
+
+
+def _trusted(name: str, where: str, trust: Sequence[str]) -> type:
+    module_name, _, class_name = name.rpartition(".")
+    if not any(f"{module_name}.".startswith(f"{package}.") for package in trust):
+        package = name.partition(".")[0]
+        raise Refused(
+            Problem(where, f"{name} is not one of Keras's own; if you trust the code of {package}, say so", f"trust=[{package}]")
+        )
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise Refused(Problem(where, f"cannot import {name}: {error}")) from error
+    if not inspect.isclass(found):
+        raise Refused(Problem(where, f"{name} is not a class"))
+    return found
+
+
+def _arguments(cls: type) -> set[str]:
+    """Arguments of a constructor, with those that it hands on to its base classes."""
+    known = {"name", "dtype", "trainable"}
+    for base in cls.__mro__:
+        parameters = inspect.signature(base.__init__).parameters.values()
+        known |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return known - {"self"}
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+def _first_sentence(error: Exception) -> str:
+    return " ".join(str(error).split("\n\n", maxsplit=1)[0].split())
