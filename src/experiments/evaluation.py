@@ -1,16 +1,40 @@
 """What a trained model is worth on images that it has not seen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config import Config
-from experiments.data import Dataset, Split
-from experiments.models import encode_labels
+from experiments.data import Dataset, Images, Labels, Split
+
+Measure = Callable[[Split], tuple[dict[str, float], NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """The wrong guesses that the model was surest of, surest first.
+
+    Attributes:
+        x: The inputs.
+        index: Their numbers in the test set.
+        total: How many mistakes there are in all.
+    """
+
+    x: Images
+    truth: Labels
+    guess: Labels
+    probability: NDArray[np.float32]
+    index: NDArray[np.intp]
+    total: int
+
+    @property
+    def are_images(self) -> bool:
+        """Whether the inputs can be shown: (n, height, width, 1, 3 or 4 channels)."""
+        return self.x.ndim == 4 and self.x.shape[-1] in (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -19,23 +43,60 @@ class Report:
 
     Attributes:
         measures: ``test_loss``, ``test_accuracy`` and so on; with a validation set, also ``final_val_loss`` and so on.
-        probabilities: (test images, classes).
-        confusion_matrix: (classes, classes) counts; rows are the truth, columns the guess.
-        classes: Precision, recall, F1 score and support of each class.
+        truth: (test images,).
+        guess: (test images,).
+        classes: Number of classes.
+        mistakes: The worst of them.
     """
 
     measures: Mapping[str, float]
-    probabilities: NDArray[np.float32]
-    confusion_matrix: NDArray[np.int64]
-    classes: Mapping[str, Any]
+    truth: Labels
+    guess: Labels
+    classes: int
+    mistakes: Mistakes
+
+    @cached_property
+    def confusion_matrix(self) -> NDArray[np.int64]:
+        """(classes, classes) counts; rows are the truth, columns the guess."""
+        from sklearn.metrics import confusion_matrix
+
+        return confusion_matrix(self.truth, self.guess, labels=range(self.classes))  # type: ignore[no-any-return]
 
     def as_json(self) -> dict[str, Any]:
-        """The report without the probabilities, for a file."""
+        """Measures, confusion matrix, and each class's precision, recall, F1 score and support."""
+        from sklearn.metrics import classification_report
+
+        labels = range(self.classes)
+        by_class = classification_report(self.truth, self.guess, labels=labels, output_dict=True, zero_division=0.0)
         return {
             "measures": dict(self.measures),
             "confusion_matrix": self.confusion_matrix.tolist(),
-            "classes": dict(self.classes),
+            "classes": by_class,
         }
+
+
+def evaluate(measure: Measure, dataset: Dataset) -> Report:
+    """Measure a model on the test set, and on the validation set if there is one.
+
+    Args:
+        measure: Gives the metrics of a model on a split, and its outputs (n, classes).
+        dataset: The data set that the model was trained on.
+    """
+    test = dataset.test
+    measured, outputs = measure(test)
+    measures = {f"test_{name}": value for name, value in measured.items()}
+    if dataset.validation:
+        measures |= {f"final_val_{name}": value for name, value in measure(dataset.validation)[0].items()}
+    guess = outputs.argmax(axis=1)
+    return Report(measures, test.y, guess, dataset.classes, worst_mistakes(test, probabilities(outputs)))
+
+
+def worst_mistakes(split: Split, predicted: NDArray[np.float32], count: int = 15) -> Mistakes:
+    """Find the wrong guesses with the highest probabilities (n, classes)."""
+    guess, certainty = predicted.argmax(axis=1), predicted.max(axis=1)
+    wrong = np.flatnonzero(guess != split.y)
+    worst = wrong[np.argsort(-certainty[wrong], kind="stable")[:count]]
+    return Mistakes(split.x[worst], split.y[worst], guess[worst], certainty[worst], worst, len(wrong))
 
 
 def objective(config: Config, history: Mapping[str, Sequence[float]], report: Report) -> float:
@@ -44,34 +105,6 @@ def objective(config: Config, history: Mapping[str, Sequence[float]], report: Re
     if name.startswith("val_"):
         return report.measures[f"final_{name}"]
     return report.measures[name] if name in report.measures else float(history[name][-1])
-
-
-def evaluate(model: keras.Sequential, dataset: Dataset, config: Config, batch_size: int) -> Report:
-    """Measure the model on the test set, and on the validation set if there is one."""
-    from sklearn.metrics import classification_report, confusion_matrix
-
-    measures, outputs = _measure(model, dataset.test, dataset.classes, config, batch_size, "test_")
-    if dataset.validation:
-        measures |= _measure(model, dataset.validation, dataset.classes, config, batch_size, "final_val_")[0]
-    guesses, labels = outputs.argmax(axis=1), list(range(dataset.classes))
-    return Report(
-        measures=measures,
-        probabilities=probabilities(outputs),
-        confusion_matrix=confusion_matrix(dataset.test.y, guesses, labels=labels),
-        classes=classification_report(dataset.test.y, guesses, labels=labels, output_dict=True, zero_division=0.0),
-    )
-
-
-def _measure(
-    model: keras.Sequential, split: Split, classes: int, config: Config, batch_size: int, prefix: str
-) -> tuple[dict[str, float], NDArray[np.float32]]:
-    """Loss and metrics in one pass: Keras's `evaluate` would not hand out the outputs that they are computed from."""
-    outputs = np.concatenate([model.predict_on_batch(split.x[i : i + batch_size]) for i in range(0, len(split), batch_size)])
-    labels = encode_labels(split.y, config, classes)
-    model.reset_metrics()
-    loss = model.compute_loss(y=labels, y_pred=outputs, training=False)
-    measured = model.compute_metrics(split.x, labels, outputs) | {"loss": loss}
-    return {prefix + name: float(np.mean(value)) for name, value in measured.items()}, outputs
 
 
 def probabilities(outputs: NDArray[Any]) -> NDArray[np.float32]:

@@ -8,7 +8,6 @@ import keras
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from experiments.config import Config
 from experiments.evaluation import Report
 
 
@@ -52,7 +51,7 @@ class ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]
         self._bar.stop()
 
 
-def show_result(console: Console, config: Config, report: Report, run_id: str) -> None:
+def show_result(console: Console, report: Report, run_id: str) -> None:
     """Say how it went and what to do next."""
     measured = "  ".join(f"{name} {value:.4f}" for name, value in report.measures.items())
     console.print(f"[bold]{measured}[/bold]", highlight=False, soft_wrap=True)

@@ -10,33 +10,31 @@ from rich.console import Console
 from experiments import backend
 from experiments.cli import check_run, command
 from experiments.data import load
+from experiments.evaluation import evaluate, objective
 from experiments.tracking import Recorder
 
 
 def run(composed: DictConfig) -> float:
     """Train, measure and record what a config says; return the objective."""
     config = check_run(composed)
+    recorder = Recorder(config.tracking)
     dataset = load(config.data, config.seed)
     threads = backend.start(config.runtime.threads, config.precision, config.seed)
-
-    # Only now: these import TensorFlow, which a refused run must not wait for.
-    from experiments import figures, models, training
-    from experiments.evaluation import evaluate, objective
+    from experiments import models, training  # only now: they import TensorFlow, which a refused run must not wait for
     from experiments.progress import ShowProgress, show_result
 
-    hydra = HydraConfig.get()
-    console = Console()
+    hydra, console = HydraConfig.get(), Console()
+    output_folder = Path(hydra.runtime.output_dir)
     choices = training.choose(config, dataset, threads)
     model = models.build(config, dataset, choices.xla, choices.steps_per_execution)
-    with Recorder(config, dataset, asdict(choices), list(hydra.overrides.task)) as recorder:
+    with recorder.start(config, dataset, asdict(choices), list(hydra.overrides.task)):
         watchers = [ShowProgress(console), training.OnEpochEnd(recorder.log_epoch)]
-        history = training.fit(model, dataset, config, choices, Path(hydra.runtime.output_dir), watchers)
-        report = evaluate(model, dataset, config, choices.evaluation_batch_size)
+        history = training.fit(model, dataset, config, choices, output_folder, watchers)
+        report = evaluate(training.measurer(model, config, dataset.classes, choices.evaluation_batch_size), dataset)
         ranked_by = objective(config, history.metrics, report)
-        recorder.log_results({**report.measures, **history.timings, "objective": ranked_by}, report.as_json(), history.last_epoch)
-        recorder.log_model(model, history.last_epoch)
-        recorder.log_figures(figures.draw(history.metrics, report, dataset.test))
-    show_result(console, config, report, recorder.run_id)
+        recorder.log_results({**report.measures, **history.timings, "objective": ranked_by}, history.metrics, report)
+        recorder.log_model(model, dataset.test.x[:1], len(history.metrics["loss"]) - 1)
+    show_result(console, report, recorder.run_id)
     return ranked_by
 
 

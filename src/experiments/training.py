@@ -10,9 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from experiments.config import Config, Problem, Refused, RunFailed
-from experiments.data import Dataset
+from experiments.data import Dataset, Split
 from experiments.models import encode_labels
 from experiments.vocabulary import create
 
@@ -42,10 +43,6 @@ class History:
     metrics: Mapping[str, list[float]]
     timings: Mapping[str, float]
 
-    @property
-    def last_epoch(self) -> int:
-        """Number of the last epoch that was trained, counted from 0."""
-        return len(self.metrics["loss"]) - 1
 
 
 def choose(config: Config, dataset: Dataset, threads: int) -> Choices:
@@ -103,6 +100,27 @@ def fit(
     seconds = time.perf_counter() - started
     seen = len(dataset.train) * len(history.epoch)
     return History(history.history, {"fit_seconds": seconds, "samples_per_second": seen / seconds})
+
+
+def measurer(
+    model: keras.Sequential, config: Config, classes: int, batch_size: int
+) -> Callable[[Split], tuple[dict[str, float], NDArray[np.float32]]]:
+    """Make a function that gives a model's loss and metrics on a split, and its outputs (n, classes).
+
+    One pass: Keras's `evaluate` does not hand out the outputs that it computes.
+    """
+
+    def measure(split: Split) -> tuple[dict[str, float], NDArray[np.float32]]:
+        starts = range(0, len(split), batch_size)
+        outputs = np.concatenate([model.predict_on_batch(split.x[start : start + batch_size]) for start in starts])
+        labels = encode_labels(split.y, config, classes)
+        model.reset_metrics()
+        loss = model.compute_loss(y=labels, y_pred=outputs, training=False)
+        measured = {"loss": loss, **model.compute_metrics(split.x, labels, outputs)}
+        measured["loss"] = loss  # Keras's own entry is a mean over training steps
+        return {name: float(np.mean(value)) for name, value in measured.items()}, outputs
+
+    return measure
 
 
 def callbacks(config: Config, output_folder: Path) -> list[keras.callbacks.Callback]:

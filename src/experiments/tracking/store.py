@@ -1,0 +1,82 @@
+"""Where runs are recorded, and whether it can be reached. Quick: MLflow is not imported."""
+
+import os
+import re
+import sqlite3
+import urllib.request
+from pathlib import Path
+
+from experiments.config import Problem
+from experiments.config.schema import Tracking
+
+FOLDER = Path("mlruns")
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks", "uc")
+
+
+def store_uri(config: Tracking) -> str:
+    """``tracking.uri``, else ``$MLFLOW_TRACKING_URI``, else SQLite in ``mlruns/`` of the current folder."""
+    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{FOLDER.absolute() / 'mlflow.db'}"
+
+
+def problems(config: Tracking) -> list[Problem]:
+    """Say why nothing could be recorded, if so."""
+    found = []
+    if not _writable(FOLDER.absolute()):
+        found.append(
+            Problem(str(FOLDER.absolute()), "cannot be written, and all output goes there; start in another folder")
+        )
+    uri = store_uri(config)
+    if config.enabled and (reason := _unreachable(uri)):
+        from_environment = not config.uri and os.environ.get("MLFLOW_TRACKING_URI")
+        where = "$MLFLOW_TRACKING_URI" if from_environment else "tracking.uri"
+        found.append(Problem(where, f"{redact(uri)} {redact(reason)}; or train without a record", "tracking=off"))
+    return found
+
+
+def redact(text: str) -> str:
+    """Take user names and passwords out of addresses."""
+    return re.sub(r"(\w://)[^/@\s'\"]+@", r"\1***@", text)
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a SQLite store; None for other stores."""
+    return Path(uri.partition(":///")[2].partition("?")[0]).absolute() if uri.startswith("sqlite") else None
+
+
+def _writable(folder: Path) -> bool:
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def _unreachable(uri: str) -> str | None:
+    """Try the store, at most a few seconds; None if it answers."""
+    scheme = uri.partition(":")[0].partition("+")[0]
+    if scheme not in SCHEMES or "://" not in uri and scheme != "databricks":
+        return "is no tracking store; expected sqlite:///FILE, http://HOST:PORT or a database (a folder no longer is one)"
+    try:
+        if (file := sqlite_file(uri)) is not None:
+            return _sqlite_trouble(file)
+        if scheme in ("http", "https"):
+            urllib.request.urlopen(f"{re.sub(r'//[^/@]+@', '//', uri).rstrip('/')}/health", timeout=3).close()
+        elif scheme in ("postgresql", "mysql", "mssql"):
+            import sqlalchemy
+
+            sqlalchemy.create_engine(uri).connect().close()
+    except Exception as error:  # whatever the driver raises: the store cannot be used
+        return f"cannot be reached ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    return None
+
+
+def _sqlite_trouble(file: Path) -> str | None:
+    if not file.exists():
+        return None if _writable(file.parent) else "cannot be created: its folder cannot be written"
+    if not os.access(file, os.W_OK):
+        return "cannot be written"
+    connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=3)
+    try:
+        connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
+    except sqlite3.DatabaseError as error:
+        return f"is not a usable SQLite file ({error}); move it away to start a new one"
+    finally:
+        connection.close()
+    return None
