@@ -1,30 +1,31 @@
 """What all commands share: Hydra's start, refusals, signals and the exit status."""
 
+import copy
 import functools
 import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import hydra
-from hydra._internal.utils import get_args_parser
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from experiments import data, tracking
-from experiments.config import Config, Problem, Refused, RunFailed, check, suggest
+from experiments.config import Config, Problem, Refused, RunFailed, check
+from experiments.config.overrides import COMPOSITION_ERRORS, compose_usable, first_lines
+from experiments.tracking import store
 
 HERE = Path(__file__).resolve().parent
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parents[1] / "conf"  # a wheel, or a checkout
@@ -45,9 +46,13 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         @functools.wraps(task)
         def main() -> NoReturn:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # have Hydra raise what it would print
+            warnings.filterwarnings("error", "Callback ")  # where Hydra would go on after an error of a callback
             signal.signal(signal.SIGTERM, _interrupt)
-            with exit_status(config_name):
-                hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
+            try:
+                with exit_status(config_name):
+                    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
+            except SystemExit as leaving:
+                _leave(int(leaving.code or DONE))
             _leave(DONE)
 
         return main
@@ -64,7 +69,9 @@ def exit_status(config_name: str) -> Iterator[None]:
         _stop(str(refused), REFUSED)
     except RunFailed as failed:
         _stop(f"error: {failed}", FAILED)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (*COMPOSITION_ERRORS, ValueError) as error:
+        if HydraConfig.initialized() and not isinstance(error, COMPOSITION_ERRORS):
+            raise  # the config was composed: this one is not about the input
         _stop("\n".join(map(str, explain(error, config_name, sys.argv[1:]))), REFUSED)
     except KeyboardInterrupt:
         _stop("interrupted", INTERRUPTED)
@@ -72,7 +79,7 @@ def exit_status(config_name: str) -> Iterator[None]:
 
 def _stop(message: str, status: int) -> NoReturn:
     sys.stdout.flush()
-    print(tracking.redact(message), file=sys.stderr)
+    print(store.redact(message), file=sys.stderr)
     sys.exit(status)
 
 
@@ -94,13 +101,17 @@ def check_run(config: DictConfig, defaults: Callable[[], DictConfig] | None = No
     Raises:
         Refused: With all problems, in the order of the config's keys.
     """
+    if "hydra" in config:
+        _show_hydra(config)
     try:
         checked = check(config, Config)
     except Refused:
         if defaults is None:
             raise
-        return check(config, Config, OmegaConf.to_container(defaults(), resolve=False))
-    found = tracking.problems(checked.tracking)
+        return check(config, Config, cast(dict[str, Any], OmegaConf.to_container(defaults())))
+    from experiments import data  # only now: NumPy takes half as long to import as Hydra
+
+    found = store.problems(checked.tracking)
     try:
         data.locate(checked.data)
     except Refused as refused:
@@ -110,74 +121,60 @@ def check_run(config: DictConfig, defaults: Callable[[], DictConfig] | None = No
     return checked
 
 
-class CheckBeforeRun(Callback):  # type: ignore[misc]
-    """Hydra's callback that refuses a run before Hydra makes its output folder."""
+def _show_hydra(config: DictConfig) -> None:
+    """Make ``${hydra:runtime.output_dir}`` and the like readable, as Hydra does when the job starts."""
+    hydra_config = copy.deepcopy(OmegaConf.masked_copy(config, "hydra"))
+    with read_write(hydra_config.hydra.runtime), open_dict(hydra_config.hydra.runtime):
+        hydra_config.hydra.runtime.output_dir = "OUTPUT"
+    HydraConfig.instance().set_config(hydra_config)
 
-    def on_run_start(self, config: DictConfig, config_name: str | None = None, **kwargs: Any) -> None:
+
+class CheckBeforeRun(Callback):
+    """Hydra's callback that refuses a command before Hydra makes its output folder."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Leave with exit status 2 if the run cannot start."""
-        with exit_status(config_name or "config"):
-            check_run(config, functools.partial(_defaults, config, config_name))
+        name = kwargs["config_name"]
+        with exit_status(name):
+            check_run(config, functools.partial(_defaults, config, name, _loader()))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Leave with exit status 2 if an override of the sweep cannot be used."""
+        name = kwargs["config_name"]
+        with exit_status(name):
+            _, problems = compose_usable(config.hydra.overrides.task, name, _loader(), sweep=True)
+            if problems:
+                raise Refused(problems)
 
 
-def _defaults(config: DictConfig, config_name: str | None) -> DictConfig:
+def _loader() -> ConfigLoaderImpl:
+    return cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())
+
+
+def _defaults(config: DictConfig, config_name: str, loader: ConfigLoaderImpl) -> DictConfig:
     """The same config groups with none of the user's values: where remedies come from."""
-    choices = OmegaConf.to_container(config.hydra.runtime.choices)
-    groups = [f"{group}={_choice(choice)}" for group, choice in choices.items() if not group.startswith("hydra/")]
-    loader = GlobalHydra.instance().config_loader()
-    return loader.load_configuration(config_name, overrides=groups, run_mode=RunMode.RUN)
-
-
-def _choice(choice: Any) -> str:
-    return f"[{','.join(choice)}]" if isinstance(choice, list) else "null" if choice is None else str(choice)
+    choices = config.hydra.runtime.choices.items()
+    groups = [f"{group}={choice}" for group, choice in choices if choice and not group.startswith("hydra/")]
+    return loader.load_configuration(config_name, groups, RunMode.RUN)
 
 
 def explain(error: Exception, config_name: str, argv: list[str]) -> list[Problem]:
-    """Find all overrides that Hydra would complain about; it stops at the first one."""
+    """Find all problems of a command that Hydra could not compose a config for; it stops at the first one."""
     arguments, _ = get_args_parser().parse_known_args(argv)
-    search_path = [f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]"] if arguments.config_dir else []
-    found: list[Problem] = []
-    parsed: list[Override] = []
-    for text in arguments.overrides:
-        try:
-            parsed.append(OverridesParser.create().parse_override(text))
-        except OverrideParseException as unreadable:
-            reason = str(unreadable).splitlines()[0]
-            found.append(Problem(text, f"is not an override ({reason}), expected KEY=VALUE; quote it for the shell: 'KEY=[A,B]'"))
-    GlobalHydra.instance().clear()
+    config_name, folder = arguments.config_name or config_name, arguments.config_dir
+    search_path = create_config_search_path(str(CONF))
+    if folder:
+        if not Path(folder).is_dir():
+            return [Problem("--config-dir", f"there is no folder {folder}")]
+        search_path.prepend("command-line", f"file://{Path(folder).absolute()}", SearchPathQuery("schema"))
+    loader = ConfigLoaderImpl(search_path)
+    problems: list[Problem] = []
     try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            config_name = arguments.config_name or config_name
-            groups: list[str] = []
-            repository = GlobalHydra.instance().config_loader().repository
-            for override in sorted(parsed, key=lambda item: not repository.group_exists(item.key_or_group)):
-                is_group = repository.group_exists(override.key_or_group)
-                try:
-                    composed = hydra.compose(config_name, [*search_path, *groups])
-                    hydra.compose(config_name, [*search_path, *groups, override.input_line])
-                    groups += [override.input_line] if is_group else []
-                except (HydraException, OmegaConfBaseException) as own:
-                    found.append(_override_problem(override, own, composed))
-    except (HydraException, OmegaConfBaseException) as other:
+        composed, problems = compose_usable(arguments.overrides, config_name, loader, arguments.multirun)
+        if not arguments.multirun and "check" in (composed.hydra.callbacks or {}):
+            check_run(composed, functools.partial(_defaults, composed, config_name, loader))
+    except Refused as refused:
+        problems = [*problems, *refused.problems]
+    except COMPOSITION_ERRORS as other:
         error = other
-    return found or [Problem("config", " ".join(str(error).split()))]
-
-
-def _override_problem(override: Override, error: Exception, composed: DictConfig) -> Problem:
-    key, line = override.key_or_group, override.input_line
-    given = line.partition("=")[2]
-    if isinstance(error, MissingConfigException) and error.options:
-        hint = suggest(given, error.options)
-        best = hint.split("'")[1] if hint.startswith("did") else error.options[0]
-        return Problem(key, f"there is no {given!r}; {hint}", f"{key}={best}")
-    if override.is_sweep_override():
-        return Problem(line, "gives several values, which is a sweep", f"-m {line}")
-    parent, _, last = key.rpartition(".")
-    section = OmegaConf.select(composed, parent) if parent else composed
-    if isinstance(section, DictConfig) and last not in section:
-        hint = suggest(last, [str(name) for name in section if name != "hydra"])
-        best = f"{parent}.{hint.split(chr(39))[1]}".lstrip(".") if hint.startswith("did") else ""
-        return Problem(key, f"there is no such key; {hint}", f"{best}={given}" if best else "")
-    if parent and section is None:
-        nearest = suggest(parent.partition(".")[0], [str(name) for name in composed])
-        return Problem(key, f"there is no such key; {nearest}")
-    return Problem(line, " ".join(str(error).split()))
+    return problems or [Problem(getattr(error, "full_key", "") or "command", first_lines(error))]

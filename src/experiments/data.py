@@ -1,5 +1,6 @@
 """Verified arrays. The only place that knows where data sets come from; it never swaps one for another."""
 
+import gzip
 import hashlib
 import os
 import urllib.request
@@ -19,14 +20,15 @@ Labels = NDArray[np.int64]
 RawArrays = dict[str, NDArray[np.generic]]
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-# What Keras downloads, where it keeps it, and where it gets it.
-KERAS_DATASETS = {
-    "mnist": ("mnist.npz", "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"),
-    "fashion_mnist": (
-        "fashion-mnist/train-images-idx3-ubyte.gz",
-        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/train-images-idx3-ubyte.gz",
-    ),
+# The files that Keras keeps in its cache; Fashion-MNIST's are in the order of ARRAYS.
+KERAS_FILES = {
+    "mnist": ["mnist.npz"],
+    "fashion_mnist": [
+        f"fashion-mnist/{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+    ],
 }
+KERAS_DOWNLOADS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, AttributeError, TypeError, LookupError)
 # Digests of data sets that everybody has the same copy of; a file that claims to be one of them must match.
 KNOWN_DIGESTS = {"mnist": "2229557d3d58bcbc6b0f0c8f702c48cc075902f3f0630af576ec11137f9df98e"}
 
@@ -69,6 +71,7 @@ def load(config: Data, seed: int) -> Dataset:
     file = locate(config)
     source = str(file) if file else f"{config.name} of scikit-learn" if config.name == "digits" else "Keras download"
     raw = _read(file) if file else _from_library(config.name)
+    x_train, y_train, x_test, y_test = _checked(raw, source)
     digest = _digest(raw)
     if file and KNOWN_DIGESTS.get(config.name, digest) != digest:
         raise Refused(
@@ -76,10 +79,9 @@ def load(config: Data, seed: int) -> Dataset:
                 source,
                 f"is not the {config.name} that everybody has: its arrays have sha256 {digest[:12]}…, expected "
                 f"{KNOWN_DIGESTS[config.name][:12]}…; fetch it again, or use it as data of your own",
-                f"data=npz data.path={file}",
+                f"data=npz data.path={file} data.scale={config.scale:g}",
             )
         )
-    x_train, y_train, x_test, y_test = _checked(raw, source)
     train, test = _prepare(x_train, y_train, config.scale), _prepare(x_test, y_test, config.scale)
     if config.limit:
         train, test = (_take(part, _stratified(part.y, config.limit, seed)[0]) for part in (train, test))
@@ -94,14 +96,15 @@ def locate(config: Data) -> Path | None:
     """Find the file that holds the data set: ``data.path``, ``$EXPERIMENTS_DATA_DIR``, Keras's cache.
 
     Returns:
-        The file, or None where a library provides the data (scikit-learn, or Keras by a download).
+        The file (Fashion-MNIST: Keras's folder of four), or None where a library provides the data (scikit-learn, or
+        Keras by a download).
 
     Raises:
         Refused: It is neither here nor to be downloaded.
     """
     if config.path:
         if not Path(config.path).is_file():
-            raise Refused(Problem("data.path", f"there is no file {config.path}", "data.path=FILE.npz"))
+            raise Refused(Problem("data.path", f"there is no file {config.path}"))
         return Path(config.path)
     folder = os.environ.get("EXPERIMENTS_DATA_DIR")
     if folder and (file := Path(folder, f"{config.name}.npz")).is_file():
@@ -109,23 +112,25 @@ def locate(config: Data) -> Path | None:
     if config.name == "digits":
         return None
     looked = f"looked at $EXPERIMENTS_DATA_DIR ({folder or 'not set'})"
-    if config.name not in KERAS_DATASETS:
+    if config.name not in KERAS_FILES:
         raise Refused(
-            Problem("data.path", f"is not set, and there is no {config.name}.npz; {looked}", "data.path=FILE.npz")
+            Problem("data.path", f"is not set, and there is no {config.name}.npz; {looked}; say data.path=FILE")
         )
-    cached, url = KERAS_DATASETS[config.name]
-    keras_file = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "datasets", cached)
-    if keras_file.is_file():
-        return keras_file if keras_file.suffix == ".npz" else None
+    cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "datasets")
+    missing = [name for name in KERAS_FILES[config.name] if not Path(cache, name).is_file()]
+    if not missing:
+        first = Path(cache, KERAS_FILES[config.name][0])
+        return first if first.suffix == ".npz" else first.parent
+    url = KERAS_DOWNLOADS + Path(missing[0]).name
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=3).close()
     except OSError as error:
         raise Refused(
             Problem(
                 "data",
-                f"{config.name} is neither here nor to be downloaded ({error}); {looked} and {keras_file}. Put "
-                f"{config.name}.npz into a folder that $EXPERIMENTS_DATA_DIR names, or give the file as data.path=FILE, "
-                "or take the digits that need no download",
+                f"{config.name} is neither here nor to be downloaded ({error}); {looked} and {cache / missing[0]}. "
+                f"Put {config.name}.npz into a folder that $EXPERIMENTS_DATA_DIR names, or give the file as "
+                "data.path=FILE, or take the digits that need no download",
                 "data=digits",
             )
         ) from error
@@ -140,27 +145,47 @@ def _from_library(name: str) -> RawArrays:
         x, y = bunch.images, bunch.target
         test = np.arange(len(y)) % 5 == 4
         return {"x_train": x[~test], "y_train": y[~test], "x_test": x[test], "y_test": y[test]}
+    from experiments.backend import import_keras
+
+    import_keras()
     import keras
 
-    (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+    try:
+        (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+    except Exception as error:  # Keras raises that very class
+        raise Refused(Problem("data", f"Keras could not fetch {name}: {_reason(error)}", "data=digits")) from error
     return dict(zip(ARRAYS, (x_train, y_train, x_test, y_test), strict=True))
 
 
 def _read(file: Path) -> RawArrays:
+    if file.is_dir():
+        names = (file / Path(name).name for name in KERAS_FILES["fashion_mnist"])
+        return dict(zip(ARRAYS, map(_read_idx, names), strict=True))
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            missing = [name for name in ARRAYS if name not in archive.files]
-            if missing:
-                found = ", ".join(archive.files) or "nothing"
-                raise Refused(
-                    Problem(str(file), f"has no {' and no '.join(missing)}; found {found}, expected {', '.join(ARRAYS)}")
-                )
-            return {name: archive[name] for name in ARRAYS}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, AttributeError, TypeError) as error:
-        reason = str(error) or type(error).__name__
-        raise Refused(
-            Problem(str(file), f"is damaged, or not an .npz file of plain arrays ({reason}); fetch or save it again")
-        ) from error
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            if not (missing := [name for name in ARRAYS if name not in archive.files]):
+                return {name: archive[name] for name in ARRAYS}
+            found = ", ".join(archive.files) or "nothing"
+    except UNREADABLE as error:
+        what = f"is damaged, or not an .npz file of plain arrays ({_reason(error)}); fetch or save it again"
+        raise Refused(Problem(str(file), what)) from error
+    what = f"has no {' and no '.join(missing)}; found {found}, expected {', '.join(ARRAYS)}"
+    raise Refused(Problem(str(file), what))
+
+
+def _read_idx(file: Path) -> NDArray[np.generic]:
+    """Read the format of http://yann.lecun.com/exdb/mnist: a magic number, the sizes, the bytes."""
+    try:
+        content = gzip.decompress(file.read_bytes())
+        shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
+    except UNREADABLE as error:
+        what = f"is damaged ({_reason(error)}); remove it, and Keras fetches it again"
+        raise Refused(Problem(str(file), what)) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _digest(raw: RawArrays) -> str:
@@ -183,33 +208,39 @@ def _checked(raw: RawArrays, source: str) -> tuple[NDArray[np.generic], Labels, 
     labels: dict[str, Labels] = {}
     for part in ("train", "test"):
         x, y = raw[f"x_{part}"], raw[f"y_{part}"]
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = y[:, 0]
-        expect(x.ndim in (2, 3, 4), f"x_{part}", f"got shape {x.shape}, expected (n, height, width[, channels]) or (n, features)")
+        y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+        expected = "expected (n, height, width[, channels]) or (n, features)"
+        expect(x.ndim in (2, 3, 4), f"x_{part}", f"got shape {x.shape}, {expected}")
         expect(x.size > 0, f"x_{part}", "is empty")
-        numeric = expect(x.dtype.kind in "uifb", f"x_{part}", f"got type {x.dtype}, expected numbers")
-        if numeric and x.dtype.kind == "f":
+        if expect(x.dtype.kind in "uifb", f"x_{part}", f"got type {x.dtype}, expected numbers") and x.dtype.kind == "f":
             expect(bool(np.isfinite(x).all()), f"x_{part}", "holds NaN or infinity")
-        if expect(y.ndim == 1, f"y_{part}", f"got shape {y.shape}, expected (n,); one-hot labels: save y.argmax(axis=1)"):
-            expect(len(x) == len(y), f"y_{part}", f"got {len(y)} labels for {len(x)} images")
-        whole = y.dtype.kind in "ui" or y.dtype.kind == "f" and bool((y == np.floor(y)).all())
-        if expect(whole, f"y_{part}", f"got type {y.dtype}, expected whole numbers from 0") and y.size:
+        if expect(
+            y.ndim == 1, f"y_{part}", f"got shape {y.shape}, expected (n,); one-hot labels: save y.argmax(axis=1)"
+        ):
+            expect(x.shape[:1] == y.shape, f"y_{part}", f"got {len(y)} labels for {len(x) if x.ndim else 0} images")
+        whole = y.dtype.kind in "uib" or (y.dtype.kind == "f" and bool((np.isfinite(y) & (y == np.floor(y))).all()))
+        if (
+            expect(whole, f"y_{part}", f"got {y.dtype} that are not all whole, expected whole numbers from 0")
+            and y.size
+        ):
             expect(int(y.min()) >= 0, f"y_{part}", f"got the label {y.min()}, expected whole numbers from 0")
+            # More classes than images: not labels. The model would get an output for each.
+            top = max(len(raw["y_train"]) if raw["y_train"].ndim else 0, 1) - 1
+            expect(int(y.max()) <= top, f"y_{part}", f"got the label {y.max()} with {top + 1} training images")
         labels[part] = y.astype(np.int64) if whole else np.zeros(0, np.int64)
     if not problems:
-        if raw["x_train"].shape[1:] != raw["x_test"].shape[1:]:
-            expect(False, "x_test", f"got images of {raw['x_test'].shape[1:]}, those of x_train are {raw['x_train'].shape[1:]}")
-        top = int(labels["train"].max())
-        expect(top >= 1, "y_train", "holds one class only, expected at least two")
-        expect(int(labels["test"].max()) <= top, "y_test", f"has the label {labels['test'].max()}, y_train ends at {top}")
+        (x, y), (x_test, y_test) = ((raw[f"x_{part}"], labels[part]) for part in ("train", "test"))
+        fits = x.shape[1:] == x_test.shape[1:]
+        expect(fits, "x_test", f"got images of {x_test.shape[1:]}, those of x_train are {x.shape[1:]}")
+        expect(bool(y.min() < y.max()), "y_train", "holds one class only, expected at least two")
+        expect(bool(y_test.max() <= y.max()), "y_test", f"has the label {y_test.max()}, y_train ends at {y.max()}")
     if problems:
         raise Refused(problems)
     return raw["x_train"], labels["train"], raw["x_test"], labels["test"]
 
 
 def _prepare(x: NDArray[np.generic], y: Labels, scale: float) -> Split:
-    images = x.astype(np.float32)
-    images /= np.float32(scale)
+    images = np.divide(x, np.float32(scale), dtype=np.float32, casting="unsafe")
     return Split(images[..., np.newaxis] if images.ndim == 3 else images, y)
 
 
@@ -222,7 +253,11 @@ def _validation_count(config: Data, available: int) -> int:
     count = int(size) if size >= 1 else round(size * available)
     if not 0 < count < available:
         raise Refused(
-            Problem("data.validation_size", f"got {size}, but there are {available} training images", "data.validation_size=0.1")
+            Problem(
+                "data.validation_size",
+                f"got {size}, but there are {available} training images",
+                "data.validation_size=0.1",
+            )
         )
     return count
 
@@ -230,13 +265,15 @@ def _validation_count(config: Data, available: int) -> int:
 def _stratified(y: Labels, count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Draw `count` indices with the class shares of `y` (each class within one of its share); both parts in order.
 
-    Every image gets its rank within its class, in shuffled order, as a share of the class. The `count` smallest
-    shares are a stratified sample. (scikit-learn's splitter does the same after seconds of imports.)
+    Every class gives its share rounded down; the largest remainders give one more. (scikit-learn's splitter does the
+    same after seconds of imports.)
     """
+    count = min(count, len(y))
+    sizes = np.bincount(y)
+    drawn, remainders = np.divmod(count * sizes, len(y))
+    drawn[np.argsort(-remainders, kind="stable")[: count - drawn.sum()]] += 1
     shuffled = np.random.default_rng(seed).permutation(len(y))
     by_class = shuffled[np.argsort(y[shuffled], kind="stable")]
-    sizes = np.bincount(y)
     rank = np.arange(len(y)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    share = (rank + 0.5) / sizes[y[by_class]]
-    order = by_class[np.argsort(share, kind="stable")]
-    return np.sort(order[:count]), np.sort(order[count:])
+    chosen = rank < drawn[y[by_class]]
+    return np.sort(by_class[chosen]), np.sort(by_class[~chosen])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from experiments.evaluation import Mistakes, Report
@@ -38,8 +39,8 @@ def learning_curves(history: Mapping[str, Sequence[float]], measures: Mapping[st
             axes.plot(epochs, history[f"val_{name}"], marker="o", color=VALIDATION, label="validation")
         if (test := measures.get(f"test_{name}")) is not None:
             axes.axhline(test, color=TEST, linestyle="--", label=f"test {test:.4f}")
-        axes.set(title=name.replace("_", " "), xlabel="epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set(title=name.replace("_", " "), xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     return figure
@@ -48,7 +49,7 @@ def learning_curves(history: Mapping[str, Sequence[float]], measures: Mapping[st
 def confusion(matrix: NDArray[np.int64]) -> Figure:
     """Counts by truth and guess; the colour shows the mistakes, which the diagonal would drown."""
     classes = len(matrix)
-    size = min(max(4.0, 1.6 + 0.5 * classes), 12.0)
+    size = min(max(4.6, 1.6 + 0.5 * classes), 12.0)
     figure = Figure(figsize=(size, size))
     axes = figure.add_axes((0.7 / size, 0.6 / size, 1 - 1.0 / size, 1 - 1.1 / size))
     mistakes = matrix.astype(float)
@@ -73,8 +74,9 @@ def worst_mistakes(mistakes: Mistakes) -> Figure:
     axes.axis("off")
     for number, index in enumerate(mistakes.index):
         row, column = divmod(number, columns)
-        left, top = column + 0.12, row + 0.46
-        axes.imshow(mistakes.x[number].squeeze(), cmap="gray_r", extent=(left, left + 0.76, top + 0.74, top), aspect="auto")
+        left, top = column + 0.12, row + 0.52
+        place = (left, left + 0.76, top + 0.615, top)
+        axes.imshow(_shown(mistakes.x[number]), cmap="gray_r", extent=place, aspect="auto")
         said = f"is {mistakes.truth[number]}, guessed {mistakes.guess[number]}"
         sure = f"#{index}   p = {mistakes.probability[number]:.3f}"
         axes.text(column + 0.5, top - 0.03, f"{said}\n{sure}", ha="center", va="bottom", fontsize=9)
@@ -82,3 +84,9 @@ def worst_mistakes(mistakes: Mistakes) -> Figure:
     title = f"The surest of {mistakes.total} mistakes" if len(mistakes.index) else "No mistakes"
     axes.text(columns / 2, 0.12, title, ha="center", va="center", fontsize=12)
     return figure
+
+
+def _shown(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stretch an image (height, width, channels) to the range from 0 to 1, whatever its scale."""
+    image = (image - image.min()) / max(np.ptp(image), 1e-9)
+    return image[..., 0] if image.shape[-1] == 1 else image

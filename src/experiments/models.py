@@ -9,12 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config import Config, Problem, Refused
-from experiments.config.schema import Mlp, Schedule
+from experiments.config.schema import CHOSEN_BY_KERAS, Mlp, Schedule
 from experiments.data import Dataset, Labels
-from experiments.vocabulary import create, create_named
-
-# Metrics that Keras chooses by the loss and the labels, so their names are left to it.
-CHOSEN_BY_KERAS = frozenset({"accuracy", "acc", "crossentropy", "ce"})
+from experiments.vocabulary import create, create_named, find, reason
 
 
 def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int) -> keras.Sequential:
@@ -24,23 +21,27 @@ def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int)
         Refused: Keras does not know a layer or argument, shapes do not fit, or there is not one output per class.
     """
     model = keras.Sequential([keras.Input(dataset.input_shape)])
+    shape: tuple[int | None, ...] = (None, *dataset.input_shape)
     for where, layer in _layers(config, dataset.classes):
+        before = shape
         try:
             model.add(layer)
-        except (ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise Refused(Problem(where, f"does not fit what comes before it, {model.output_shape}: {reason}")) from error
-    if model.output_shape != (None, dataset.classes):
+        except Exception as error:  # Keras and TensorFlow raise all kinds for shapes that do not fit
+            raise Refused(Problem(where, f"does not fit what comes before it, {before}: {reason(error)}")) from error
+        if 0 in (shape := model.output_shape):
+            raise Refused(Problem(where, f"leaves nothing of what comes before it: {shape} of {before}"))
+    if shape != (None, dataset.classes):
         raise Refused(
             Problem(
                 "model.layers",
-                f"the last layer gives {model.output_shape[1:]}, expected ({dataset.classes},): one output per class; "
+                f"the last layer gives {shape[1:]}, expected ({dataset.classes},): one output per class; "
                 "end with Flatten and {Dense: {units: classes, activation: softmax}}",
             )
         )
+    loss_arguments = config.loss.arguments("labels", "output_activation")
     model.compile(
         optimizer=_optimizer(config, steps_per_epoch=math.ceil(len(dataset.train) / config.batch_size)),
-        loss=create("loss", config.loss.name, config.loss.arguments("labels", "output_activation"), "loss", config.trust),
+        loss=create("loss", config.loss.name, loss_arguments, "loss", config.trust),
         metrics=[_metric(spec, f"metrics[{i}]", config, dataset.classes) for i, spec in enumerate(config.metrics)],
         jit_compile=xla,
         steps_per_execution=steps_per_execution,
@@ -64,7 +65,12 @@ def _layers(config: Config, classes: int) -> Iterator[tuple[str, keras.layers.La
 
 def _mlp(mlp: Mlp, classes: int, trust: list[str]) -> Iterator[tuple[str, keras.layers.Layer]]:
     def regularized() -> dict[str, Any]:
-        return {} if mlp.regularizer is None else {"kernel_regularizer": _regularizer(mlp.regularizer, trust)}
+        spec = mlp.regularizer
+        return {"kernel_regularizer": spec and create_named("regularizer", spec, "model.regularizer", trust)}
+
+    def dense(units: int, where: str) -> keras.layers.Layer:
+        arguments = {"units": units, "activation": getattr(mlp, where)} | regularized()
+        return create("layer", "Dense", arguments, f"model.{where}", trust)
 
     yield "model", keras.layers.Flatten()
     for index, units in enumerate(mlp.layer_sizes):
@@ -74,16 +80,10 @@ def _mlp(mlp: Mlp, classes: int, trust: list[str]) -> Iterator[tuple[str, keras.
             yield where, keras.layers.BatchNormalization()
             yield where, create("layer", "Activation", {"activation": mlp.activation}, "model.activation", trust)
         else:
-            arguments = {"units": units, "activation": mlp.activation}
-            yield where, create("layer", "Dense", arguments | regularized(), "model", trust)
+            yield where, dense(units, "activation")
         if mlp.dropout:
             yield where, keras.layers.Dropout(mlp.dropout)
-    arguments = {"units": classes, "activation": mlp.output_activation}
-    yield "model.output_activation", create("layer", "Dense", arguments | regularized(), "model", trust)
-
-
-def _regularizer(spec: str | dict[str, Any], trust: list[str]) -> keras.regularizers.Regularizer:
-    return create_named("regularizer", spec, "model.regularizer", trust)
+    yield "model.output_activation", dense(classes, "output_activation")
 
 
 def _with_classes(value: Any, classes: int) -> Any:
@@ -110,23 +110,35 @@ def _learning_rate(config: Config, steps_per_epoch: int) -> Any:
     if warmup := arguments.get("warmup_steps"):
         arguments |= {"initial_learning_rate": 0.0, "warmup_target": rate, "warmup_steps": warmup}
     elif "factors" in arguments:
-        arguments["values"] = [rate * factor for factor in arguments.pop("factors")]
+        arguments["values"] = [rate * factor for factor in _numbers("factors", arguments.pop("factors"))]
     else:
         arguments["initial_learning_rate"] = rate
     return create("schedule", schedule.name, arguments, "optimizer.schedule", config.trust)
 
 
 def _in_steps(schedule: Schedule, epochs: int, steps_per_epoch: int) -> dict[str, Any]:
+    given: dict[str, Any] = schedule.arguments()
     steps: dict[str, Any] = {}
-    for key, value in schedule.arguments().items():
-        if key == "boundary_epochs":
-            steps["boundaries"] = [round(boundary * steps_per_epoch) for boundary in value]
+    warmup = _numbers("warmup_epochs", [given.get("warmup_epochs", 0)])[0]
+    for key, value in given.items():
+        if key == "boundary_epochs":  # Keras: the last step that still has the factor before
+            steps["boundaries"] = [round(boundary * steps_per_epoch) - 1 for boundary in _numbers(key, value)]
         elif key.endswith("_epochs"):
-            span = epochs - schedule.arguments().get("warmup_epochs", 0) if value is None else value
-            steps[key.removesuffix("_epochs") + "_steps"] = max(round(span * steps_per_epoch), 0 if "warmup" in key else 1)
+            span = _numbers(key, [max(epochs - warmup, 0) if value is None else value])[0]
+            steps[key.removesuffix("_epochs") + "_steps"] = max(
+                round(span * steps_per_epoch), 0 if "warmup" in key else 1
+            )
         else:
             steps[key] = value
     return steps
+
+
+def _numbers(key: str, values: Any) -> list[float]:
+    checked: list[float] = values if isinstance(values, list) else [values]
+    for value in checked:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise Refused(Problem(f"optimizer.schedule.{key}", f"got {value!r}, expected a number of at least 0"))
+    return checked
 
 
 def _metric(spec: str | dict[str, Any], where: str, config: Config, classes: int) -> Any:
@@ -135,6 +147,8 @@ def _metric(spec: str | dict[str, Any], where: str, config: Config, classes: int
         return spec.lower()
     name, arguments = (spec, None) if isinstance(spec, str) else next(iter(spec.items()))
     arguments = {"name": name.rpartition(".")[2], **(arguments or {})}
+    if issubclass(find("metric", name, where, config.trust), keras.metrics.FBetaScore):
+        arguments.setdefault("average", "macro")  # Keras's default is one value a class, which no epoch's record holds
     metric = create("metric", name, arguments, where, config.trust)
     reads_sparse = name.lower().replace("_", "").startswith("sparse")
     if reads_sparse == (config.loss.labels == "sparse"):

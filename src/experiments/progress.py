@@ -14,9 +14,9 @@ from experiments.evaluation import Report
 class ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]
     """Prints each finished epoch; on a terminal, a bar below shows the steps of the epoch under way."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         super().__init__()
-        self._console = console
+        self._console = console = console or Console()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -28,6 +28,12 @@ class ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]
             disable=not console.is_terminal,
         )
 
+    def __enter__(self) -> "ShowProgress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()  # however training ended
+
     def on_train_begin(self, logs: Any = None) -> None:
         self._bar.start()
         self._task = self._bar.add_task("", total=self.params["epochs"] * self.params["steps"])
@@ -35,6 +41,9 @@ class ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._started, self._before = time.perf_counter(), epoch * self.params["steps"]
         self._bar.update(self._task, description=f"epoch {epoch + 1}/{self.params['epochs']}")
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._bar.stop()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         done = min(batch + 1, self.params["steps"])
@@ -44,15 +53,16 @@ class ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]
         seconds = time.perf_counter() - self._started
         measured = "  ".join(f"{name} {float(value):.4g}" for name, value in (logs or {}).items())
         width = len(str(self.params["epochs"]))
-        self._console.print(f"epoch {epoch + 1:{width}}/{self.params['epochs']}  {seconds:5.1f} s  {measured}", highlight=False, soft_wrap=True)
+        self._console.print(
+            f"epoch {epoch + 1:{width}}/{self.params['epochs']}  {seconds:5.1f} s  {measured}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
-    def stop(self) -> None:
-        """Take the bar away, however training ended."""
-        self._bar.stop()
 
-
-def show_result(console: Console, report: Report, run_id: str) -> None:
+def show_result(report: Report, run_id: str) -> None:
     """Say how it went and what to do next."""
+    console = Console()
     measured = "  ".join(f"{name} {value:.4f}" for name, value in report.measures.items())
     console.print(f"[bold]{measured}[/bold]", highlight=False, soft_wrap=True)
     if run_id:

@@ -5,36 +5,37 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
 
-from experiments import backend
 from experiments.cli import check_run, command
-from experiments.data import load
-from experiments.evaluation import evaluate, objective
-from experiments.tracking import Recorder
 
 
 def run(composed: DictConfig) -> float:
     """Train, measure and record what a config says; return the objective."""
     config = check_run(composed)
+    from experiments import backend  # a refused run waits for nothing that training needs
+    from experiments.data import load
+    from experiments.tracking.recorder import Recorder
+
     recorder = Recorder(config.tracking)
     dataset = load(config.data, config.seed)
     threads = backend.start(config.runtime.threads, config.precision, config.seed)
-    from experiments import models, training  # only now: they import TensorFlow, which a refused run must not wait for
+    from experiments import models, training  # they import TensorFlow, which `backend` has started
+    from experiments.evaluation import evaluate, objective
     from experiments.progress import ShowProgress, show_result
 
-    hydra, console = HydraConfig.get(), Console()
-    output_folder = Path(hydra.runtime.output_dir)
+    hydra = HydraConfig.get()
     choices = training.choose(config, dataset, threads)
     model = models.build(config, dataset, choices.xla, choices.steps_per_execution)
-    with recorder.start(config, dataset, asdict(choices), list(hydra.overrides.task)):
-        watchers = [ShowProgress(console), training.OnEpochEnd(recorder.log_epoch)]
-        history = training.fit(model, dataset, config, choices, output_folder, watchers)
+    callbacks = training.callbacks(config, Path(hydra.runtime.output_dir))
+    opened = recorder.start(config, dataset, asdict(choices), list(hydra.overrides.task))
+    with opened, ShowProgress() as progress:
+        watchers = [progress, training.OnEpochEnd(recorder.log_epoch)]
+        history = training.fit(model, dataset, config, choices, [*callbacks, *watchers])
         report = evaluate(training.measurer(model, config, dataset.classes, choices.evaluation_batch_size), dataset)
         ranked_by = objective(config, history.metrics, report)
         recorder.log_results({**report.measures, **history.timings, "objective": ranked_by}, history.metrics, report)
         recorder.log_model(model, dataset.test.x[:1], len(history.metrics["loss"]) - 1)
-    show_result(console, report, recorder.run_id)
+    show_result(report, recorder.run_id)
     return ranked_by
 
 

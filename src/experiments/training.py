@@ -22,7 +22,7 @@ XLA_PAYS_FROM_STEPS = 1500
 # Steps per call into TensorFlow: what a call costs is spread thin from here on, and Ctrl-C still answers.
 STEPS_PER_EXECUTION = 64
 EVALUATION_BATCH_SIZE = 1000
-# Arguments of Keras callbacks that name files; relative ones go to the run's output folder.
+# Arguments of Keras callbacks that name files.
 FILE_ARGUMENTS = ("filepath", "filename", "log_dir", "backup_dir", "directory")
 
 
@@ -44,13 +44,14 @@ class History:
     timings: Mapping[str, float]
 
 
-
 def choose(config: Config, dataset: Dataset, threads: int) -> Choices:
     """Settle what the config leaves to us. It follows from the config and the data alone, so that runs repeat."""
     steps_per_epoch = math.ceil(len(dataset.train) / config.batch_size)
     runtime, gpus = config.runtime, tf.config.list_physical_devices("GPU")
     if gpus and runtime.xla is True:
-        raise Refused(Problem("runtime.xla", "TensorFlow has no XLA with deterministic GPU operations", "runtime.xla=auto"))
+        raise Refused(
+            Problem("runtime.xla", "TensorFlow has no XLA with deterministic GPU operations", "runtime.xla=auto")
+        )
     return Choices(
         threads=threads,
         xla=_or(runtime.xla, not gpus and steps_per_epoch * config.epochs >= XLA_PAYS_FROM_STEPS),
@@ -68,17 +69,12 @@ def fit(
     dataset: Dataset,
     config: Config,
     choices: Choices,
-    output_folder: Path,
-    watchers: Sequence[keras.callbacks.Callback],
+    callbacks: Sequence[keras.callbacks.Callback],
 ) -> History:
-    """Train the model.
-
-    Args:
-        watchers: Callbacks that only look; they come after those of the config and see what these add to the logs.
+    """Train the compiled model on the training set; `callbacks` come after those that every run has.
 
     Raises:
         RunFailed: The loss is not a number, or memory ran out.
-        Refused: Keras does not know a callback or its arguments.
     """
     batches = Batches(dataset, config)
     validation = dataset.validation
@@ -89,7 +85,7 @@ def fit(
             epochs=config.epochs,
             shuffle=False,  # `Batches` did
             verbose=0,
-            callbacks=[batches.follow_epochs(), *callbacks(config, output_folder), StopOnNaN(), *watchers],
+            callbacks=[batches.follow_epochs(), StopOnNaN(), *callbacks],
             validation_data=validation and (validation.x, encode_labels(validation.y, config, dataset.classes)),
             validation_batch_size=choices.evaluation_batch_size,
         )
@@ -111,26 +107,40 @@ def measurer(
     """
 
     def measure(split: Split) -> tuple[dict[str, float], NDArray[np.float32]]:
-        starts = range(0, len(split), batch_size)
-        outputs = np.concatenate([model.predict_on_batch(split.x[start : start + batch_size]) for start in starts])
         labels = encode_labels(split.y, config, classes)
+        outputs, loss = [], 0.0
         model.reset_metrics()
-        loss = model.compute_loss(y=labels, y_pred=outputs, training=False)
-        measured = {"loss": loss, **model.compute_metrics(split.x, labels, outputs)}
-        measured["loss"] = loss  # Keras's own entry is a mean over training steps
-        return {name: float(np.mean(value)) for name, value in measured.items()}, outputs
+        for start in range(0, len(split), batch_size):
+            x, y = (array[start : start + batch_size] for array in (split.x, labels))
+            outputs.append(model(x, training=False))
+            loss += len(x) * float(model.compute_loss(x, y, outputs[-1], training=False))
+            measured = model.compute_metrics(x, y, outputs[-1])
+        measured["loss"] = loss / len(split)  # Keras's own entry is a mean over training steps
+        return (
+            {name: float(np.mean(value)) for name, value in measured.items()},
+            np.concatenate([np.asarray(part, np.float32) for part in outputs]),
+        )
 
     return measure
 
 
 def callbacks(config: Config, output_folder: Path) -> list[keras.callbacks.Callback]:
-    """Build the callbacks that the config names."""
-    built = []
+    """Build the callbacks that the config names. Their files stay in the run's output folder.
+
+    Raises:
+        Refused: Keras does not know a callback or its arguments, or a file would be somewhere else.
+    """
+    built, folder = [], output_folder.resolve()
     for key, section in config.callbacks.items():
         arguments = section.arguments()
         for name in FILE_ARGUMENTS:
-            if isinstance(arguments.get(name), str):
-                arguments[name] = str(output_folder / arguments[name])
+            if isinstance(given := arguments.get(name), str):
+                arguments[name] = str(folder / given)
+                if not (folder / given).resolve().is_relative_to(folder):
+                    what = f"got {given}, which is not in the run's output folder {folder}"
+                    raise Refused(
+                        Problem(f"callbacks.{key}.{name}", what, f"callbacks.{key}.{name}={Path(given).name}")
+                    )
         built.append(create("callback", section.name, arguments, f"callbacks.{key}", config.trust))
     return built
 
@@ -162,10 +172,7 @@ class Batches:
             return tf.data.Dataset.range(steps).map(batch)
 
         self.dataset = (
-            tf.data.Dataset.range(1)
-            .flat_map(epoch)
-            .prefetch(2)
-            .apply(tf.data.experimental.assert_cardinality(steps))
+            tf.data.Dataset.range(1).flat_map(epoch).prefetch(2).apply(tf.data.experimental.assert_cardinality(steps))
         )
 
     def follow_epochs(self) -> keras.callbacks.Callback:

@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -10,27 +12,33 @@ import keras
 
 from experiments.config import Problem, Refused, suggest
 
-KINDS: dict[str, tuple[ModuleType, type]] = {
-    "layer": (keras.layers, keras.layers.Layer),
-    "optimizer": (keras.optimizers, keras.optimizers.Optimizer),
-    "schedule": (keras.optimizers.schedules, keras.optimizers.schedules.LearningRateSchedule),
-    "loss": (keras.losses, keras.losses.Loss),
-    "metric": (keras.metrics, keras.metrics.Metric),
-    "callback": (keras.callbacks, keras.callbacks.Callback),
-    "regularizer": (keras.regularizers, keras.regularizers.Regularizer),
-    "initializer": (keras.initializers, keras.initializers.Initializer),
-    "constraint": (keras.constraints, keras.constraints.Constraint),
+# A kind's classes are those of a module with a base class; `object` is what an argument may be.
+KINDS: dict[str, list[tuple[ModuleType, type]]] = {
+    "layer": [(keras.layers, keras.layers.Layer)],
+    "optimizer": [(keras.optimizers, keras.optimizers.Optimizer)],
+    "schedule": [(keras.optimizers.schedules, keras.optimizers.schedules.LearningRateSchedule)],
+    "loss": [(keras.losses, keras.losses.Loss)],
+    "metric": [(keras.metrics, keras.metrics.Metric)],
+    "callback": [(keras.callbacks, keras.callbacks.Callback)],
+    "regularizer": [(keras.regularizers, keras.regularizers.Regularizer)],
+    "object": [
+        (keras.layers, keras.layers.Layer),
+        (keras.regularizers, keras.regularizers.Regularizer),
+        (keras.initializers, keras.initializers.Initializer),
+        (keras.constraints, keras.constraints.Constraint),
+    ],
 }
-NESTED = ("layer", "regularizer", "initializer", "constraint")
 # These run code that a config would bring with it, or send what they see elsewhere.
-NEVER = frozenset({"Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper", "LambdaCallback", "RemoteMonitor"})
+NEVER = frozenset(
+    {"Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper", "LambdaCallback", "RemoteMonitor"}
+)
 
 
 def classes(kind: str) -> dict[str, type]:
     """Keras's classes of a kind, by name."""
-    module, base = KINDS[kind]
     return {
         name: value
+        for module, base in KINDS[kind]
         for name, value in vars(module).items()
         if inspect.isclass(value) and issubclass(value, base) and value is not base and name not in NEVER
     }
@@ -43,13 +51,15 @@ def find(kind: str, name: str, where: str, trust: Sequence[str]) -> type:
         Refused: Keras has no such class, or its package is not trusted.
     """
     if "." in name:
-        return _trusted(name, where, trust)
+        return _trusted(kind, name, where, trust)
     known = classes(kind)
     by_plain_name = {_plain(key): value for key, value in known.items()}
     if (found := by_plain_name.get(_plain(name))) is None:
-        raise Refused(
-            Problem(where, f"Keras has no {kind} {name!r}; {suggest(name, known)}; a class of your own is written mypackage.{name}")
-        )
+        if _plain(name) in map(_plain, NEVER):
+            raise Refused(Problem(where, f"{name} runs code that a config brings along, so no config may name it"))
+        hint = suggest(name, known)
+        hint += "" if hint.startswith("did") else f"; a class of your own is written mypackage.{name}"
+        raise Refused(Problem(where, f"Keras has no {kind} {name!r}; {hint}"))
     return found
 
 
@@ -69,15 +79,19 @@ def create(kind: str, name: str, arguments: Mapping[str, Any], where: str, trust
     cls = find(kind, name, where, trust)
     built = {key: _nested(value, f"{where}.{key}", trust) for key, value in arguments.items()}
     try:
-        return cls(**built)
-    except (TypeError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # "unknown, fallback to auto": not what was asked for
+            return cls(**built)
+    except Exception as error:
+        if "." in name and not isinstance(error, TypeError | ValueError):
+            raise  # the user's own code: its traceback says more
         known = _arguments(cls)
         problems = [
             Problem(f"{where}.{key}", f"{cls.__name__} has no such argument; {suggest(key, known)}")
             for key in built
             if key not in known
         ]
-        raise Refused(problems or Problem(where, f"{cls.__name__}: {_first_sentence(error)}")) from error
+        raise Refused(problems or Problem(where, f"{cls.__name__}: {reason(error)}")) from error
 
 
 def create_named(kind: str, spec: str | Mapping[str, Any], where: str, trust: Sequence[str]) -> Any:
@@ -86,43 +100,46 @@ def create_named(kind: str, spec: str | Mapping[str, Any], where: str, trust: Se
     return create(kind, name, arguments or {}, where, trust)
 
 
+def reason(error: Exception) -> str:
+    """What Keras complains of, as one paragraph: without the code and the dumps that it adds below."""
+    paragraphs = re.sub(r"\x1b\[\d+m", "", str(error)).strip().split("\n\n")
+    told = paragraphs[1] if paragraphs[0].startswith("Exception encountered") and paragraphs[1:] else paragraphs[0]
+    return " ".join(told.split()) or type(error).__name__
+
+
 def _nested(value: Any, where: str, trust: Sequence[str]) -> Any:
     if isinstance(value, list):
         return [_nested(item, f"{where}[{index}]", trust) for index, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
-    if len(value) == 1:
-        name, arguments = next(iter(value.items()))
-        for kind in NESTED:
-            if "." in name or _plain(name) in {_plain(key) for key in classes(kind)}:
-                return create(kind, name, arguments or {}, where, trust)
-    known = {name for kind in NESTED for name in classes(kind)}
-    raise Refused(
-        Problem(where, f"got {value}, expected a Keras object as {{Name: {{argument: value}}}}; {suggest(str(next(iter(value), '')), known)}")
-    )
+    name, arguments = next(iter(value.items()), ("", None))
+    if len(value) == 1 and isinstance(name, str) and isinstance(arguments, dict | None):
+        return create("object", name, arguments or {}, where, trust)
+    raise Refused(Problem(where, f"got {value}, expected a Keras object as {{Name: {{argument: value}}}}"))
 
 
-def _trusted(name: str, where: str, trust: Sequence[str]) -> type:
+def _trusted(kind: str, name: str, where: str, trust: Sequence[str]) -> type:
     module_name, _, class_name = name.rpartition(".")
     if not any(f"{module_name}.".startswith(f"{package}.") for package in trust):
         package = name.partition(".")[0]
-        raise Refused(
-            Problem(where, f"{name} is not one of Keras's own; if you trust the code of {package}, say so", f"trust=[{package}]")
-        )
+        what = f"{name} is not one of Keras's own; if you trust the code of {package}, say so"
+        raise Refused(Problem(where, what, f"trust=[{package}]"))
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise Refused(Problem(where, f"cannot import {name}: {error}")) from error
-    if not inspect.isclass(found):
-        raise Refused(Problem(where, f"{name} is not a class"))
+    bases = tuple(base for _, base in KINDS[kind])
+    if not (inspect.isclass(found) and issubclass(found, bases)):
+        expected = " or ".join(f"{base.__module__.partition('.')[0]}'s {base.__name__}" for base in bases)
+        raise Refused(Problem(where, f"{name} is not a subclass of {expected}"))
     return found
 
 
 def _arguments(cls: type) -> set[str]:
     """Arguments of a constructor, with those that it hands on to its base classes."""
-    known = {"name", "dtype", "trainable"}
-    for base in cls.__mro__:
-        parameters = inspect.signature(base.__init__).parameters.values()
+    known: set[str] = set()
+    for base in (base for base in cls.__mro__ if "__init__" in vars(base)):
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
         known |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
@@ -131,7 +148,3 @@ def _arguments(cls: type) -> set[str]:
 
 def _plain(name: str) -> str:
     return name.lower().replace("_", "")
-
-
-def _first_sentence(error: Exception) -> str:
-    return " ".join(str(error).split("\n\n", maxsplit=1)[0].split())

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from experiments.config.problems import Problem, Refused, suggest
+from experiments.config.problems import Problem, Refused, assign, closest, dotted, shown, suggest
 from experiments.config.schema import Config, Mlp, Section, Sequential
 
 S = TypeVar("S", bound=Section)
@@ -17,10 +17,21 @@ S = TypeVar("S", bound=Section)
 # What a loss can read. Losses that are not named here take any output.
 PROBABILITIES = frozenset({"softmax", "sigmoid", "hard_sigmoid", "sparsemax"})
 NEEDS_PROBABILITIES = frozenset(
-    "sparse_categorical_crossentropy categorical_crossentropy categorical_focal_crossentropy kl_divergence "
-    "categorical_generalized_cross_entropy binary_crossentropy binary_focal_crossentropy poisson dice tversky".split()
+    {
+        "sparse_categorical_crossentropy",
+        "categorical_crossentropy",
+        "categorical_focal_crossentropy",
+        "kl_divergence",
+        "categorical_generalized_cross_entropy",
+        "binary_crossentropy",
+        "binary_focal_crossentropy",
+        "poisson",
+        "dice",
+        "tversky",
+    }
 )
 NEEDS_MARGINS = frozenset({"hinge", "squared_hinge"})
+READS_WHOLE_NUMBERS = frozenset({"sparse_categorical_crossentropy", "categorical_generalized_cross_entropy"})
 
 # Keys by which Hydra and Keras would look up and run arbitrary code.
 CODE_KEYS = frozenset({"_target_", "_partial_", "class_name", "registered_name", "module"})
@@ -50,14 +61,14 @@ def check(config: DictConfig, schema: type[S], defaults: Mapping[str, Any] | Non
     Raises:
         Refused: With every problem that was found.
     """
-    plain, problems = _resolve(config)
-    if problems:
-        raise Refused(problems)
-    problems = find_problems(plain, schema, defaults or {})
+    defaults = defaults or {}
+    plain, problems = _resolve(config, defaults)
+    problems += find_problems(plain, schema, defaults)
     if not problems and isinstance(config.get("model"), DictConfig):
         problems = list(_unused_knobs(config.model))
     if problems:
-        raise Refused(problems)
+        once = {problem.where: problem for problem in reversed(problems)}  # the first of those about the same key
+        raise Refused([problem for problem in problems if once[problem.where] is problem])
     return schema.model_validate(plain)
 
 
@@ -69,23 +80,27 @@ def find_problems(plain: dict[str, Any], schema: type[Section], defaults: Mappin
     except ValidationError as error:
         return problems + _explain(error, plain, schema, defaults)
     if isinstance(checked, Config):
-        problems += [*_loss_and_activation(checked), *_watched_metrics(checked), *_two_learning_rates(checked)]
+        problems += [*_loss_and_activation(checked), *_watched_metrics(checked), *_lone_halves(checked)]
     return problems
 
 
-def _resolve(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
-    shown = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    missing = [
-        Problem(key, "is not set, expected a value", f"{key}=VALUE") for key in sorted(OmegaConf.missing_keys(shown))
-    ]
-    if missing:
-        return {}, missing
-    try:
-        plain = OmegaConf.to_container(shown, resolve=True)
-    except OmegaConfBaseException as error:
-        return {}, [Problem(error.full_key or "config", str(error.msg).splitlines()[0])]
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}, []
+def _resolve(config: DictConfig, defaults: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """Resolve interpolations; what cannot be resolved gets its default, so that the other keys can be checked."""
+    copy = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    problems: dict[str, Problem] = {}
+    while True:
+        try:
+            plain = OmegaConf.to_container(copy, resolve=True, throw_on_missing=True)
+            return {str(key): value for key, value in cast(dict[str, Any], plain).items()}, list(problems.values())
+        except OmegaConfBaseException as error:
+            key = str(error.full_key)
+            if key in problems or not error.full_key:
+                raise Refused(Problem(key, str(error.msg).splitlines()[0])) from error
+            path = tuple(int(part) if part.isdigit() else part for part in re.split(r"[.\[\]]+", key.rstrip("]")))
+            missing = isinstance(error, MissingMandatoryValue)
+            what = "is not set, expected a value" if missing else str(error.msg).splitlines()[0]
+            problems[key] = Problem(key, what, _remedy(path, {}, defaults))
+            OmegaConf.update(copy, key, _at(defaults, path))
 
 
 def _code(value: Any, path: str = "") -> Iterator[Problem]:
@@ -98,7 +113,7 @@ def _code(value: Any, path: str = "") -> Iterator[Problem]:
                     where,
                     f"got {inner!r}, but a config names Keras objects only, as {{Dense: {{units: 10}}}}; "
                     "classes of your own package are allowed by trust=[mypackage]",
-                    f"~{where}",
+                    "" if "[" in where else f"~{where}",
                 )
             else:
                 yield from _code(inner, where)
@@ -121,9 +136,9 @@ def _path(location: tuple[str | int, ...], plain: Any) -> tuple[str | int, ...]:
     """Keep the parts of pydantic's location that are keys of the config (it adds the names of union members)."""
     path: list[str | int] = []
     for part in location:
-        if isinstance(plain, dict) and part in plain or isinstance(plain, list) and isinstance(part, int):
+        if (isinstance(plain, dict) and part in plain) or (isinstance(plain, list) and isinstance(part, int)):
             path.append(part)
-            plain = plain[part]
+            plain = cast(Any, plain)[part]
         elif isinstance(plain, dict) and location[-1] == part:
             path.append(part)
             break
@@ -137,12 +152,18 @@ def _problem(
     kinds = {details["type"] for details in group}
     if "extra_forbidden" in kinds:
         siblings = _at(defaults, path[:-1]) or _at(plain, path[:-1])
-        hint = suggest(str(path[-1]), [str(key) for key in siblings if key != path[-1]])
+        hint = suggest(str(path[-1]), [str(key) for key in siblings if key not in (path[-1], "hydra")])
         return Problem(where, f"no such key; {hint}", f"~{where}")
     if "missing" in kinds:
-        return Problem(where, "is missing", _remedy(path, plain, defaults))
+        remedy = _remedy(path, plain, defaults)
+        return Problem(where, "is missing", f"+{remedy}" if remedy else "")
     if "union_tag_invalid" in kinds or "union_tag_not_found" in kinds:
-        return Problem(where, f"expected a mapping whose name is one of {group[0]['ctx']['expected_tags']}")
+        name, remedy = _at(plain, (*path, "name")), _remedy((*path, "name"), plain, defaults)
+        return Problem(f"{where}.name", f"got {shown(name)}, expected mlp or sequential", remedy and f"++{remedy}")
+    if kinds == {"model_type"} and isinstance(given := group[0]["input"], str) and len(path) > 1:
+        return Problem(
+            where, "is a group of files, which is chosen with a slash", assign("/".join(map(str, path)), given)
+        )
     if "value_error" in kinds:
         text = next(str(details["ctx"]["error"]) for details in group if details["type"] == "value_error")
         return Problem(where, text, _remedy(path, plain, defaults))
@@ -175,8 +196,7 @@ def _remedy(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mappin
         value = [default[min(i, len(default) - 1)] if i == index else item for i, item in enumerate(given)]
     if value is None or isinstance(value, dict):
         return ""
-    override = f"{dotted(path[:depth])}={shown(value)}"
-    return f"'{override}'" if re.search(r"[{}() $,]", override) and not isinstance(value, list) else override
+    return assign(dotted(path[:depth]), value)
 
 
 def _at(tree: Any, path: tuple[str | int, ...]) -> Any:
@@ -186,20 +206,6 @@ def _at(tree: Any, path: tuple[str | int, ...]) -> Any:
         except (KeyError, IndexError, TypeError):
             return None
     return tree
-
-
-def dotted(path: tuple[str | int, ...]) -> str:
-    """Write a path as users type it: ``model.layer_sizes[1]``."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-
-
-def shown(value: Any) -> str:
-    """Write a value as it is typed on the command line."""
-    if isinstance(value, list):
-        return "[" + ",".join(map(shown, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return repr(value) if isinstance(value, str) and not re.fullmatch(r"[\w./:-]+", value) else str(value)
 
 
 def last_activation(config: Config) -> str | None:
@@ -218,10 +224,11 @@ def last_activation(config: Config) -> str | None:
 
 def _loss_and_activation(config: Config) -> Iterator[Problem]:
     loss, activation = config.loss, last_activation(config)
-    built_in = loss.name in NEEDS_PROBABILITIES | NEEDS_MARGINS
-    if built_in and loss.name.startswith("sparse") != (loss.labels == "sparse"):
-        fitting = "sparse" if loss.name.startswith("sparse") else "one_hot"
-        yield Problem("loss.labels", f"got {loss.labels}, but {loss.name} reads {fitting} labels", f"loss.labels={fitting}")
+    own_class = "." in loss.name  # which labels it reads, only its author knows
+    if not own_class and (fitting := "sparse" if loss.name in READS_WHOLE_NUMBERS else "one_hot") != loss.labels:
+        yield Problem(
+            "loss.labels", f"got {loss.labels}, but {loss.name} reads {fitting} labels", f"loss.labels={fitting}"
+        )
     if activation is None:
         return
     if loss.from_logits and activation != "linear":
@@ -242,17 +249,8 @@ def _misfit(config: Config, activation: str, wanted: str, fitting: str) -> Probl
     return Problem(where, f"got {activation}, but the loss {config.loss.name} expects {wanted}", remedy)
 
 
-def metric_names(config: Config) -> list[str]:
-    """Names under which an epoch's metrics are recorded, without those of the validation set."""
-    names = ["loss"]
-    for metric in config.metrics:
-        name, arguments = (metric, None) if isinstance(metric, str) else next(iter(metric.items()))
-        names.append(str((arguments or {}).get("name", name.rpartition(".")[2])))
-    return names
-
-
 def _watched_metrics(config: Config) -> Iterator[Problem]:
-    names = metric_names(config)
+    names = config.metric_names
     watched = {f"callbacks.{key}.monitor": value.monitor for key, value in config.callbacks.items() if value.monitor}
     if config.objective != "auto":
         watched["objective"] = config.objective
@@ -260,25 +258,25 @@ def _watched_metrics(config: Config) -> Iterator[Problem]:
         base = metric.removeprefix("val_").removeprefix("test_" if where == "objective" else "")
         if base not in names and metric != "learning_rate":
             known = [*names, *(f"val_{name}" for name in names)]
-            best = suggest(metric, known)
-            yield Problem(where, f"got {metric}, which is not recorded; {best}", f"{where}={_meant(best, names[-1])}")
+            best = closest(metric, known) or names[-1]
+            yield Problem(where, f"got {metric}, which is not recorded; {suggest(metric, known)}", assign(where, best))
         elif metric.startswith("val_") and not config.validates:
             yield Problem(where, f"got {metric}, but no validation set is held out", "data.validation_size=0.1")
 
 
-def _meant(hint: str, otherwise: str) -> str:
-    match = re.match(r"did you mean '(.+)'\?", hint)
-    return match[1] if match else otherwise
-
-
-def _two_learning_rates(config: Config) -> Iterator[Problem]:
-    plateau = [key for key, value in config.callbacks.items() if value.name == "reduce_lr_on_plateau"]
-    if plateau and config.optimizer.schedule.name != "constant":
-        yield Problem(
-            f"callbacks.{plateau[0]}",
-            f"sets the learning rate, which the schedule {config.optimizer.schedule.name} sets already",
-            "optimizer/schedule=constant",
-        )
+def _lone_halves(config: Config) -> Iterator[Problem]:
+    """Settings of the optimizer and of callbacks that need, or exclude, each other."""
+    optimizer, schedule = config.optimizer, config.optimizer.schedule
+    for key, callback in config.callbacks.items():
+        if callback.name == "reduce_lr_on_plateau" and schedule.name != "constant":
+            what = f"sets the learning rate, which the schedule {schedule.name} sets already"
+            yield Problem(f"callbacks.{key}", what, "optimizer/schedule=constant")
+        if callback.name == "swap_ema_weights" and not optimizer.use_ema:
+            yield Problem(f"callbacks.{key}", "needs an optimizer that averages its weights", "optimizer.use_ema=true")
+    warmup = schedule.arguments().get("warmup_epochs", 0)
+    if isinstance(warmup, int | float) and warmup >= config.epochs:
+        what = f"got {warmup}, but there are {config.epochs} epochs in all"
+        yield Problem("optimizer.schedule.warmup_epochs", what, "optimizer.schedule.warmup_epochs=0")
 
 
 def _unused_knobs(model: DictConfig) -> Iterator[Problem]:
@@ -287,6 +285,6 @@ def _unused_knobs(model: DictConfig) -> Iterator[Problem]:
         return
     text = str(OmegaConf.to_container(model, resolve=False))
     own = set(Sequential.model_fields)
-    for key in model:
-        if key not in own and not re.search(rf"\$\{{(model)?\.{re.escape(str(key))}\b", text):
+    for key in map(str, model):
+        if key not in own and not re.search(rf"\$\{{(model)?\.{re.escape(key)}\b", text):
             yield Problem(f"model.{key}", f"nothing in model.layers refers to it as ${{model.{key}}}", f"~model.{key}")

@@ -1,8 +1,16 @@
 """A problem of the user's input, and how it is shown."""
 
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
+
+from hydra.core.override_parser.types import Quote, QuotedString
+
+# Text that Hydra reads as text without quotes, or as a reference to another key.
+PLAIN = r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z_/][A-Za-z0-9_./:-]*|\$\{[a-z0-9_.]+\}"
 
 
 @dataclass(frozen=True)
@@ -24,7 +32,7 @@ class Problem:
         return f"error: {self.where}: {self.what}{remedy}"
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - it is the outcome's name
     """The input cannot be used. Nothing was recorded. The command ends with exit status 2."""
 
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
@@ -32,16 +40,54 @@ class Refused(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+class RunFailed(Exception):  # noqa: N818
+    """A run started and could not be finished. The message is the reason. The command ends with exit status 1."""
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word that was probably meant, or None where none is near."""
+    by_lower_case = {choice.lower(): choice for choice in sorted(known)}
+    close = get_close_matches(word.lower(), by_lower_case, n=5)
+    # For adma, difflib prefers adamax to adam; but swapped letters are the likelier slip.
+    close.sort(key=lambda choice: sorted(choice) != sorted(word.lower()))
+    return by_lower_case[close[0]] if close else None
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return ``did you mean 'x'?`` for a near miss, else the list of what is known."""
     choices = sorted(known)
-    by_lower_case = {choice.lower(): choice for choice in choices}
-    close = get_close_matches(word.lower(), by_lower_case, n=1)
-    if close:
-        return f"did you mean '{by_lower_case[close[0]]}'?"
-    shown = ", ".join(choices[:20])
-    return f"known: {shown}{', …' if len(choices) > 20 else ''}"
+    if (meant := closest(word, choices)) is not None:
+        return f"did you mean '{meant}'?"
+    if not choices:
+        return "there are none"
+    return f"known: {', '.join(choices[:20])}{', …' if len(choices) > 20 else ''}"
 
 
-class RunFailed(Exception):
-    """A run started and could not be finished. The message is the reason. The command ends with exit status 1."""
+def dotted(path: Sequence[str | int]) -> str:
+    """Write a path as users type it: ``model.layer_sizes[1]``."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
+def shown(value: Any) -> str:
+    """Write a value as Hydra reads it on the command line."""
+    if isinstance(value, list):
+        return "[" + ",".join(map(shown, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{shown(item)}" for key, item in value.items()) + "}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str) and not re.fullmatch(PLAIN, value):
+        return QuotedString(value, Quote.single).with_quotes()
+    return str(value)
+
+
+def assign(key: str, value: Any) -> str:
+    """Write an override as it is typed into a shell, quoted only where a shell needs it."""
+    return quoted(f"{key}={shown(value)}")
+
+
+def quoted(text: str) -> str:
+    """Quote a word for the shell, if need be."""
+    if re.fullmatch(r"[A-Za-z0-9_./:=,@%+~\[\]-]+", text):
+        return text
+    return f'"{text}"' if "'" in text and not re.search(r'["$`\\!]', text) else shlex.quote(text)

@@ -30,10 +30,14 @@ KerasObject = Annotated[str | dict[str, dict[str, Any] | None], BeforeValidator(
 """A Keras object by name: ``Flatten``, or with arguments ``{Dense: {units: 10}}``."""
 
 
+# Metrics that Keras chooses by the loss and the labels, so their names are left to it.
+CHOSEN_BY_KERAS = frozenset({"accuracy", "acc", "crossentropy", "ce"})
+
+
 class Section(BaseModel):
     """A part of the config: no unknown keys, no silent conversions, no NaN or infinity."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class KerasSection(Section):
@@ -164,7 +168,18 @@ class Config(Section):
         """What the run is ranked by. Test accuracy only where there is nothing else to go by."""
         if self.objective != "auto":
             return self.objective
-        return "val_accuracy" if self.validates else "test_accuracy"
+        main = "accuracy" if "accuracy" in self.metric_names else self.metric_names[:2][-1]
+        return f"val_{main}" if self.validates else f"test_{main}"
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Names under which an epoch's metrics are recorded, ``loss`` first, without those of the validation set."""
+        names = ["loss"]
+        for metric in self.metrics:
+            name, arguments = (metric, None) if isinstance(metric, str) else next(iter(metric.items()))
+            typed = name.lower() if name.lower() in CHOSEN_BY_KERAS else name.rpartition(".")[2]
+            names.append(str((arguments or {}).get("name", typed)))
+        return names
 
 
 class PredictConfig(Section):

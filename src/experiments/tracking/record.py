@@ -1,5 +1,6 @@
 """One run in MLflow: parameters, tags, metrics, figures, model. Runs in the recording process."""
 
+import getpass
 import importlib.metadata
 import json
 import logging
@@ -18,7 +19,7 @@ from omegaconf import OmegaConf
 
 from experiments import __version__
 from experiments.config import Config
-from experiments.tracking.store import redact, sqlite_file
+from experiments.tracking.store import alone, redact, sqlite_file
 
 if TYPE_CHECKING:
     from experiments.evaluation import Report
@@ -30,12 +31,12 @@ MODEL_REQUIREMENTS = ("keras", "tensorflow", "numpy")
 def quiet_mlflow() -> Any:
     """Import MLflow without its telemetry and its chatter."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # errors reach us as exceptions
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
 
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return mlflow
 
 
@@ -54,18 +55,20 @@ class Record:
         quiet_mlflow().set_tracking_uri(uri)
         import mlflow
 
-        self._client = mlflow.MlflowClient()
-        self._client.search_experiments(max_results=1)  # opens the store, or creates it
+        with alone(uri):
+            self._client = mlflow.MlflowClient()
+            self._client.search_experiments(max_results=1)  # opens the store, or creates it
         if own_process:
             # All imports at once, while the other process imports TensorFlow, and not while it trains.
             _import_keras_flavour()
-            import matplotlib.figure
             import sklearn.metrics  # noqa: F401
             from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
             warn_dependency_requirement_mismatches(["keras"])  # looks through all packages, once
 
-    def start(self, config: Config, dataset: Mapping[str, Any], chosen: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    def start(
+        self, config: Config, dataset: Mapping[str, Any], chosen: Mapping[str, Any], overrides: Sequence[str]
+    ) -> None:
         """Create the run with its parameters, tags, data set and config."""
         import mlflow
         from mlflow.entities import Param
@@ -194,8 +197,9 @@ def _experiment_id(client: Any, name: str, uri: str) -> str:
         return str(experiment.experiment_id)
     # Explicit, or artifacts land relative to wherever the process stands.
     file = sqlite_file(uri)
+    location = file and (file.parent / "artifacts").as_uri()
     try:
-        return str(client.create_experiment(name, artifact_location=file and (file.parent / "artifacts").as_uri()))
+        return str(client.create_experiment(name, location, {"mlflow.experimentKind": "custom_model_development"}))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -215,6 +219,7 @@ def _tags(config: Config, dataset: Mapping[str, Any], overrides: Sequence[str]) 
         "dataset": dataset["name"],
         "dataset.digest": dataset["digest"],
         "host": socket.gethostname(),
+        "mlflow.user": getpass.getuser(),
         "mlflow.source.name": "experiments.run",
         "mlflow.source.type": "LOCAL",
         "mlflow.note.content": f"`{command}`",
@@ -225,7 +230,9 @@ def _git_tags() -> dict[str, str]:
     """Commit of the current folder, and whether files differ from it; nothing outside a repository."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
 
     try:
         commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain")

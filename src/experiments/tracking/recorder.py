@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.config import Config, RunFailed
 from experiments.config.schema import Tracking
-from experiments.data import Dataset
 from experiments.tracking.store import redact, store_uri
 
 if TYPE_CHECKING:
+    from experiments.data import Dataset
     from experiments.evaluation import Report
 
 
@@ -47,7 +47,9 @@ class Recorder:
                 context.Process(target=_serve, args=(other_end, store_uri(config), True), daemon=True).start()
                 other_end.close()
 
-    def start(self, config: Config, dataset: Dataset, chosen: Mapping[str, Any], overrides: Sequence[str]) -> "Recorder":
+    def start(
+        self, config: Config, dataset: "Dataset", chosen: Mapping[str, Any], overrides: Sequence[str]
+    ) -> "Recorder":
         """Open the run. For use in a ``with`` statement."""
         sizes = {"train": len(dataset.train), "validation": len(dataset.validation or ()), "test": len(dataset.test)}
         described = {
@@ -81,40 +83,43 @@ class Recorder:
     def __enter__(self) -> "Recorder":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._connection is None:
             return
-        if error is None:
-            self._send("end", "FINISHED", "")
-        elif isinstance(error, Exception):
-            self._send("end", "FAILED", redact("".join(traceback.format_exception(kind, error, trace))))
+        failure = Failure()
+        text = redact("".join(traceback.format_exception(kind, error, trace))) if isinstance(error, Exception) else ""
+        status = "FINISHED" if error is None else "FAILED" if text else "KILLED"
+        try:
+            self._send("end", status, text)
+            while isinstance(reply := self._receive(), Failure):
+                failure = failure or reply
+        except RunFailed as gone:
+            failure = failure or Failure(gone)
         else:
-            self._send("end", "KILLED", "")
-        reply = self._receive()
-        while isinstance(reply, Failure):
-            failed = reply
-            reply = self._receive()
-            if error is None and not isinstance(reply, Failure):
-                raise RunFailed(str(failed))
-        self.run_id = str(reply)
+            self.run_id = reply
+        if failure and error is None:
+            raise RunFailed(failure)
 
     def _send(self, method: str, *arguments: Any) -> None:
         if self._connection is not None:
             try:
                 self._connection.send((method, arguments))
-            except BrokenPipeError as error:
-                raise RunFailed("the run could not be recorded: the recording process is gone") from error
+            except OSError:
+                self._receive()  # its last words, if any
 
-    def _receive(self) -> Any:
+    def _receive(self) -> str:
         assert self._connection is not None
         try:
-            return self._connection.recv()
-        except EOFError as error:
+            reply: str = self._connection.recv()
+            return reply
+        except (EOFError, OSError) as error:
             raise RunFailed("the run could not be recorded: the recording process is gone") from error
 
     def _raise_failure(self) -> None:
         if self._connection is not None and self._connection.poll():
-            raise RunFailed(str(self._receive()))
+            raise RunFailed(self._receive())
 
 
 class Failure(str):
@@ -128,18 +133,30 @@ def _serve(connection: Connection, uri: str, own_process: bool = False) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     from experiments.tracking.record import Record
 
-    record = Record(uri, own_process)
     method = ""
+    try:
+        record = Record(uri, own_process)
+    except Exception as error:
+        _answer(connection, _failure(error))
+        return
     while method != "end":
         try:
             method, arguments = connection.recv()
         except EOFError:
-            method, arguments = "end", ("FAILED", "The training process died without a word: killed, or out of memory.\n")
+            method, arguments = (
+                "end",
+                ("FAILED", "The training process died without a word: killed, or out of memory.\n"),
+            )
         try:
             getattr(record, method)(*arguments)
         except Exception as error:  # it belongs to the run, which the other side may still end properly
-            _answer(connection, Failure(f"the run could not be recorded: {redact(str(error) or type(error).__name__)}"))
+            _answer(connection, _failure(error))
     _answer(connection, record.run_id)
+
+
+def _failure(error: Exception) -> Failure:
+    reason = " ".join(str(error).partition("\n[SQL")[0].split())[:400] or type(error).__name__
+    return Failure(f"the run could not be recorded: {redact(reason)}")
 
 
 def _answer(connection: Connection, answer: Any) -> None:

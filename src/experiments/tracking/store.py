@@ -1,9 +1,11 @@
 """Where runs are recorded, and whether it can be reached. Quick: MLflow is not imported."""
 
+import fcntl
 import os
 import re
 import sqlite3
-import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.config import Problem
@@ -43,6 +45,18 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.partition(":///")[2].partition("?")[0]).absolute() if uri.startswith("sqlite") else None
 
 
+@contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """Keep other processes out while a SQLite store is opened: two that create it at once would break it."""
+    if (file := sqlite_file(uri)) is None:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _writable(folder: Path) -> bool:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
@@ -51,12 +65,16 @@ def _writable(folder: Path) -> bool:
 def _unreachable(uri: str) -> str | None:
     """Try the store, at most a few seconds; None if it answers."""
     scheme = uri.partition(":")[0].partition("+")[0]
-    if scheme not in SCHEMES or "://" not in uri and scheme != "databricks":
-        return "is no tracking store; expected sqlite:///FILE, http://HOST:PORT or a database (a folder no longer is one)"
+    if scheme not in SCHEMES or ("://" not in uri and scheme != "databricks"):
+        return (
+            "is no tracking store; expected sqlite:///FILE, http://HOST:PORT or a database (a folder no longer is one)"
+        )
     try:
         if (file := sqlite_file(uri)) is not None:
             return _sqlite_trouble(file)
         if scheme in ("http", "https"):
+            import urllib.request
+
             urllib.request.urlopen(f"{re.sub(r'//[^/@]+@', '//', uri).rstrip('/')}/health", timeout=3).close()
         elif scheme in ("postgresql", "mysql", "mssql"):
             import sqlalchemy

@@ -1,0 +1,79 @@
+"""What a recorded run makes of images: ``python -m experiments.predict run=latest``."""
+
+import json
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from experiments import backend
+from experiments.cli import command
+from experiments.config import PredictConfig, Problem, Refused, check
+from experiments.data import Images, Labels, load
+from experiments.evaluation import probabilities
+from experiments.images import read_images
+from experiments.tracking.runs import RecordedRun, check_saved_classes, find_run
+
+
+def predict(composed: DictConfig) -> None:
+    """Print the guess for each image, its probability and the runner-up."""
+    config = check(composed, PredictConfig)
+    run = find_run(config.run, config.tracking)
+    check_saved_classes(run.model_folder, config.trust)
+    test = None if config.images else _test_images(config.test, run)
+    backend.import_keras()
+    import mlflow.keras
+
+    model = mlflow.keras.load_model(str(run.model_folder))
+    if test is None:
+        x, truth = read_images(config.images, model.input_shape[1:], run.data, config.inverted), None
+        names = config.images
+    else:
+        (x, truth), names = test, [str(number) for number in range(*_bounds(config.test))]
+    guesses = _guesses(probabilities(np.asarray(model.predict_on_batch(x))), names, truth)
+    print(json.dumps({"run": run.run_id, "predictions": guesses}) if config.format == "json" else _table(run, guesses))
+
+
+def _bounds(span: str) -> tuple[int, int]:
+    start, stop = span.split(":")
+    return int(start), int(stop)
+
+
+def _test_images(span: str, run: RecordedRun) -> tuple[Images, Labels]:
+    test = load(run.data, seed=0).test
+    start, stop = _bounds(span)
+    if not start < stop <= len(test):
+        what = f"got {span}, expected FROM:TO within the {len(test)} test images of {run.data.name}"
+        raise Refused(Problem("test", what, "test=0:10"))
+    return test.x[start:stop], test.y[start:stop]
+
+
+def _guesses(predicted: Any, names: list[str], truth: Labels | None) -> list[dict[str, Any]]:
+    guesses = []
+    for number, (name, row) in enumerate(zip(names, predicted, strict=True)):
+        second, first = np.argsort(row, kind="stable")[-2:]
+        guess = {
+            "image": name,
+            "digit": int(first),
+            "probability": float(row[first]),
+            "runner_up": int(second),
+            "runner_up_probability": float(row[second]),
+        }
+        guesses.append(guess if truth is None else guess | {"truth": int(truth[number])})
+    return guesses
+
+
+def _table(run: RecordedRun, guesses: list[dict[str, Any]]) -> str:
+    width = max(len("image"), *(len(guess["image"]) for guess in guesses))
+    lines = [f"run {run.run_id}  {run.name}", f"{'image':>{width}}  digit  probability  runner-up"]
+    for guess in guesses:
+        runner_up = f"{guess['runner_up']} ({guess['runner_up_probability']:.5f})"
+        wrong = f"  is {guess['truth']}" if guess.get("truth", guess["digit"]) != guess["digit"] else ""
+        lines.append(f"{guess['image']:>{width}}  {guess['digit']:5}  {guess['probability']:11.5f}  {runner_up}{wrong}")
+    return "\n".join(lines)
+
+
+main = command("predict")(predict)
+
+if __name__ == "__main__":
+    main()

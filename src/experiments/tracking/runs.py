@@ -1,0 +1,143 @@
+"""Recorded runs: finding one, and what it left behind."""
+
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from experiments.config import Problem, Refused
+from experiments.config.schema import Data, Tracking
+from experiments.evaluation import lower_is_better
+from experiments.tracking.record import quiet_mlflow
+from experiments.tracking.store import sqlite_file, store_uri
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A finished run: its id, its name, the data that it was trained on, and the folder of its model."""
+
+    run_id: str
+    name: str
+    data: Data
+    model_folder: Path
+
+
+def find_run(which: str, tracking: Tracking) -> RecordedRun:
+    """Look up a run.
+
+    Args:
+        which: ``latest`` (finished), ``best`` (by the validation metric) or a run id.
+        tracking: The store, and the MLflow experiment that latest and best are looked for in (empty: all).
+
+    Raises:
+        Refused: There is no such run, or it left no model.
+    """
+    uri = store_uri(tracking)
+    if (file := sqlite_file(uri)) and not file.exists():
+        raise Refused(
+            Problem("run", f"nothing is recorded in {file}; train something first: python -m experiments.run")
+        )
+    mlflow = quiet_mlflow()
+    mlflow.set_tracking_uri(uri)
+    client = mlflow.MlflowClient()
+    run = {"latest": _latest, "best": _best}.get(which, _by_id)(client, which, tracking.experiment)
+    return RecordedRun(run.info.run_id, run.info.run_name, _data(client, run), _model_folder(run))
+
+
+def check_saved_classes(model_folder: Path, trust: Sequence[str]) -> None:
+    """Refuse a saved model that names classes beyond Keras's own and those of trusted packages: loading imports them."""
+    with zipfile.ZipFile(model_folder / "data" / "model.keras") as archive:
+        modules = set(_modules(json.loads(archive.read("config.json"))))
+    trusted = ("keras", "builtins", *trust)
+    foreign = sorted(name for name in modules if not f"{name}.".startswith(tuple(f"{item}." for item in trusted)))
+    if foreign:
+        packages = ",".join(sorted({name.partition(".")[0] for name in foreign}))
+        raise Refused(
+            Problem(
+                "trust",
+                f"the run's model needs the code of {', '.join(foreign)}; if you trust it",
+                f"trust=[{packages}]",
+            )
+        )
+
+
+def _modules(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("module"), str):
+            yield value["module"]
+        for inner in value.values():
+            yield from _modules(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _modules(inner)
+
+
+def _search(client: Any, experiment: str, condition: str, order: str) -> Any:
+    """The first finished run that fits, or None."""
+    wanted = f"name = '{experiment}'" if experiment else None
+    ids = [item.experiment_id for item in client.search_experiments(filter_string=wanted)]
+    finished = f"attributes.status = 'FINISHED'{condition}"
+    runs = client.search_runs(ids, filter_string=finished, order_by=[order], max_results=1) if ids else []
+    return runs[0] if runs else None
+
+
+def _latest(client: Any, which: str, experiment: str) -> Any:
+    found = _search(client, experiment, "", "attributes.start_time DESC")
+    if found is None:
+        raise Refused(Problem("run", "no run has finished yet; train something first: python -m experiments.run"))
+    return found
+
+
+def _best(client: Any, which: str, experiment: str) -> Any:
+    newest = _search(client, experiment, " and tags.objective LIKE 'val_%'", "attributes.start_time DESC")
+    if newest is None:
+        raise Refused(
+            Problem(
+                "run",
+                "no run held out a validation set, and the test set must not choose a model; train with "
+                "data.validation_size=0.1 to have a best, or name a run",
+                "run=latest",
+            )
+        )
+    # Only what can be compared: the same metric on the same data.
+    alike = "".join(f" and tags.{key} = '{newest.data.tags[key]}'" for key in ("objective", "dataset"))
+    direction = "ASC" if lower_is_better(newest.data.tags["objective"]) else "DESC"
+    return _search(client, experiment, alike, f"metrics.objective {direction}")
+
+
+def _by_id(client: Any, which: str, experiment: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(which)
+    except MlflowException as error:
+        raise Refused(Problem("run", f"there is no run {which!r} in this store", "run=latest")) from error
+
+
+def _data(client: Any, run: Any) -> Data:
+    """The stored config is data: it is read and checked, never executed."""
+    import mlflow
+
+    try:
+        text = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/config/config.yaml")
+        stored = yaml.safe_load(text)["data"]
+        return Data.model_validate({**stored, "limit": None, "validation_size": 0})
+    except (mlflow.MlflowException, OSError, KeyError, TypeError, yaml.YAMLError, ValidationError) as error:
+        raise Refused(
+            Problem("run", f"{run.info.run_id} has no readable config/config.yaml: not a run of ours")
+        ) from error
+
+
+def _model_folder(run: Any) -> Path:
+    import mlflow
+
+    try:
+        return Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/model"))
+    except (mlflow.MlflowException, OSError) as error:
+        status = run.info.status
+        raise Refused(Problem("run", f"{run.info.run_id} ({status}) left no model", "run=latest")) from error

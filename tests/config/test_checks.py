@@ -1,0 +1,269 @@
+# ruff: noqa: E501 - tables are easier to read with a case on each line
+import copy
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import hydra
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from experiments.cli import CONF
+from experiments.config import Config, PredictConfig, Problem, Refused, check
+from experiments.config.checks import find_problems, metric_names
+
+
+@cache
+def compose(*overrides: str, config_name: str = "config") -> Any:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(config_name, list(overrides))
+
+
+def plain(*overrides: str) -> dict[str, Any]:
+    return copy.deepcopy(OmegaConf.to_container(compose(*overrides), resolve=True))  # type: ignore[return-value]
+
+
+def changed(key: str, value: Any, *overrides: str) -> dict[str, Any]:
+    config = plain(*overrides)
+    *parents, last = key.split(".")
+    section = config
+    for parent in parents:
+        section = section[parent]
+    section[last] = value
+    return config
+
+
+def problems_of(*overrides: str) -> list[Problem]:
+    try:
+        check(compose(*overrides), Config, plain())
+    except Refused as refused:
+        return refused.problems
+    return []
+
+
+TEXT = st.text(max_size=8)
+BELOW_1 = st.integers(max_value=0) | st.floats() | TEXT | st.none() | st.booleans() | st.just([1])
+NOT_POSITIVE = st.floats(max_value=0) | st.sampled_from([float("nan"), float("inf")]) | TEXT | st.booleans()
+NOT_A_FRACTION = st.floats(min_value=1) | st.floats(max_value=0, exclude_max=True) | TEXT | st.none()
+WRONG = {
+    "epochs": BELOW_1,
+    "batch_size": BELOW_1,
+    "seed": st.integers(max_value=-1) | st.integers(min_value=2**32) | st.floats() | TEXT | st.none(),
+    "data.scale": NOT_POSITIVE | st.none(),
+    "data.validation_size": st.floats(max_value=0, exclude_max=True) | st.floats(1, 9).filter(lambda x: x % 1) | TEXT,
+    "data.limit": BELOW_1.filter(lambda value: value is not None),
+    "data.name": st.sampled_from(["", "../mnist", "a/b", None, 3]),
+    "model.layer_sizes": st.just([]) | st.lists(BELOW_1, min_size=1) | TEXT | st.none(),
+    "model.dropout": NOT_A_FRACTION,
+    "model.regularizer": st.integers() | st.just({}) | st.just({"L1": {}, "L2": {}}) | st.just([]),
+    "optimizer.learning_rate": NOT_POSITIVE | st.none() | st.just([0.1]),
+    "optimizer.rho": NOT_A_FRACTION,
+    "optimizer.clipnorm": NOT_POSITIVE,
+    "optimizer.gradient_accumulation_steps": BELOW_1.filter(lambda value: value is not None) | st.just(1),
+    "optimizer.schedule": TEXT | st.integers() | st.none(),
+    "loss.labels": TEXT | st.none() | st.integers(),
+    "loss.from_logits": TEXT | st.integers() | st.none(),
+    "metrics": TEXT | st.none() | st.lists(st.integers(), min_size=1),
+    "precision": TEXT | st.none() | st.integers(),
+    "runtime.threads": BELOW_1,
+    "runtime.xla": TEXT | st.integers() | st.none(),
+    "trust": st.just(["a/b"]) | st.just([""]) | st.just([1]) | TEXT,
+    "tracking.enabled": TEXT | st.integers() | st.none(),
+    "tracking.tags": st.lists(TEXT) | st.just({"a": {"b": 1}}) | st.none(),
+}
+
+
+@pytest.mark.parametrize("key", WRONG)
+@given(data=st.data())
+def test_a_wrong_value_is_a_problem_that_names_the_key(key: str, data: st.DataObject) -> None:
+    value = data.draw(WRONG[key])
+    problems = find_problems(changed(key, value), Config, plain())
+    assert problems
+    assert all(problem.where.startswith(key) for problem in problems), problems
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("epochs", st.integers(1)),
+        ("seed", st.integers(0, 2**32 - 1)),
+        ("data.validation_size", st.integers(0) | st.floats(0, 1, exclude_max=True)),
+        ("model.layer_sizes", st.lists(st.integers(1), min_size=1)),
+        ("optimizer.learning_rate", st.floats(0, exclude_min=True, allow_infinity=False)),
+        ("optimizer.epsilon", st.integers(1)),
+        ("model.dropout", st.floats(0, 1, exclude_max=True)),
+        ("model.regularizer", st.sampled_from(["l2", {"L2": {"l2": 0.1}}, {"L2": None}, None])),
+        ("runtime.threads", st.integers(1) | st.just("auto")),
+        ("runtime.xla", st.booleans() | st.just("auto")),
+        ("trust", st.lists(st.sampled_from(["mypackage", "my.package"]))),
+    ],
+)
+@given(data=st.data())
+def test_a_right_value_passes(key: str, values: st.SearchStrategy[Any], data: st.DataObject) -> None:
+    assert find_problems(changed(key, data.draw(values)), Config, plain()) == []
+
+
+def keys(tree: Any, path: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        yield f"{path}{key}"
+        if isinstance(value, dict):
+            yield from keys(value, f"{path}{key}.")
+
+
+@given(
+    st.sampled_from(list(keys(plain()))),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+        max_leaves=6,
+    ),
+)
+def test_no_value_whatsoever_makes_the_checks_fail(key: str, value: Any) -> None:
+    for problem in find_problems(changed(key, value), Config, plain()):
+        assert problem.where
+        assert problem.what
+
+
+@given(st.sampled_from([key for key in keys(plain()) if not key.startswith(("optimizer.", "loss."))]))
+def test_a_missing_key_is_named(key: str) -> None:
+    config = plain()
+    *parents, last = key.split(".")
+    section = config
+    for parent in parents:
+        section = section[parent]
+    del section[last]
+    optional = key.startswith("tracking.") and key != "tracking.enabled"
+    named = [problem.where for problem in find_problems(config, Config, plain())]
+    assert named == ([] if optional else [key])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where", "what", "remedy"),
+    [
+        (("epochs=0",), "epochs", "got 0, expected a whole number of at least 1", "epochs=5"),
+        (("epochs=2.5",), "epochs", "got 2.5, expected a whole number", "epochs=5"),
+        (
+            ("model.layer_sizes=[512,-5]",),
+            "model.layer_sizes[1]",
+            "got -5, expected a whole number of at least 1",
+            "model.layer_sizes=[512,512]",
+        ),
+        (
+            ("precision=float31",),
+            "precision",
+            "got float31, expected float32 or mixed_float16 or mixed_bfloat16; did you mean 'float32'?",
+            "precision=float32",
+        ),
+        (
+            ("runtime.threads=many",),
+            "runtime.threads",
+            "got many, expected a whole number or auto",
+            "runtime.threads=auto",
+        ),
+        (
+            ("optimizer.schedule=cosine",),
+            "optimizer.schedule",
+            "is a group of files, which is chosen with a slash",
+            "optimizer/schedule=cosine",
+        ),
+        (("epochs=???",), "epochs", "is not set, expected a value", "epochs=5"),
+        (("epochs=${nope}",), "epochs", "Interpolation key 'nope' not found", "epochs=5"),
+        (
+            ("tracking.experiment=${nope}",),
+            "tracking.experiment",
+            "Interpolation key 'nope' not found",
+            "tracking.experiment=mnist",
+        ),
+        (("~epochs",), "epochs", "is missing", "+epochs=5"),
+        (("+epohcs=3",), "epohcs", "no such key; did you mean 'epochs'?", "~epohcs"),
+        (
+            ("+model.class_name=x",),
+            "model.class_name",
+            "got 'x', but a config names Keras objects only, as {Dense: {units: 10}}; classes of your own package are allowed by trust=[mypackage]",
+            "~model.class_name",
+        ),
+        (
+            ("loss=hinge", "model.output_activation=softmax"),
+            "model.output_activation",
+            "got softmax, but the loss hinge expects outputs around -1 and 1: tanh or linear last",
+            "model.output_activation=tanh",
+        ),
+        (
+            ("loss.from_logits=true",),
+            "model.output_activation",
+            "got softmax, but the loss sparse_categorical_crossentropy expects logits (loss.from_logits=true): a linear last layer",
+            "loss.output_activation=linear",
+        ),
+        (
+            ("loss.output_activation=linear",),
+            "model.output_activation",
+            "got linear, but the loss sparse_categorical_crossentropy expects probabilities: softmax or sigmoid last",
+            "loss.output_activation=softmax",
+        ),
+        (
+            ("loss.labels=one_hot",),
+            "loss.labels",
+            "got one_hot, but sparse_categorical_crossentropy reads sparse labels",
+            "loss.labels=sparse",
+        ),
+        (
+            ("callbacks=early_stopping",),
+            "callbacks.early_stopping.monitor",
+            "got val_loss, but no validation set is held out",
+            "data.validation_size=0.1",
+        ),
+        (
+            ("objective=val_acuracy", "data.validation_size=9"),
+            "objective",
+            "got val_acuracy, which is not recorded; did you mean 'val_accuracy'?",
+            "objective=val_accuracy",
+        ),
+        (
+            ("callbacks=reduce_lr_on_plateau", "optimizer/schedule=cosine", "data.validation_size=9"),
+            "callbacks.reduce_lr_on_plateau",
+            "sets the learning rate, which the schedule cosine_decay sets already",
+            "optimizer/schedule=constant",
+        ),
+        (
+            ("model=lenet5", "+model.dropout=0.5"),
+            "model.dropout",
+            "nothing in model.layers refers to it as ${model.dropout}",
+            "~model.dropout",
+        ),
+    ],
+)
+def test_a_problem_is_shown_once_with_a_remedy(overrides: tuple[str, ...], where: str, what: str, remedy: str) -> None:
+    assert problems_of(*overrides) == [Problem(where, what, remedy)]
+
+
+def test_a_sequential_model_ends_as_its_loss_expects() -> None:
+    layers = "model.layers=[Flatten,{Dense:{units:classes,activation:relu}}]"
+    [problem] = problems_of("model=sequential", layers)
+    assert problem.where == "model.layers[-1].activation"
+    assert problems_of("model=sequential", "model.layers=[Flatten,{Dense:{units:classes}},Softmax]") == []
+    assert problems_of("model=sequential", "model.layers=[Flatten,Rescaling]") == []  # the layers do not say
+
+
+def test_all_problems_are_found_at_once() -> None:
+    found = problems_of("epochs=0", "seed=???", "batch_size=${batch_size}", "model.layer_sizes=[0,1,-1]", "+x=1")
+    assert {problem.where for problem in found} == {
+        "epochs", "seed", "batch_size", "model.layer_sizes[0]", "model.layer_sizes[2]", "x",
+    }  # fmt: skip
+
+
+def test_code_is_found_wherever_it_is_and_only_once() -> None:
+    found = problems_of("+_target_=os.system", "+tracking.tags._target_=x", "metrics=[{auc:{_target_:x}}]")
+    found_at = sorted(problem.where for problem in found)
+    assert found_at == ["_target_", "metrics[0].auc._target_", "tracking.tags._target_"]
+
+
+def test_the_defaults_pass() -> None:
+    assert check(compose(), Config).epochs == 5
+    assert check(compose(config_name="predict"), PredictConfig).run == "latest"
+
+
+def test_metrics_are_named_as_they_are_recorded() -> None:
+    config = check(compose("metrics=[accuracy,{auc:{name:area}},{mypackage.Mine:{}}]"), Config)
+    assert metric_names(config) == ["loss", "accuracy", "area", "Mine"]

@@ -1,0 +1,46 @@
+"""What `compose_usable` makes of sweeps; single overrides are tested through the command line, in test_cli.py."""
+
+from collections.abc import Iterator
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from experiments.cli import CONF
+from experiments.config import Problem, Refused
+from experiments.config.overrides import compose_usable
+
+
+@pytest.fixture(autouse=True)
+def _hydra() -> Iterator[None]:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def usable(*overrides: str, config_name: str = "config", sweep: bool = True) -> tuple[DictConfig, list[Problem]]:
+    return compose_usable(overrides, config_name, GlobalHydra.instance().config_loader(), sweep)  # type: ignore[arg-type]
+
+
+def test_each_choice_of_a_sweep_is_looked_at() -> None:
+    _, problems = usable("optimizer=adam,adma,sgdd", "optimizer/schedule=glob(cos*)")
+    assert [(problem.what, problem.remedy) for problem in problems] == [
+        ("there is no adma; did you mean 'adam'?", "optimizer=adam"),
+        ("there is no sgdd; did you mean 'sgd'?", "optimizer=sgd"),
+    ]
+
+
+def test_a_key_of_a_sweep_is_looked_at_once() -> None:
+    _, problems = usable("epohcs=range(1,9)", "sead=1,2", "optimizer.learning_rte=interval(0.1,1)")
+    assert [problem.where for problem in problems] == ["epohcs", "sead", "optimizer.learning_rte"]
+
+
+def test_what_can_be_used_is_composed_in_the_order_it_was_typed() -> None:
+    config, problems = usable("+a=1", "a=2", "epochs=[", "optimizer=adam", "optimizer.beta_1.x=3", sweep=False)
+    assert (config.a, config.optimizer.name, config.optimizer.beta_1) == (2, "adam", 0.9)
+    assert [problem.where for problem in problems] == ["epochs=[", "optimizer.beta_1.x"]
+
+
+def test_without_a_config_there_is_nothing_to_compose_from() -> None:
+    with pytest.raises(Refused, match="--config-name: there is no 'predct'; did you mean 'predict'"):
+        usable(config_name="predct")

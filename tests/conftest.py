@@ -1,0 +1,45 @@
+"""What all tests share: the commands, run as a user runs them."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+MNIST = Path(os.environ.get("EXPERIMENTS_DATA_DIR", "missing"), "mnist.npz").absolute()
+UNSET = ("EXPERIMENTS_DATA_DIR", "MLFLOW_TRACKING_URI", "PYTHONWARNINGS", "COLUMNS")
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``python -m experiments.MODULE *args`` in an empty folder, with no data to find unless `env` says so."""
+
+    def call(
+        *args: str, module: str = "run", cwd: Path = tmp_path, flags: tuple[str, ...] = (), **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        clean = {key: value for key, value in os.environ.items() if key not in UNSET}
+        command = [sys.executable, *flags, "-m", f"experiments.{module}", *args]
+        return subprocess.run(
+            command, cwd=cwd, env={**clean, **env}, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    return call
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what is about MNIST where it is not to be had; `.ci/run` requires it, and the tests fail without."""
+    if not MNIST.is_file() and not os.environ.get("EXPERIMENTS_REQUIRE_MNIST"):
+        for item in items:
+            if item.get_closest_marker("mnist"):
+                item.add_marker(pytest.mark.skip(reason="no mnist.npz in $EXPERIMENTS_DATA_DIR"))
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port on loopback that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

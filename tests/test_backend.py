@@ -1,0 +1,67 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import backend
+from experiments.config import RunFailed
+from tests.composed import keras
+
+START = """
+import sys
+from experiments import backend
+assert "keras" not in sys.modules
+backend.start(1, "mixed_bfloat16", 5)
+import keras, tensorflow as tf
+print(keras.backend.backend(), keras.config.dtype_policy().name, tf.config.threading.get_intra_op_parallelism_threads())
+print("pandas" in sys.modules, "sklearn" in sys.modules)
+import pandas, sklearn
+"""
+
+
+def test_it_starts_quietly_on_tensorflow_whatever_keras_json_says(tmp_path: Path) -> None:
+    (tmp_path / "keras.json").write_text('{"backend": "torch", "floatx": "float16"}')
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    done = subprocess.run([sys.executable, "-c", START], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["tensorflow mixed_bfloat16 1", "False False"]
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_a_start_sets_precision_and_seed_anew() -> None:
+    def draw(seed: int) -> np.ndarray:
+        backend.start("auto", "float32", seed)
+        return np.asarray(keras.layers.Dense(3).kernel_initializer((4, 4)))
+
+    backend.start("auto", "mixed_float16", 1)
+    assert keras.layers.Dense(1).compute_dtype == "float16"
+    first = draw(1)
+    assert keras.layers.Dense(1).compute_dtype == "float32"
+    np.testing.assert_array_equal(first, draw(1))
+    assert not np.array_equal(first, draw(2))
+
+
+def test_threads_cannot_change_in_a_process() -> None:
+    count = backend.start("auto", "float32", 0)
+    assert count == backend.available_cores()
+    keras.ops.add(1, 1)  # from here on TensorFlow runs
+    with pytest.raises(RunFailed, match=r"runtime\.threads cannot change"):
+        backend.start(count + 1, "float32", 0)
+
+
+def test_what_fails_during_a_quiet_start_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        with backend._quiet_stderr():
+            os.write(2, b"the reason")
+            raise ImportError
+
+    with pytest.raises(ImportError):
+        fail()
+    assert capfd.readouterr().err == "the reason"
+    with backend._quiet_stderr():
+        os.write(2, b"noise")
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,206 @@
+# ruff: noqa: E501 - tables are easier to read with a case on each line
+"""What the command line refuses, how it says so, and how a command ends."""
+
+import os
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hydra
+import pytest
+
+from experiments.cli import CONF, explain
+from experiments.config import Problem
+
+RunCli = Callable[..., subprocess.CompletedProcess[str]]
+UNREADABLE = "put quotes around a value with brackets, blanks or commas: 'KEY=[A, B]'"
+
+
+@pytest.fixture
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that seems to have MNIST."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "mnist.npz").touch()
+    return folder
+
+
+@pytest.fixture
+def _in_process(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("EXPERIMENTS_DATA_DIR", str(data_folder))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+@pytest.fixture
+def without_tensorflow(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A PYTHONPATH on which the import of a slow library ends the process with another status than a refusal."""
+    folder = tmp_path_factory.mktemp("forbidden")
+    for module in ("tensorflow", "keras", "mlflow", "sklearn", "matplotlib", "pandas"):
+        (folder / f"{module}.py").write_text(f"import os\nprint('{module} was imported')\nos._exit(99)\n")
+    return str(folder)
+
+
+def explained(*argv: str) -> list[Problem]:
+    """The problems of a command; none where only the error that `explain` was called for is left."""
+    nothing = RuntimeError("nothing else")
+    return [problem for problem in explain(nothing, "config", list(argv)) if problem.what != "nothing else"]
+
+
+def corrected(argv: tuple[str, ...], problem: Problem) -> list[str]:
+    """The command as the remedy has it: in place of the override that is the problem, and of the remedy's own keys."""
+    words = shlex.split(problem.remedy)
+    if words[0].startswith(("~", "--")):
+        return [*argv, *words]
+    replaced = {problem.where, problem.where.partition("[")[0], *(word.partition("=")[0] for word in words)}
+    return [*(word for word in argv if word.partition("=")[0] not in replaced), *words]
+
+
+REFUSALS = [
+    # overrides that Hydra cannot use
+    (("epohcs=3",), "epohcs", "there is no such key; did you mean 'epochs'?", "epochs=3"),
+    (("optimizer.learing_rate=[1,a b]",), "optimizer.learing_rate", "did you mean 'learning_rate'?", "'optimizer.learning_rate=[1,a b]'"),
+    (("optimzer.schedule.name=x",), "optimzer.schedule.name", "did you mean 'optimizer'?", "optimizer.schedule.name=x"),
+    (("optimzer=adam",), "optimzer", "did you mean 'optimizer'?", "optimizer=adam"),
+    (("optimizr/schedule=cosine",), "optimizr/schedule", "did you mean 'optimizer/schedule'?", "optimizer/schedule=cosine"),
+    (("zzz=1",), "zzz", "there is no such key; known: batch_size, ", ""),
+    (("epochs.more=1",), "epochs.more", "epochs is a value, it has no keys of its own", ""),
+    (("+epochs=3",), "+epochs", "is there already; a value is changed without the +", "epochs=3"),
+    (("~epoch",), "~epoch", "there is no such key; did you mean 'epochs'?", ""),
+    (("epochs=1,2",), "epochs", "got several values, which is a sweep", "-m epochs=1,2"),
+    (("epochs=[",), "epochs=[", f"cannot be read as KEY=VALUE (no viable alternative at input '['); {UNREADABLE}", ""),
+    (("epochs",), "epochs", "cannot be read as KEY=VALUE (missing EQUAL at '<EOF>'); ", ""),
+    (("hydra.run.dir=${nope}", "zzz=1"), "zzz", "there is no such key", ""),
+    # choices
+    (("optimizer=adma",), "optimizer", "there is no adma; did you mean 'adam'?", "optimizer=adam"),
+    (("optimizer=xyz",), "optimizer", "there is no xyz; known: adadelta, ", "optimizer=rmsprop"),
+    (("optimizer=null",), "optimizer", "there is no null; known: adadelta, ", "optimizer=rmsprop"),
+    (("experiment=true",), "experiment", "there is no true; known: debug, ", ""),
+    (("callbacks=[early_stoping,csv_log]",), "callbacks", "there is no early_stoping; did you mean 'early_stopping'?", "callbacks=[early_stopping,csv_log]"),
+    (("callbacks.csv_log.name=x",), "callbacks.csv_log.name", "csv_log is not chosen", "callbacks=[csv_log] callbacks.csv_log.name=x"),
+    (("+data=digits",), "+data", "is chosen already; a choice is changed without the +", "data=digits"),
+    (("optimizer@x=adam",), "optimizer@x=adam", "Could not override 'optimizer@x'", ""),
+    # values
+    (("model.layer_sizes=[512,-5]",), "model.layer_sizes[1]", "got -5, expected a whole number of at least 1", "model.layer_sizes=[512,512]"),
+    (("optimizer.schedule=cosine",), "optimizer.schedule", "is a group of files, which is chosen with a slash", "optimizer/schedule=cosine"),
+    (("model=sequential", "model.layers=[]"), "model.layers", "got [], expected at least one entry", "'model.layers=[Flatten,{Dense:{units:512,activation:relu}},{Dense:{units:classes,activation:${loss.output_activation}}}]'"),
+    (("model.name=cnn",), "model.name", "got cnn, expected mlp or sequential", "++model.name=mlp"),
+    (("++x=1",), "x", "no such key; known: batch_size, ", "~x"),
+    (("~epochs",), "epochs", "is missing", "+epochs=5"),
+    (("seed=???",), "seed", "is not set, expected a value", "seed=0"),
+    (("epochs=${epochs}",), "epochs", "", "epochs=5"),
+    (("tracking.uri=mlruns",), "tracking.uri", "is no tracking store", "tracking=off"),
+    (("callbacks=early_stopping",), "callbacks.early_stopping.monitor", "got val_loss, but no validation set is held out", "data.validation_size=0.1"),
+    # the command
+    (("--config-name", "confg"), "--config-name", "there is no 'confg'; did you mean 'config'?", "--config-name config"),
+    (("--config-dir", "nope"), "--config-dir", "there is no folder nope", ""),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("_in_process")
+@pytest.mark.parametrize(
+    ("argv", "where", "what", "remedy"), REFUSALS, ids=lambda item: " ".join(item) if isinstance(item, tuple) else ""
+)
+def test_a_refusal_names_the_key_and_its_remedy_works(
+    argv: tuple[str, ...], where: str, what: str, remedy: str
+) -> None:
+    [problem] = explained(*argv)
+    assert (problem.where, problem.remedy) == (where, remedy)
+    assert what in problem.what
+    if remedy:
+        after = explained(*corrected(argv, problem))
+        assert [left for left in after if left.where == problem.where and left.what == problem.what] == []
+        assert [left for left in after if "there is no such key" in left.what or "cannot be read" in left.what] == []
+
+
+@pytest.mark.usefixtures("_in_process")
+def test_a_command_without_problems_has_none() -> None:
+    assert explained("optimizer=adam", "epochs=3", "callbacks=best_weights", "data.validation_size=9") == []
+
+
+SEVERAL = ("epochs=[", "epohcs=3", "optimizer=adma", "batch_size=0", "model.layer_sizes=[512,-5]")
+THROUGH_THE_SHELL = [
+    (("epochs=0",), 1),
+    (SEVERAL, 5),
+    (("experiment=null", "epochs=0"), 2),
+    (("-m", "optimizer=rmsprop,adma", "epohcs=1,2", "x=["), 3),
+    (("-m", "optimizer=rmsprop,adma"), 1),
+    (("--config-name", "confg"), 1),
+    (("--config-dir", "nope"), 1),
+    (("--cfg", "job", "-m"), 1),
+    (("--cfg", "job", "epohcs=3"), 1),
+    (("hydra.run.dir=${nope}",), 1),
+]
+
+
+@pytest.mark.parametrize(
+    ("argv", "count"), THROUGH_THE_SHELL, ids=lambda item: " ".join(item) if isinstance(item, tuple) else ""
+)
+def test_a_refused_command_says_why_and_leaves_nothing(  # noqa: PLR0917
+    argv: tuple[str, ...], count: int, run_cli: RunCli, data_folder: Path, tmp_path: Path, without_tensorflow: str
+) -> None:
+    done = run_cli(*argv, EXPERIMENTS_DATA_DIR=str(data_folder), PYTHONPATH=without_tensorflow)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    lines = done.stderr.splitlines()
+    assert sum(line.startswith("error: ") for line in lines) == count, done.stderr
+    assert all(line.startswith(("error: ", "       try  ")) for line in lines), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_preset_that_is_no_yaml_is_refused(run_cli: RunCli, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("epochs: [\n")
+    done = run_cli("--config-dir", ".", "experiment=mine", "epohcs=3", "tracking=off", "data=digits")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert f'in "{tmp_path}/experiment/mine.yaml", line 2' in done.stderr
+    assert "       try  epochs=3" in done.stderr
+
+
+def test_a_preset_of_ones_own_is_checked(run_cli: RunCli, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nepohcs: 3\n")
+    done = run_cli("--config-dir", ".", "experiment=mine", "tracking=off", "data=digits")
+    assert (done.returncode, done.stderr) == (
+        2, "error: epohcs: no such key; did you mean 'epochs'?\n       try  ~epohcs\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("argv", ["--help", "--cfg job", "--info defaults", "-sc install=bash", "--version"])
+def test_what_only_informs_is_quick_and_leaves_nothing(
+    argv: str, run_cli: RunCli, tmp_path: Path, without_tensorflow: str
+) -> None:
+    done = run_cli(*argv.split(), PYTHONPATH=without_tensorflow)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_names_groups_and_keys(run_cli: RunCli) -> None:
+    shown = run_cli("--help").stdout
+    assert "optimizer/schedule: constant, cosine" in shown
+    assert "batch_size: 128" in shown
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_command_ends_with_130(name: str, run_cli: RunCli, tmp_path: Path) -> None:
+    """The signal comes while TensorFlow is imported: a stand-in for it sends it."""
+    folder = tmp_path / "stand-in"
+    folder.mkdir()
+    folder.joinpath("keras.py").write_text(
+        f"import os, signal, time\nos.kill(os.getpid(), signal.{name})\ntime.sleep(9)\n"
+    )
+    done = run_cli("data=digits", "tracking=off", PYTHONPATH=str(folder))
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_an_error_of_the_check_itself_is_not_swallowed(run_cli: RunCli, tmp_path: Path) -> None:
+    folder = tmp_path / "stand-in"
+    folder.mkdir()
+    folder.joinpath("sitecustomize.py").write_text("import experiments.data\nexperiments.data.locate = None\n")
+    done = run_cli("data=digits", "tracking=off", PYTHONPATH=str(folder))
+    assert done.returncode == 1
+    assert "TypeError: 'NoneType' object is not callable" in done.stderr
+    assert os.listdir(tmp_path) == ["stand-in"]

@@ -1,0 +1,113 @@
+"""Every file in conf/: found, composed as its head says, and checked."""
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import hydra
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.cli import CONF, check_run
+from experiments.config import PredictConfig, check
+
+FILES = sorted(CONF.rglob("*.y*ml"))
+LISTING = {
+    ".": 2,
+    "callbacks": 6,
+    "data": 4,
+    "experiment": 4,
+    "loss": 19,
+    "model": 4,
+    "optimizer": 14,
+    "optimizer/schedule": 7,
+    "tracking": 2,
+}
+
+
+@pytest.fixture(autouse=True)
+def _somewhere_with_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("mnist", "fashion_mnist", "my"):
+        (tmp_path / f"{name}.npz").touch()
+    monkeypatch.setenv("EXPERIMENTS_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def head(file: Path) -> list[str]:
+    """The comment that a file starts with, without Hydra's own line."""
+    lines = file.read_text().splitlines()
+    count = next(index for index, line in enumerate(lines) if not line.startswith("#"))
+    return [line.removeprefix("# ") for line in lines[:count] if not line.startswith("# @package")]
+
+
+def words(text: str) -> list[str]:
+    """The overrides and keys of a line: ``optimizer.learning_rate, loss=hinge, or a file of your own``."""
+    stripped = [word.rstrip(",") for word in shlex.split(text)]
+    return [word for word in stripped if re.fullmatch(r"[a-z_.0-9/]+=.+|[a-z_]+(\.[a-z_0-9]+)+", word)]
+
+
+def composed(file: Path, overrides: list[str]) -> DictConfig:
+    name = file.stem if file.parent == CONF else "config"
+    return hydra.compose(name, overrides, return_hydra_config=True)
+
+
+def checked(config: DictConfig) -> None:
+    if "run" in config:
+        check(config, PredictConfig)
+    else:
+        check_run(config)
+
+
+def test_every_file_is_found() -> None:
+    found = Counter(file.parent.relative_to(CONF).as_posix() for file in FILES)
+    assert dict(found) == LISTING
+    assert len(FILES) == sum(LISTING.values())
+    assert all(file.suffix == ".yaml" for file in FILES), "Hydra reads only .yaml"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(CONF).as_posix())
+def test_a_file_says_how_it_is_used_and_that_works(file: Path) -> None:
+    first, *more = head(file)
+    assert re.fullmatch(r"[A-Z0-9].+[.]", first), "a head starts with a sentence"
+    [usage] = [line for line in more if line.startswith(("Choose: ", "Run: "))]
+    choose, _, tune = usage.partition("Tune: ")
+    command = (
+        r"Run: python -m experiments\.(run|predict) " if file.parent in (CONF, CONF / "experiment") else "Choose: "
+    )
+    assert re.match(command, choose)
+    chosen = words(re.sub(command, "", choose))
+    if file.parent != CONF:
+        group = file.parent.relative_to(CONF).as_posix()
+        assert chosen[0] == f"{group}={file.stem}"
+    plain = composed(file, chosen)
+    checked(plain)
+    if tuned := words(tune):
+        checked(composed(file, chosen + [word for word in tuned if "=" in word]))
+    for key in (word for word in tuned if "=" not in word):
+        parent, _, last = key.rpartition(".")
+        assert last in OmegaConf.select(plain, parent), f"{key} is not there to be tuned"
+
+
+def test_the_choices_of_the_notebook_are_the_defaults() -> None:
+    config = composed(CONF / "config.yaml", [])
+    chosen = {group: choice for group, choice in config.hydra.runtime.choices.items() if "hydra" not in group}
+    assert chosen == {
+        "data": "mnist",
+        "model": "mlp",
+        "optimizer": "rmsprop",
+        "optimizer/schedule": "constant",
+        "loss": "sparse_categorical_crossentropy",
+        "tracking": "mlflow",
+        "experiment": None,
+    }
+    assert (config.epochs, config.batch_size, config.model.layer_sizes) == (5, 128, [512])
+
+
+def test_the_reference_preset_is_what_no_argument_at_all_does() -> None:
+    config = check_run(composed(CONF / "config.yaml", []))
+    assert check_run(composed(CONF / "config.yaml", ["experiment=reference"])) == config

@@ -1,0 +1,234 @@
+import gzip
+import hashlib
+import struct
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments.config import Refused
+from experiments.config.schema import Data
+from experiments.data import ARRAYS, KERAS_FILES, Dataset, _stratified, load
+from tests.composed import MNIST
+
+needs_mnist = pytest.mark.skipif(not MNIST.is_file(), reason="$EXPERIMENTS_DATA_DIR/mnist.npz is not there")
+
+
+def config(name: str = "npz", **changes: Any) -> Data:
+    return Data(**{"name": name, "scale": 1.0, "path": None, "validation_size": 0, "limit": None, **changes})
+
+
+def arrays(**changes: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    whole = {
+        "x_train": rng.integers(0, 255, (20, 4, 4), dtype=np.uint8),
+        "y_train": np.arange(20) % 4,
+        "x_test": rng.integers(0, 255, (8, 4, 4), dtype=np.uint8),
+        "y_test": np.arange(8) % 4,
+    }
+    return {name: array for name, array in {**whole, **changes}.items() if array is not None}
+
+
+def save(folder: Path, **changes: Any) -> str:
+    np.savez(folder / "my.npz", **arrays(**changes))
+    return str(folder / "my.npz")
+
+
+def refusal(setting: Data) -> str:
+    with pytest.raises(Refused) as caught:
+        load(setting, 0)
+    return str(caught.value)
+
+
+def test_arrays_are_scaled_and_get_a_channel(tmp_path: Path) -> None:
+    dataset = load(config(path=save(tmp_path), scale=255.0), 0)
+    assert dataset.input_shape == (4, 4, 1)
+    assert dataset.classes == 4
+    assert dataset.train.x.dtype == np.float32
+    np.testing.assert_array_equal(dataset.train.x[..., 0], arrays()["x_train"].astype(np.float32) / np.float32(255))
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 3), (5,), (4, 3)])
+def test_colour_features_and_oblong_images_are_read(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    file = save(tmp_path, x_train=np.ones((20, *shape)), x_test=np.ones((8, *shape)))
+    assert load(config(path=file), 0).input_shape == (shape if len(shape) != 2 else (*shape, 1))
+
+
+def test_labels_may_be_floats_booleans_or_a_column(tmp_path: Path) -> None:
+    assert load(config(path=save(tmp_path, y_train=(np.arange(20.0) % 4)[:, None])), 0).train.y[3] == 3
+    assert load(config(path=save(tmp_path, y_train=np.arange(20) % 2 > 0, y_test=np.arange(8) % 2 > 0)), 0).classes == 2
+
+
+WITH_NAN = np.full((20, 4, 4), np.nan)
+DAMAGE = {
+    "missing": ({"y_test": None}, "has no y_test; found x_train"),
+    "two missing": ({"y_test": None, "x_test": None}, "has no x_test and no y_test"),
+    "objects": ({"x_train": np.array([[1], [2, 3]], dtype=object)}, "not an .npz file of plain arrays"),
+    "dimensions": ({"x_train": np.ones((20, 2, 2, 2, 2))}, "x_train: got shape (20, 2, 2, 2, 2), expected (n, height"),
+    "a number": ({"x_train": np.float32(3)}, "x_train: got shape ()"),
+    "text": ({"x_train": np.full((20, 4, 4), "a")}, "x_train: got type <U1, expected numbers"),
+    "dates": ({"x_train": np.zeros((20, 4, 4), "M8[s]")}, "x_train: got type datetime64[s], expected numbers"),
+    "NaN": ({"x_train": WITH_NAN}, "x_train: holds NaN or infinity"),
+    "lengths": ({"y_train": np.arange(19) % 4}, "y_train: got 19 labels for 20 images"),
+    "empty": ({"x_test": np.ones((0, 4, 4)), "y_test": np.zeros(0, int)}, "x_test: is empty"),
+    "other test shape": ({"x_test": np.ones((8, 5, 5))}, "x_test: got images of (5, 5), those of x_train are (4, 4)"),
+    "negative": ({"y_train": np.arange(20) % 4 - 1}, "y_train: got the label -1"),
+    "fractions": ({"y_train": np.arange(20) / 2}, "y_train: got float64 that are not all whole"),
+    "infinite": ({"y_train": np.full(20, np.inf)}, "y_train: got float64 that are not all whole"),
+    "no labels": ({"y_train": np.arange(20) * 10**9}, "y_train: got the label 19000000000 with 20 training images"),
+    "one-hot": ({"y_train": np.eye(4)[np.arange(20) % 4]}, "one-hot labels: save y.argmax(axis=1)"),
+    "one class": ({"y_train": np.full(20, 3)}, "y_train: holds one class only"),
+    "unknown class": ({"y_test": np.arange(8)}, "y_test: has the label 7, y_train ends at 3"),
+}
+
+
+@pytest.mark.parametrize(("changes", "expected"), DAMAGE.values(), ids=DAMAGE.keys())
+@pytest.mark.filterwarnings("ignore:.*ragged nested sequences.*")
+def test_damaged_arrays_are_refused(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+    assert expected in refusal(config(path=save(tmp_path, **changes)))
+
+
+def test_all_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
+    message = refusal(config(path=save(tmp_path, x_train=WITH_NAN, y_test=np.arange(8) - 1)))
+    assert "x_train: holds NaN" in message
+    assert "y_test: got the label -1" in message
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    file = Path(save(tmp_path))
+    whole = file.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"not an archive", whole[:500] + bytes(200) + whole[700:]):
+        file.write_bytes(damaged)
+        assert f"{file}: is damaged, or not an .npz file" in refusal(config(path=str(file)))
+
+
+def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nothing.npz"):
+        assert f"data.path: there is no file {path}" in refusal(config(path=str(path)))
+
+
+@pytest.mark.parametrize(("limit", "size"), [(None, 0.2), (100, 20), (100, 0.25), (10**6, 1)])
+def test_validation_images_are_taken_from_the_training_set(limit: int | None, size: float) -> None:
+    whole = load(config("digits", limit=limit), 1)
+    split = load(config("digits", limit=limit, validation_size=size), 1)
+    assert split.validation is not None
+    assert len(split.validation) == (size if size >= 1 else round(size * len(whole.train)))
+    together = np.concatenate([split.train.x, split.validation.x]).reshape(len(whole.train), -1)
+    np.testing.assert_array_equal(
+        together[np.lexsort(together.T)], (x := whole.train.x.reshape(len(together), -1))[np.lexsort(x.T)]
+    )
+    np.testing.assert_array_equal(split.test.x, whole.test.x)
+
+
+def test_a_validation_set_that_leaves_nothing_is_refused() -> None:
+    assert "data.validation_size: got 100, but there are 100" in refusal(
+        config("digits", limit=100, validation_size=100)
+    )
+
+
+labels = st.lists(st.integers(0, 12), min_size=2, max_size=300).map(lambda y: np.array(y, np.int64))
+
+
+@settings(max_examples=150, deadline=None)
+@given(y=labels, part=st.floats(0, 1), seed=st.integers(0, 2**32 - 1))
+def test_stratified_draws_each_class_by_its_share(y: Any, part: float, seed: int) -> None:
+    count = round(part * len(y))
+    drawn, rest = _stratified(y, count, seed)
+    assert len(drawn) == count
+    np.testing.assert_array_equal(np.sort(np.concatenate([drawn, rest])), np.arange(len(y)))
+    assert (np.diff(drawn) > 0).all()
+    assert (np.diff(rest) > 0).all()
+    shares = np.bincount(y) * count / len(y)
+    assert (abs(np.bincount(y[drawn], minlength=len(shares)) - shares) < 1).all()
+    np.testing.assert_array_equal(drawn, _stratified(y, count, seed)[0])
+
+
+def test_another_seed_draws_other_images() -> None:
+    y = np.arange(100) % 10
+    assert not np.array_equal(_stratified(y, 30, 0)[0], _stratified(y, 30, 1)[0])
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No network; the empty folder where Keras's cache would be."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("EXPERIMENTS_DATA_DIR", raising=False)
+    return tmp_path / "datasets"
+
+
+def idx(array: Any) -> bytes:
+    return struct.pack(f">{1 + array.ndim}I", 2048 + array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
+
+
+def cache_fashion_mnist(folder: Path) -> list[Path]:
+    files = [folder / name for name in KERAS_FILES["fashion_mnist"]]
+    files[0].parent.mkdir(parents=True)
+    for file, name in zip(files, ARRAYS, strict=True):
+        file.write_bytes(gzip.compress(idx(arrays()[name])))
+    return files
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_data_that_is_not_to_be_had_is_refused_with_remedies(offline: Path, name: str) -> None:
+    message = refusal(config(name))
+    for remedy in ("$EXPERIMENTS_DATA_DIR", "data.path=FILE", "try  data=digits"):
+        assert remedy in message
+
+
+def test_fashion_mnist_comes_from_the_four_files_of_keras(offline: Path) -> None:
+    cache_fashion_mnist(offline)
+    dataset: Dataset = load(config("fashion_mnist"), 0)
+    np.testing.assert_array_equal(dataset.train.x[..., 0], arrays()["x_train"])
+    np.testing.assert_array_equal(dataset.test.y, arrays()["y_test"])
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_missing_file_of_fashion_mnist_is_noticed(offline: Path, number: int) -> None:
+    files = cache_fashion_mnist(offline)
+    files[number].unlink()
+    assert str(files[number]) in refusal(config("fashion_mnist"))
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_damaged_file_of_fashion_mnist_is_named(offline: Path, number: int) -> None:
+    file = cache_fashion_mnist(offline)[number]
+    file.write_bytes(file.read_bytes()[:-20])
+    assert f"{file}: is damaged" in refusal(config("fashion_mnist"))
+
+
+@pytest.mark.mnist
+@needs_mnist
+def test_the_known_digest_is_that_of_the_original_mnist() -> None:
+    """The sha256 of the four IDX files that LeCun published, unpacked."""
+    published = [
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ]
+    with np.load(MNIST) as raw:
+        assert [hashlib.sha256(idx(raw[name])).hexdigest() for name in ARRAYS] == published
+    load(config("mnist", path=str(MNIST)), 0)  # and so these arrays have the digest that data.py knows
+
+
+@pytest.mark.mnist
+@needs_mnist
+def test_tampered_mnist_is_refused(tmp_path: Path) -> None:
+    with np.load(MNIST) as raw:
+        tampered = {name: raw[name] for name in ARRAYS}
+    tampered["y_train"][0] = 6
+    np.savez(tmp_path / "mnist.npz", **tampered)
+    message = refusal(config("mnist", path=str(tmp_path / "mnist.npz"), scale=255.0))
+    assert "is not the mnist that everybody has" in message
+    remedy = dict(override.split("=") for override in message.split("try  ")[1].split())
+    accepted = load(config(remedy["data"], path=remedy["data.path"], scale=float(remedy["data.scale"])), 0)
+    assert accepted.train.y[0] == 6

@@ -1,0 +1,216 @@
+# ruff: noqa: I001 (tests.composed comes first: it starts Keras)
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from experiments.config import Refused, RunFailed
+from experiments.data import Dataset, Split
+from tests.composed import build, config, digits, keras, train
+from experiments.training import Batches, OnEpochEnd, callbacks, choose, fit, measurer
+from experiments.models import encode_labels
+
+
+def numbered(count: int) -> Dataset:
+    """Inputs that say which they are."""
+    split = Split(np.arange(count, dtype=np.float32)[:, None], np.arange(count) % 2)
+    return Dataset("numbered", "", "", 2, split, None, split)
+
+
+def order(seed: int, epoch: int, count: int = 53, size: int = 10) -> list[int]:
+    batches = Batches(numbered(count), config(f"batch_size={size}", f"seed={seed}"))
+    batches.follow_epochs().on_epoch_begin(epoch)
+    parts = [x.numpy().ravel() for x, _ in batches.dataset]
+    assert [len(part) for part in parts] == [size] * (count // size) + ([count % size] if count % size else [])
+    return np.concatenate(parts).astype(int).tolist()
+
+
+def test_every_image_comes_once_an_epoch_with_its_label() -> None:
+    for epoch in range(3):
+        assert sorted(order(0, epoch)) == list(range(53))
+    for x, y in Batches(numbered(20), config("batch_size=6")).dataset:
+        np.testing.assert_array_equal(x.numpy().ravel() % 2, y)
+
+
+def test_the_order_follows_from_seed_and_epoch_alone() -> None:
+    assert order(0, 3) == order(0, 3)
+    orders = {tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1, 2)}
+    assert len(orders) == 6
+
+
+def test_a_later_start_gets_the_same_batches() -> None:
+    seen: list[list[int]] = []
+
+    class Look(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            if tf.executing_eagerly():  # not when Keras infers shapes
+                seen[-1].extend(int(number) for number in x.numpy().ravel())
+            return x
+
+    def run(initial_epoch: int) -> list[list[int]]:
+        seen[:] = []
+        batches = Batches(numbered(23), config("batch_size=5"))
+        model = keras.Sequential([keras.Input((1,)), Look(), keras.layers.Dense(1)])
+        model.compile(loss="mse", run_eagerly=True)
+        start = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: seen.append([]))
+        model.fit(
+            batches.dataset,
+            epochs=4,
+            shuffle=False,
+            initial_epoch=initial_epoch,
+            verbose=0,
+            callbacks=[start, batches.follow_epochs()],
+        )
+        return list(seen)
+
+    whole = run(0)
+    assert whole[2:] == run(2)
+    assert whole[0] == order(0, 0, 23, 5)
+
+
+@pytest.mark.parametrize(
+    ("steps_per_execution", "batch_size", "loss"),
+    [(1, 32, "sparse_categorical_crossentropy"), (3, 30, "categorical_crossentropy"), (64, 7, "huber")],
+)
+def test_training_is_plain_keras_to_the_last_digit(steps_per_execution: int, batch_size: int, loss: str) -> None:
+    overrides = [f"runtime.steps_per_execution={steps_per_execution}", f"batch_size={batch_size}", f"loss={loss}"]
+    ours = train(*overrides, "model.dropout=0.3", "runtime.xla=false", "epochs=3")
+    config, dataset = ours.config, ours.dataset
+    plain = build(config, dataset)
+    plain.compile(optimizer=plain.optimizer, loss=plain.loss, metrics=config.metrics)
+    x, y = dataset.train.x, encode_labels(dataset.train.y, config, dataset.classes)
+    for epoch in range(3):
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(x)), seed=[config.seed, epoch]).numpy()
+        history = plain.fit(x[order], y[order], shuffle=False, epochs=1, batch_size=batch_size, verbose=0).history
+        assert history == {name: [values[epoch]] for name, values in ours.history.items()}
+    for expected, weight in zip(plain.get_weights(), ours.weights, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+FRESH = """
+import hashlib, sys
+from tests.composed import train, images
+for overrides, dataset in [
+    (["model.dropout=0.5", "data.validation_size=0.2"], None), (["model=convnet"], images())
+]:
+    run = train(*overrides, f"seed={sys.argv[1]}", "epochs=1", dataset=dataset)
+    print(hashlib.sha256(b"".join(weight.tobytes() for weight in run.weights)).hexdigest(), run.report.measures)
+"""
+
+
+def test_a_seed_gives_the_same_weights_in_every_process() -> None:
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-c", FRESH]
+    running = [
+        subprocess.Popen([*command, seed], cwd=root, stdout=subprocess.PIPE, text=True) for seed in ("3", "3", "4")
+    ]
+    first, again, other = (process.communicate(timeout=200)[0].splitlines() for process in running)
+    assert len(first) == 2
+    assert first == again
+    assert first[0] != other[0]
+    assert first[1] != other[1]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["metrics=[accuracy,auc,f1_score]", "model.regularizer=l2", "model.batch_normalization=true"],
+        ["loss.from_logits=true", "loss.output_activation=linear"],
+        ["loss=dice", "metrics=[accuracy,sparse_top_k_categorical_accuracy]"],
+        ["loss=categorical_focal_crossentropy", "precision=mixed_float16"],
+        ["precision=mixed_bfloat16"],
+    ],
+    ids=str,
+)
+def test_the_measurer_measures_what_keras_evaluate_does(overrides: list[str]) -> None:
+    run = train(*overrides, "data.limit=150", eager=True)
+    model, test = run.model, run.dataset.test
+    model.layers[-1].kernel.assign(100 * model.layers[-1].kernel)  # sure of itself: tiny probabilities
+    labels = encode_labels(test.y, run.config, 10)
+    expected = model.evaluate(test.x, labels, batch_size=64, verbose=0, return_dict=True)
+    measured, outputs = measurer(model, run.config, 10, batch_size=64)(test)
+    assert measured == pytest.approx(expected, rel=1e-5)
+    assert measured["loss"] > 0.5
+    assert outputs.dtype == np.float32
+    np.testing.assert_allclose(outputs, model.predict(test.x, batch_size=64, verbose=0).astype(np.float32), atol=1e-5)
+
+
+def test_validation_during_training_is_that_after_it() -> None:
+    run = train("data.validation_size=0.3", "runtime.evaluation_batch_size=7", "runtime.steps_per_execution=3")
+    for name in ("loss", "accuracy"):
+        assert run.history[f"val_{name}"][-1] == pytest.approx(run.report.measures[f"final_val_{name}"], abs=1e-6)
+
+
+@pytest.mark.parametrize("callback", ["[]", "terminate_on_nan"])
+def test_a_loss_that_is_not_a_number_fails_the_run(callback: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RunFailed, match=r"the loss became (nan|inf) in epoch 1.*learning rate.*clipnorm.*data\.scale"):
+        train("optimizer.learning_rate=1e30", f"callbacks={callback}", "batch_size=10", "data.limit=40", eager=True)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras's own
+def test_every_callback_works(tmp_path: Path) -> None:
+    every = "callbacks=[best_weights,csv_log,early_stopping,reduce_lr_on_plateau,swap_ema_weights,terminate_on_nan]"
+    run = train(every, "data.validation_size=0.2", "optimizer.use_ema=true", folder=tmp_path, eager=True)
+    assert (tmp_path / "best.weights.h5").is_file()
+    header, *lines = (tmp_path / "epochs.csv").read_text().splitlines()
+    assert header == "epoch,accuracy,loss,val_accuracy,val_loss"
+    assert len(lines) == 2
+    assert run.history["learning_rate"] == pytest.approx([0.001] * 2)
+
+
+def test_early_stopping_ends_with_the_best_weights() -> None:
+    run = train(
+        "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "callbacks.early_stopping.monitor=loss",
+        "callbacks.early_stopping.min_delta=100.0", "epochs=9", "data.limit=40", eager=True,
+    )  # fmt: skip
+    assert len(run.history["loss"]) == 2
+
+
+def built(*overrides: str, folder: Path) -> list[Any]:
+    return callbacks(config(*overrides), folder)
+
+
+@pytest.mark.parametrize("path", ["/tmp/elsewhere.csv", "../elsewhere.csv", "deeper/../../elsewhere.csv"])
+def test_callbacks_write_into_the_output_folder_only(tmp_path: Path, path: str) -> None:
+    with pytest.raises(Refused, match="not in the run's output folder") as caught:
+        built("callbacks=csv_log", f"callbacks.csv_log.filename={path}", folder=tmp_path)
+    remedy = caught.value.problems[0].remedy
+    assert built("callbacks=csv_log", remedy, folder=tmp_path)[0].filename == str(tmp_path / "elsewhere.csv")
+
+
+def test_bad_callbacks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        Refused, match=r"callbacks.csv_log.file_name: CSVLogger has no such argument; did you mean 'filename'"
+    ):
+        built("callbacks=csv_log", "+callbacks.csv_log.file_name=1", folder=tmp_path)
+    with pytest.raises(Refused, match=r"callbacks.mine: Keras has no callback 'EarlyStoping'; did you mean"):
+        built("+callbacks.mine={name: EarlyStoping}", folder=tmp_path)
+
+
+def test_choices_follow_from_config_and_data() -> None:
+    few = choose(config("batch_size=10", "epochs=3"), digits(), 2)
+    assert (few.threads, few.xla, few.steps_per_execution) == (2, False, 10)
+    many = choose(config("batch_size=1", "epochs=15"), digits(), 2)
+    assert (many.xla, many.steps_per_execution) == (True, 64)
+    given = choose(config("runtime.xla=true", "runtime.steps_per_execution=2", "batch_size=10"), digits(), 2)
+    assert (given.xla, given.steps_per_execution) == (True, 2)
+
+
+def test_xla_trains() -> None:
+    xla, plain = (train(f"runtime.xla={on}", "batch_size=30", "epochs=1") for on in ("true", "false"))
+    assert xla.history["loss"] == pytest.approx(plain.history["loss"], rel=1e-4)
+
+
+def test_epochs_are_handed_on_and_time_is_taken() -> None:
+    seen: list[tuple[int, dict[str, float]]] = []
+    checked = config("data.limit=40")
+    model = build(checked, digits(40))
+    watcher = OnEpochEnd(lambda epoch, metrics: seen.append((epoch, dict(metrics))))
+    history = fit(model, digits(40), checked, choose(checked, digits(40), 1), [watcher])
+    assert [epoch for epoch, _ in seen] == [0, 1]
+    assert [metrics["loss"] for _, metrics in seen] == history.metrics["loss"]
+    assert history.timings["samples_per_second"] == pytest.approx(80 / history.timings["fit_seconds"])

@@ -1,0 +1,117 @@
+"""How a run's record ends, whatever happens to the run: real processes, real signals."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.tracking.store import _sqlite_trouble
+
+LONG = ["data=digits", "epochs=5000", "runtime.xla=false"]
+
+
+def start(folder: Path, *args: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "experiments.run", *args]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def records(folder: Path) -> list[tuple[str, str]]:
+    """Name and status of all runs."""
+    with sqlite3.connect(folder / "mlruns" / "mlflow.db") as connection:
+        return connection.execute("SELECT name, status FROM runs ORDER BY start_time").fetchall()
+
+
+def wait_for_epochs(process: "subprocess.Popen[str]") -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch") and line.split()[1].startswith("50/"):
+            return
+    raise AssertionError("it ended before its time")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_killed(tmp_path: Path, number: int) -> None:
+    process = start(tmp_path, *LONG)
+    wait_for_epochs(process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "interrupted\n")
+    assert records(tmp_path) == [("data=digits epochs=5000 runtime.xla=false", "KILLED")]
+
+
+def test_a_run_that_is_shot_is_failed(tmp_path: Path) -> None:
+    """Nobody can catch kill -9; the recording process outlives it, says what happened, and leaves."""
+    process = start(tmp_path, *LONG)
+    wait_for_epochs(process)
+    process.kill()
+    process.communicate(timeout=60)
+    end = time.monotonic() + 30
+    while records(tmp_path)[0][1] == "RUNNING":
+        assert time.monotonic() < end, "still RUNNING"
+        time.sleep(0.2)
+    assert records(tmp_path)[0][1] == "FAILED"
+    (trace,) = (tmp_path / "mlruns" / "artifacts").rglob("traceback.txt")
+    assert "died without a word" in trace.read_text()
+
+
+def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
+    process = start(
+        tmp_path, "data=digits", "optimizer=sgd", "optimizer.learning_rate=1e30", "callbacks=terminate_on_nan"
+    )
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors.startswith("error: the loss became")
+    assert "Traceback" not in errors
+    assert records(tmp_path)[0][1] == "FAILED"
+    (trace,) = (tmp_path / "mlruns" / "artifacts").rglob("traceback.txt")
+    assert "RunFailed" in trace.read_text()
+
+
+def test_without_tracking_nothing_is_recorded(tmp_path: Path) -> None:
+    process = start(tmp_path, "experiment=debug", "tracking=off")
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+    assert "recorded" not in output
+    assert not list(tmp_path.rglob("*.db"))
+
+
+def test_two_first_runs_at_once_share_the_new_store(tmp_path: Path) -> None:
+    processes = [start(tmp_path, "data=digits", "epochs=1", f"seed={seed}") for seed in (0, 1)]
+    for process in processes:
+        _, errors = process.communicate(timeout=180)
+        assert (process.returncode, errors) == (0, "")
+    assert [status for _, status in records(tmp_path)] == ["FINISHED", "FINISHED"]
+
+
+def test_a_store_that_breaks_during_the_run_fails_it(tmp_path: Path) -> None:
+    """The run ends with a reason instead of a silent gap in its record."""
+    process = start(tmp_path, *LONG)
+    wait_for_epochs(process)
+    database = tmp_path / "mlruns" / "mlflow.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("DROP TABLE metrics")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors.startswith("error: the run could not be recorded")
+
+
+def test_a_damaged_store_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    file.write_bytes(b"no database at all" * 100)
+    assert "not a usable SQLite file" in str(_sqlite_trouble(file))
+    file.write_bytes(b"")
+    assert _sqlite_trouble(file) is None
+    assert _sqlite_trouble(tmp_path / "new" / "mlflow.db") is None
+
+
+def test_no_child_is_left_behind(tmp_path: Path) -> None:
+    process = start(tmp_path, "data=digits", "epochs=1")
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
