@@ -15,7 +15,7 @@ from experiments.config.schema import Data
 from experiments.data import ARRAYS, KERAS_FILES, Dataset, _stratified, load
 from tests.composed import MNIST
 
-needs_mnist = pytest.mark.skipif(not MNIST.is_file(), reason="$EXPERIMENTS_DATA_DIR/mnist.npz is not there")
+needs_mnist = pytest.mark.mnist
 
 
 def config(name: str = "npz", **changes: Any) -> Data:

@@ -34,9 +34,7 @@ def test_wheel_brings_its_configs(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     mine = empty / "configs" / "model"
     mine.mkdir(parents=True)
-    (mine / "tiny.yaml").write_text(
-        "# Mine.\nname: mlp\nlayer_sizes: [4]\nactivation: relu\ndropout: 0.0\nbatch_normalization: false\nregularizer: null\noutput_activation: softmax\n"
-    )
+    (mine / "tiny.yaml").write_text((ROOT / "conf" / "model" / "mlp.yaml").read_text().replace("[512]", "[4]"))
     where = subprocess.run(
         [python, "-c", "import experiments; print(experiments.__file__)"],
         cwd=empty,

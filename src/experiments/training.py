@@ -171,8 +171,15 @@ class Batches:
 
             return tf.data.Dataset.range(steps).map(batch)
 
+        options = tf.data.Options()
+        options.autotune.enabled = False  # gathering a batch is little work; more threads would take cores from training
+        options.threading.private_threadpool_size = 1
         self.dataset = (
-            tf.data.Dataset.range(1).flat_map(epoch).prefetch(2).apply(tf.data.experimental.assert_cardinality(steps))
+            tf.data.Dataset.range(1)
+            .flat_map(epoch)
+            .prefetch(2)
+            .with_options(options)
+            .apply(tf.data.experimental.assert_cardinality(steps))
         )
 
     def follow_epochs(self) -> keras.callbacks.Callback:

@@ -5,6 +5,7 @@ is kept by a second process. It imports MLflow while this one imports TensorFlow
 word, it says so in the run.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -160,7 +161,5 @@ def _failure(error: Exception) -> Failure:
 
 
 def _answer(connection: Connection, answer: Any) -> None:
-    try:
+    with contextlib.suppress(OSError):  # the other side is gone: nobody is left to tell
         connection.send(answer)
-    except OSError:
-        pass  # the other side is gone: nobody is left to tell

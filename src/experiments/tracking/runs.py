@@ -50,7 +50,7 @@ def find_run(which: str, tracking: Tracking) -> RecordedRun:
 
 
 def check_saved_classes(model_folder: Path, trust: Sequence[str]) -> None:
-    """Refuse a saved model that names classes beyond Keras's own and those of trusted packages: loading imports them."""
+    """Refuse a saved model that names classes beyond Keras's own and trusted packages: loading imports them."""
     with zipfile.ZipFile(model_folder / "data" / "model.keras") as archive:
         modules = set(_modules(json.loads(archive.read("config.json"))))
     trusted = ("keras", "builtins", *trust)
