@@ -16,7 +16,7 @@ class ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]
 
     def __init__(self, console: Console | None = None) -> None:
         super().__init__()
-        self._console = console = console or Console()
+        self.console = console = console or Console()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -53,16 +53,15 @@ class ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]
         seconds = time.perf_counter() - self._started
         measured = "  ".join(f"{name} {float(value):.4g}" for name, value in (logs or {}).items())
         width = len(str(self.params["epochs"]))
-        self._console.print(
+        self.console.print(
             f"epoch {epoch + 1:{width}}/{self.params['epochs']}  {seconds:5.1f} s  {measured}",
             highlight=False,
             soft_wrap=True,
         )
 
 
-def show_result(report: Report, run_id: str) -> None:
+def show_result(console: Console, report: Report, run_id: str) -> None:
     """Say how it went and what to do next."""
-    console = Console()
     measured = "  ".join(f"{name} {value:.4f}" for name, value in report.measures.items())
     console.print(f"[bold]{measured}[/bold]", highlight=False, soft_wrap=True)
     if run_id:

@@ -35,7 +35,7 @@ def run(composed: DictConfig) -> float:
         ranked_by = objective(config, history.metrics, report)
         recorder.log_results({**report.measures, **history.timings, "objective": ranked_by}, history.metrics, report)
         recorder.log_model(model, dataset.test.x[:1], len(history.metrics["loss"]) - 1)
-    show_result(report, recorder.run_id)
+    show_result(progress.console, report, recorder.run_id)
     return ranked_by
 
 

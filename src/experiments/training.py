@@ -172,7 +172,9 @@ class Batches:
             return tf.data.Dataset.range(steps).map(batch)
 
         options = tf.data.Options()
-        options.autotune.enabled = False  # gathering a batch is little work; more threads would take cores from training
+        options.autotune.enabled = (
+            False  # gathering a batch is little work; more threads would take cores from training
+        )
         options.threading.private_threadpool_size = 1
         self.dataset = (
             tf.data.Dataset.range(1)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from experiments.cli import CONF
 from experiments.config import Config, PredictConfig, Problem, Refused, check
-from experiments.config.checks import find_problems, metric_names
+from experiments.config.checks import find_problems
 
 
 @cache
@@ -266,4 +266,4 @@ def test_the_defaults_pass() -> None:
 
 def test_metrics_are_named_as_they_are_recorded() -> None:
     config = check(compose("metrics=[accuracy,{auc:{name:area}},{mypackage.Mine:{}}]"), Config)
-    assert metric_names(config) == ["loss", "accuracy", "area", "Mine"]
+    assert config.metric_names == ["loss", "accuracy", "area", "Mine"]

@@ -18,7 +18,9 @@ from mlflow import MlflowClient
 from experiments.tracking.record import environment, flatten, run_name
 from experiments.tracking.store import redact
 
-DEBUG = ["experiment=debug", "tracking.tags.team=vision", "tracking.system_metrics=true"]
+# MLflow itself, in this process, uses what SQLAlchemy has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+DEBUG = ["experiment=debug", "+tracking.tags.team=vision", "tracking.system_metrics=true"]
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from experiments.config import Problem, Refused
 from experiments.config.schema import Data, Tracking
 from experiments.evaluation import lower_is_better
 from experiments.tracking.record import quiet_mlflow
-from experiments.tracking.store import sqlite_file, store_uri
+from experiments.tracking.store import problems, sqlite_file, store_uri
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ def find_run(which: str, tracking: Tracking) -> RecordedRun:
         Refused: There is no such run, or it left no model.
     """
     uri = store_uri(tracking)
+    if found := problems(tracking):  # MLflow itself would retry for minutes
+        raise Refused([replace(problem, remedy="") for problem in found])
     if (file := sqlite_file(uri)) and not file.exists():
         raise Refused(
             Problem("run", f"nothing is recorded in {file}; train something first: python -m experiments.run")

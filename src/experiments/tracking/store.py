@@ -31,7 +31,7 @@ def problems(config: Tracking) -> list[Problem]:
     if config.enabled and (reason := _unreachable(uri)):
         from_environment = not config.uri and os.environ.get("MLFLOW_TRACKING_URI")
         where = "$MLFLOW_TRACKING_URI" if from_environment else "tracking.uri"
-        found.append(Problem(where, f"{redact(uri)} {redact(reason)}; or train without a record", "tracking=off"))
+        found.append(Problem(where, f"{redact(uri)} {redact(reason)}", "tracking=off"))
     return found
 
 
