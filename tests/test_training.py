@@ -196,6 +196,7 @@ def test_choices_follow_from_config_and_data() -> None:
     assert (few.threads, few.xla, few.steps_per_execution) == (2, False, 10)
     many = choose(config("batch_size=1", "epochs=15"), digits(), 2)
     assert (many.xla, many.steps_per_execution) == (True, 64)
+    assert not choose(config("model=convnet", "epochs=1000"), digits(), 2).xla  # slower there
     given = choose(config("runtime.xla=true", "runtime.steps_per_execution=2", "batch_size=10"), digits(), 2)
     assert (given.xla, given.steps_per_execution) == (True, 2)
 

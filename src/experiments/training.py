@@ -13,11 +13,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from experiments.config import Config, Problem, Refused, RunFailed
+from experiments.config.schema import Mlp
 from experiments.data import Dataset, Split
 from experiments.models import encode_labels
 from experiments.vocabulary import create
 
-# From this many training steps on, XLA's faster steps have paid for its compilation (docs/performance.md).
+# From this many training steps on, XLA's faster steps have paid for its compilation, in a network of dense layers;
+# its convolutions were four times slower on processors (docs/performance.md).
 XLA_PAYS_FROM_STEPS = 1500
 # Steps per call into TensorFlow: what a call costs is spread thin from here on, and Ctrl-C still answers.
 STEPS_PER_EXECUTION = 64
@@ -47,6 +49,7 @@ class History:
 def choose(config: Config, dataset: Dataset, threads: int) -> Choices:
     """Settle what the config leaves to us. It follows from the config and the data alone, so that runs repeat."""
     steps_per_epoch = math.ceil(len(dataset.train) / config.batch_size)
+    dense = isinstance(config.model, Mlp)
     runtime, gpus = config.runtime, tf.config.list_physical_devices("GPU")
     if gpus and runtime.xla is True:
         raise Refused(
@@ -54,7 +57,7 @@ def choose(config: Config, dataset: Dataset, threads: int) -> Choices:
         )
     return Choices(
         threads=threads,
-        xla=_or(runtime.xla, not gpus and steps_per_epoch * config.epochs >= XLA_PAYS_FROM_STEPS),
+        xla=_or(runtime.xla, not gpus and dense and steps_per_epoch * config.epochs >= XLA_PAYS_FROM_STEPS),
         steps_per_execution=min(_or(runtime.steps_per_execution, STEPS_PER_EXECUTION), steps_per_epoch),
         evaluation_batch_size=_or(runtime.evaluation_batch_size, EVALUATION_BATCH_SIZE),
     )
