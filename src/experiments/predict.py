@@ -1,5 +1,6 @@
 """What a recorded run makes of images: ``python -m experiments.predict run=latest``."""
 
+import importlib
 import json
 from typing import Any
 
@@ -12,19 +13,20 @@ from experiments.config import PredictConfig, Problem, Refused, check
 from experiments.data import Images, Labels, load
 from experiments.evaluation import probabilities
 from experiments.images import read_images
-from experiments.tracking.runs import RecordedRun, check_saved_classes, find_run
+from experiments.tracking.runs import RecordedRun, find_run, own_classes
 
 
 def predict(composed: DictConfig) -> None:
     """Print the guess for each image, its probability and the runner-up."""
     config = check(composed, PredictConfig)
     run = find_run(config.run, config.tracking)
-    check_saved_classes(run.model_folder, config.trust)
+    own = own_classes(run.model_folder, config.trust)
     test = None if config.images else _test_images(config.test, run)
     backend.import_keras()
     import mlflow.keras
 
-    model = mlflow.keras.load_model(str(run.model_folder))
+    custom_objects = {name: getattr(importlib.import_module(module), name) for name, module in own.items()}
+    model = mlflow.keras.load_model(str(run.model_folder), custom_objects=custom_objects)
     if test is None:
         x, truth = read_images(config.images, model.input_shape[1:], run.data, config.inverted), None
         names = config.images

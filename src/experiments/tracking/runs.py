@@ -51,32 +51,36 @@ def find_run(which: str, tracking: Tracking) -> RecordedRun:
     return RecordedRun(run.info.run_id, run.info.run_name, _data(client, run), _model_folder(run))
 
 
-def check_saved_classes(model_folder: Path, trust: Sequence[str]) -> None:
-    """Refuse a saved model that names classes beyond Keras's own and trusted packages: loading imports them."""
+def own_classes(model_folder: Path, trust: Sequence[str]) -> dict[str, str]:
+    """Find the classes of a saved model that are not Keras's own: their modules, by name. Nothing is imported.
+
+    Raises:
+        Refused: One is not of a trusted package.
+    """
     with zipfile.ZipFile(model_folder / "data" / "model.keras") as archive:
-        modules = set(_modules(json.loads(archive.read("config.json"))))
-    trusted = ("keras", "builtins", *trust)
-    foreign = sorted(name for name in modules if not f"{name}.".startswith(tuple(f"{item}." for item in trusted)))
+        named = dict(_classes(json.loads(archive.read("config.json"))))
+    own = {name: module for name, module in named.items() if not _within(module, ("keras", "builtins"))}
+    foreign = sorted({module for module in own.values() if not _within(module, trust)})
     if foreign:
-        packages = ",".join(sorted({name.partition(".")[0] for name in foreign}))
-        raise Refused(
-            Problem(
-                "trust",
-                f"the run's model needs the code of {', '.join(foreign)}; if you trust it",
-                f"trust=[{packages}]",
-            )
-        )
+        packages = ",".join(sorted({module.partition(".")[0] for module in foreign}))
+        what = f"the run's model needs the code of {', '.join(foreign)}; if you trust it, say so"
+        raise Refused(Problem("trust", what, f"trust=[{packages}]"))
+    return own
 
 
-def _modules(value: Any) -> Iterator[str]:
+def _within(module: str, packages: Sequence[str]) -> bool:
+    return f"{module}.".startswith(tuple(f"{package}." for package in packages))
+
+
+def _classes(value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         if isinstance(value.get("module"), str):
-            yield value["module"]
+            yield str(value.get("class_name")), value["module"]
         for inner in value.values():
-            yield from _modules(inner)
+            yield from _classes(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _modules(inner)
+            yield from _classes(inner)
 
 
 def _search(client: Any, experiment: str, condition: str, order: str) -> Any:
