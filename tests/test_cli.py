@@ -4,11 +4,13 @@
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hydra
 import pytest
+import sqlalchemy
 
 from experiments.cli import CONF, explain
 from experiments.config import Problem
@@ -67,7 +69,9 @@ REFUSALS = [
     (("optimizr/schedule=cosine",), "optimizr/schedule", "did you mean 'optimizer/schedule'?", "optimizer/schedule=cosine"),
     (("zzz=1",), "zzz", "there is no such key; known: batch_size, ", ""),
     (("epochs.more=1",), "epochs.more", "epochs is a value, it has no keys of its own", ""),
-    (("+epochs=3",), "+epochs", "is there already; a value is changed without the +", "epochs=3"),
+    (("+epochs=3",), "+epochs", "is there already; it is changed without the +", "epochs=3"),
+    (("optimizer.adam=3",), "optimizer.adam", "there is no such key; known: centered, ", ""),
+    (("~epochs=7",), "~epochs", "The value of 'epochs' is 5 and not 7", ""),
     (("~epoch",), "~epoch", "there is no such key; did you mean 'epochs'?", ""),
     (("epochs=1,2",), "epochs", "got several values, which is a sweep", "-m epochs=1,2"),
     (("epochs=[",), "epochs=[", f"cannot be read as KEY=VALUE (no viable alternative at input '['); {UNREADABLE}", ""),
@@ -80,15 +84,16 @@ REFUSALS = [
     (("experiment=true",), "experiment", "there is no true; known: debug, ", ""),
     (("callbacks=[early_stoping,csv_log]",), "callbacks", "there is no early_stoping; did you mean 'early_stopping'?", "callbacks=[early_stopping,csv_log]"),
     (("callbacks.csv_log.name=x",), "callbacks.csv_log.name", "csv_log is not chosen", "callbacks=[csv_log] callbacks.csv_log.name=x"),
-    (("+data=digits",), "+data", "is chosen already; a choice is changed without the +", "data=digits"),
+    (("+data=digits",), "+data", "is there already; it is changed without the +", "data=digits"),
     (("optimizer@x=adam",), "optimizer@x=adam", "Could not override 'optimizer@x'", ""),
     # values
     (("model.layer_sizes=[512,-5]",), "model.layer_sizes[1]", "got -5, expected a whole number of at least 1", "model.layer_sizes=[512,512]"),
     (("optimizer.schedule=cosine",), "optimizer.schedule", "is a group of files, which is chosen with a slash", "optimizer/schedule=cosine"),
     (("model=sequential", "model.layers=[]"), "model.layers", "got [], expected at least one entry", "'model.layers=[Flatten,{Dense:{units:512,activation:relu}},{Dense:{units:classes,activation:${loss.output_activation}}}]'"),
-    (("model.name=cnn",), "model.name", "got cnn, expected mlp or sequential", "++model.name=mlp"),
+    (("model.name=cnn",), "model.name", "got cnn, expected mlp or sequential", "model.name=mlp"),
     (("++x=1",), "x", "no such key; known: batch_size, ", "~x"),
     (("~epochs",), "epochs", "is missing", "+epochs=5"),
+    (("~model.name",), "model.name", "is missing", "+model.name=mlp"),
     (("seed=???",), "seed", "is not set, expected a value", "seed=0"),
     (("epochs=${epochs}",), "epochs", "", "epochs=5"),
     (("tracking.uri=mlruns",), "tracking.uri", "is no tracking store", "tracking=off"),
@@ -176,6 +181,34 @@ def test_what_only_informs_is_quick_and_leaves_nothing(
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("unbuffered", "said"), [("", ""), ("1", "error: broken pipe: nobody reads the output any more\n")]
+)
+def test_a_reader_who_has_enough_gets_no_traceback(unbuffered: str, said: str) -> None:
+    """As ``head -1`` does: the pipe is closed while the command still writes."""
+    command, env = [sys.executable, "-m", "experiments.run", "--help"], {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == said
+
+
+def test_predict_refuses_an_unknown_run_without_mlflow(
+    run_cli: RunCli, tmp_path: Path, without_tensorflow: str
+) -> None:
+    from mlflow.store.tracking.dbmodels.models import SqlRun
+
+    store = tmp_path / "mlruns" / "mlflow.db"
+    store.parent.mkdir()
+    engine = sqlalchemy.create_engine(f"sqlite:///{store}")
+    SqlRun.__table__.create(engine)
+    engine.dispose()
+    done = run_cli("run=nope", module="predict", PYTHONPATH=without_tensorflow)
+    assert done.stderr == "error: run: there is no run 'nope' in this store\n       try  run=latest\n"
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_help_names_groups_and_keys(run_cli: RunCli) -> None:

@@ -19,6 +19,8 @@ LISTING = {
     "callbacks": 6,
     "data": 4,
     "experiment": 4,
+    "hydra/launcher": 1,
+    "hydra/sweeper": 1,
     "loss": 19,
     "model": 4,
     "optimizer": 14,

@@ -1,6 +1,5 @@
 """What all commands share: Hydra's start, refusals, signals and the exit status."""
 
-import copy
 import functools
 import logging
 import os
@@ -8,15 +7,15 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, cast
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -47,7 +46,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         def main() -> NoReturn:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # have Hydra raise what it would print
             warnings.filterwarnings("error", "Callback ")  # where Hydra would go on after an error of a callback
-            signal.signal(signal.SIGTERM, _interrupt)
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            # Hydra copies its store of built-in configs at each look into a group, 92 times for --help, only to read.
+            ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
             try:
                 with exit_status(config_name):
                     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
@@ -75,10 +76,12 @@ def exit_status(config_name: str) -> Iterator[None]:
         _stop("\n".join(map(str, explain(error, config_name, sys.argv[1:]))), REFUSED)
     except KeyboardInterrupt:
         _stop("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        _stop("error: broken pipe: nobody reads the output any more", FAILED)
 
 
 def _stop(message: str, status: int) -> NoReturn:
-    sys.stdout.flush()
+    _flush()
     print(store.redact(message), file=sys.stderr)
     sys.exit(status)
 
@@ -86,13 +89,14 @@ def _stop(message: str, status: int) -> NoReturn:
 def _leave(status: int) -> NoReturn:
     """End the process without taking TensorFlow apart, which takes a second or more."""
     logging.shutdown()
-    sys.stdout.flush()
+    _flush()
     sys.stderr.flush()
     os._exit(status)
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def _flush() -> None:
+    with suppress(BrokenPipeError):  # nobody reads any more, as after `--help | head -1`
+        sys.stdout.flush()
 
 
 def check_run(config: DictConfig, defaults: Callable[[], DictConfig] | None = None) -> Config:
@@ -101,32 +105,35 @@ def check_run(config: DictConfig, defaults: Callable[[], DictConfig] | None = No
     Raises:
         Refused: With all problems, in the order of the config's keys.
     """
-    if "hydra" in config:
-        _show_hydra(config)
+    if "hydra" in config:  # make ${hydra:runtime.output_dir} and the like readable, as Hydra does when the job starts
+        with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+            config.hydra.runtime.output_dir = "OUTPUT"
+        HydraConfig.instance().set_config(config)
     try:
         checked = check(config, Config)
     except Refused:
         if defaults is None:
             raise
         return check(config, Config, cast(dict[str, Any], OmegaConf.to_container(defaults())))
+    check_places(checked)
+    return checked
+
+
+def check_places(config: Config) -> None:
+    """Check that the data is to be had and that the store answers.
+
+    Raises:
+        Refused: If not.
+    """
     from experiments import data  # only now: NumPy takes half as long to import as Hydra
 
-    found = store.problems(checked.tracking)
+    found = store.problems(config.tracking)
     try:
-        data.locate(checked.data)
+        data.locate(config.data)
     except Refused as refused:
         found = [*refused.problems, *found]
     if found:
         raise Refused(found)
-    return checked
-
-
-def _show_hydra(config: DictConfig) -> None:
-    """Make ``${hydra:runtime.output_dir}`` and the like readable, as Hydra does when the job starts."""
-    hydra_config = copy.deepcopy(OmegaConf.masked_copy(config, "hydra"))
-    with read_write(hydra_config.hydra.runtime), open_dict(hydra_config.hydra.runtime):
-        hydra_config.hydra.runtime.output_dir = "OUTPUT"
-    HydraConfig.instance().set_config(hydra_config)
 
 
 class CheckBeforeRun(Callback):
@@ -136,7 +143,7 @@ class CheckBeforeRun(Callback):
         """Leave with exit status 2 if the run cannot start."""
         name = kwargs["config_name"]
         with exit_status(name):
-            check_run(config, functools.partial(_defaults, config, name, _loader()))
+            check_run(config, functools.partial(group_defaults, config, name, _loader()))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Leave with exit status 2 if an override of the sweep cannot be used."""
@@ -151,7 +158,7 @@ def _loader() -> ConfigLoaderImpl:
     return cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())
 
 
-def _defaults(config: DictConfig, config_name: str, loader: ConfigLoaderImpl) -> DictConfig:
+def group_defaults(config: DictConfig, config_name: str, loader: ConfigLoaderImpl) -> DictConfig:
     """The same config groups with none of the user's values: where remedies come from."""
     choices = config.hydra.runtime.choices.items()
     groups = [f"{group}={choice}" for group, choice in choices if choice and not group.startswith("hydra/")]
@@ -172,9 +179,9 @@ def explain(error: Exception, config_name: str, argv: list[str]) -> list[Problem
     try:
         composed, problems = compose_usable(arguments.overrides, config_name, loader, arguments.multirun)
         if not arguments.multirun and "check" in (composed.hydra.callbacks or {}):
-            check_run(composed, functools.partial(_defaults, composed, config_name, loader))
+            check_run(composed, functools.partial(group_defaults, composed, config_name, loader))
     except Refused as refused:
-        problems = [*problems, *refused.problems]
+        problems += refused.problems
     except COMPOSITION_ERRORS as other:
         error = other
     return problems or [Problem(getattr(error, "full_key", "") or "command", first_lines(error))]

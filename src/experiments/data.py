@@ -6,7 +6,7 @@ import os
 import urllib.request
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from experiments.config.schema import Data
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
 RawArrays = dict[str, NDArray[np.generic]]
+CheckedArrays = tuple[NDArray[np.generic], Labels, NDArray[np.generic], Labels]
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 # The files that Keras keeps in its cache; Fashion-MNIST's are in the order of ARRAYS.
@@ -62,34 +63,68 @@ class Dataset:
         return self.train.x.shape[1:]
 
 
+PRELOADED: dict[Data, Dataset] = {}
+
+
 def load(config: Data, seed: int) -> Dataset:
     """Load, check, scale and split a data set.
 
     Raises:
         Refused: The data set is not to be had, or its arrays are damaged or do not fit each other.
     """
+    everything = _everything(config)
+    whole = PRELOADED.get(everything) or _load_whole(everything)
+    train, test, validation = whole.train, whole.test, None
+    if config.limit:
+        train, test = (_take(part, _stratified(part.y, config.limit, seed)[0]) for part in (train, test))
+    if config.validation_size:
+        held_out, rest = _stratified(train.y, _validation_count(config, len(train)), seed)
+        train, validation = _take(train, rest), _take(train, held_out)
+    return replace(whole, train=train, validation=validation, test=test)
+
+
+def preload(config: Data) -> None:
+    """Load a data set for all later `load` calls, also those of processes that are forked from this one."""
+    everything = _everything(config)
+    if everything not in PRELOADED:
+        PRELOADED[everything] = _load_whole(everything)
+
+
+def digest(config: Data) -> str:
+    """Sha256 of a data set's arrays, which are checked.
+
+    Raises:
+        Refused: As `load`.
+    """
+    return _read(config)[1]
+
+
+def _everything(config: Data) -> Data:
+    return config.model_copy(update={"limit": None, "validation_size": 0})
+
+
+def _load_whole(config: Data) -> Dataset:
+    (x_train, y_train, x_test, y_test), found, source = _read(config)
+    train, test = _prepare(x_train, y_train, config.scale), _prepare(x_test, y_test, config.scale)
+    return Dataset(config.name, found, source, int(y_train.max()) + 1, train, None, test)
+
+
+def _read(config: Data) -> tuple[CheckedArrays, str, str]:
+    """Return the arrays, checked, their digest, and where they come from."""
     file = locate(config)
     source = str(file) if file else f"{config.name} of scikit-learn" if config.name == "digits" else "Keras download"
-    raw = _read(file) if file else _from_library(config.name)
-    x_train, y_train, x_test, y_test = _checked(raw, source)
-    digest = _digest(raw)
-    if file and KNOWN_DIGESTS.get(config.name, digest) != digest:
+    raw = _read_file(file) if file else _from_library(config.name)
+    arrays, found = _checked(raw, source), _digest(raw)
+    if file and KNOWN_DIGESTS.get(config.name, found) != found:
         raise Refused(
             Problem(
                 source,
-                f"is not the {config.name} that everybody has: its arrays have sha256 {digest[:12]}…, expected "
+                f"is not the {config.name} that everybody has: its arrays have sha256 {found[:12]}…, expected "
                 f"{KNOWN_DIGESTS[config.name][:12]}…; fetch it again, or use it as data of your own",
                 f"data=npz data.path={file} data.scale={config.scale:g}",
             )
         )
-    train, test = _prepare(x_train, y_train, config.scale), _prepare(x_test, y_test, config.scale)
-    if config.limit:
-        train, test = (_take(part, _stratified(part.y, config.limit, seed)[0]) for part in (train, test))
-    validation = None
-    if config.validation_size:
-        held_out, rest = _stratified(train.y, _validation_count(config, len(train)), seed)
-        train, validation = _take(train, rest), _take(train, held_out)
-    return Dataset(config.name, digest, source, int(y_train.max()) + 1, train, validation, test)
+    return arrays, found, source
 
 
 def locate(config: Data) -> Path | None:
@@ -157,7 +192,7 @@ def _from_library(name: str) -> RawArrays:
     return dict(zip(ARRAYS, (x_train, y_train, x_test, y_test), strict=True))
 
 
-def _read(file: Path) -> RawArrays:
+def _read_file(file: Path) -> RawArrays:
     if file.is_dir():
         names = (file / Path(name).name for name in KERAS_FILES["fashion_mnist"])
         return dict(zip(ARRAYS, map(_read_idx, names), strict=True))
@@ -196,7 +231,7 @@ def _digest(raw: RawArrays) -> str:
     return digest.hexdigest()
 
 
-def _checked(raw: RawArrays, source: str) -> tuple[NDArray[np.generic], Labels, NDArray[np.generic], Labels]:
+def _checked(raw: RawArrays, source: str) -> CheckedArrays:
     """Check shapes, types, lengths and ranges; report all that is wrong."""
     problems: list[Problem] = []
 

@@ -1,18 +1,24 @@
 """Pictures of a run. Drawn without pyplot: nothing is shown, nothing is kept in memory.
 
-Layouts are fixed: to compute one, matplotlib draws everything twice, and a run waits for its pictures.
+Layouts are fixed, titles too (``y=1``): to compute one, matplotlib draws everything twice, and a run waits for its
+pictures.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from experiments.evaluation import Mistakes, Report
 
+COMPARED = 40  # runs that the picture of a sweep has room for
 TRAINING, VALIDATION, TEST = "#1f77b4", "#ff7f0e", "#555555"
+
+# How figures are saved. The usual compression (6) takes twice as long, for files that are 15 % smaller.
+SAVED = {"dpi": 110, "pil_kwargs": {"compress_level": 1}}
 
 
 def draw(history: Mapping[str, Sequence[float]], report: Report) -> dict[str, Figure]:
@@ -39,7 +45,8 @@ def learning_curves(history: Mapping[str, Sequence[float]], measures: Mapping[st
             axes.plot(epochs, history[f"val_{name}"], marker="o", color=VALIDATION, label="validation")
         if (test := measures.get(f"test_{name}")) is not None:
             axes.axhline(test, color=TEST, linestyle="--", label=f"test {test:.4f}")
-        axes.set(title=name.replace("_", " "), xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
+        axes.set(xlabel="epoch", xlim=(0.5, len(epochs) + 0.5))
+        axes.set_title(name.replace("_", " "), y=1)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
@@ -61,7 +68,8 @@ def confusion(matrix: NDArray[np.int64]) -> Figure:
             axes.text(guess, truth, str(matrix[truth, guess]), ha="center", va="center", fontsize=9, weight=weight)
         axes.set(xticks=range(classes), yticks=range(classes))
     right = np.trace(matrix) / max(matrix.sum(), 1)
-    axes.set(xlabel="guess", ylabel="truth", title=f"{right:.2%} of {matrix.sum():,} test images are right")
+    axes.set(xlabel="guess", ylabel="truth")
+    axes.set_title(f"{right:.2%} of {matrix.sum():,} test images are right", y=1)
     return figure
 
 
@@ -90,3 +98,25 @@ def _shown(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Stretch an image (height, width, channels) to the range from 0 to 1, whatever its scale."""
     image = (image - image.min()) / max(np.ptp(image), 1e-9)
     return image[..., 0] if image.shape[-1] == 1 else image
+
+
+def compare_runs(
+    names: Sequence[str], objectives: Sequence[float], curves: Sequence[Sequence[float]], ranked_by: str, metric: str
+) -> Figure:
+    """Runs of a sweep, the best first: the curves of a metric by epoch, and the objectives as a ranking."""
+    height = max(3.8, 1.1 + 0.26 * len(names))
+    figure = Figure(figsize=(13, height))
+    shades = colormaps["viridis"](np.linspace(0.05, 0.9, len(names)))
+    left = figure.add_axes((0.06, 0.6 / height, 0.4, 1 - 1.1 / height))
+    for shade, curve in reversed(list(zip(shades, curves, strict=True))):  # the best on top
+        left.plot(range(1, len(curve) + 1), curve, marker="o", markersize=3, color=shade)
+    left.set(title=f"{metric.replace('_', ' ')} by epoch", xlabel="epoch")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    right = figure.add_axes((0.72, 0.6 / height, 0.26, 1 - 1.1 / height))
+    places = range(len(names))
+    right.scatter(objectives, places, color=shades, zorder=3)
+    right.set(title=ranked_by.replace("_", " "), ylim=(len(names) - 0.5, -0.5))
+    right.set_yticks(places, [name if len(name) <= 42 else f"{name[:41]}…" for name in names], fontsize=8)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return figure

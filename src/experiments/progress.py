@@ -1,7 +1,7 @@
 """What a person sees while a model trains: a live bar on a terminal, a line per epoch in a pipe."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments.evaluation import Report
+
+# Called with the number of each finished epoch, the number of all, and the metrics; a sweep's worker sets it.
+tell: Callable[[int, int, dict[str, float]], None] | None = None
 
 
 class ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]
@@ -58,6 +61,8 @@ class ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]
             highlight=False,
             soft_wrap=True,
         )
+        if tell is not None:
+            tell(epoch + 1, self.params["epochs"], {name: float(value) for name, value in (logs or {}).items()})
 
 
 def show_result(console: Console, report: Report, run_id: str) -> None:

@@ -18,6 +18,9 @@ def run(composed: DictConfig) -> float:
 
     recorder = Recorder(config.tracking)
     dataset = load(config.data, config.seed)
+    if config.resume and (finished := recorder.find_finished(config, dataset)):
+        print(f"resume: kept, as it finished before: run {finished.run_id}")
+        return finished.objective
     threads = backend.start(config.runtime.threads, config.precision, config.seed)
     from experiments import models, training  # they import TensorFlow, which `backend` has started
     from experiments.evaluation import evaluate, objective

@@ -6,7 +6,7 @@ from typing import Any
 
 import hydra
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -76,6 +76,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("key", WRONG)
+@settings(deadline=None)  # pydantic builds its validators at first use
 @given(data=st.data())
 def test_a_wrong_value_is_a_problem_that_names_the_key(key: str, data: st.DataObject) -> None:
     value = data.draw(WRONG[key])
@@ -100,6 +101,7 @@ def test_a_wrong_value_is_a_problem_that_names_the_key(key: str, data: st.DataOb
         ("trust", st.lists(st.sampled_from(["mypackage", "my.package"]))),
     ],
 )
+@settings(deadline=None)  # pydantic builds its validators at first use
 @given(data=st.data())
 def test_a_right_value_passes(key: str, values: st.SearchStrategy[Any], data: st.DataObject) -> None:
     assert find_problems(changed(key, data.draw(values)), Config, plain()) == []
@@ -112,6 +114,7 @@ def keys(tree: Any, path: str = "") -> Iterator[str]:
             yield from keys(value, f"{path}{key}.")
 
 
+@settings(deadline=None)  # pydantic builds its validators at first use
 @given(
     st.sampled_from(list(keys(plain()))),
     st.recursive(
@@ -126,6 +129,7 @@ def test_no_value_whatsoever_makes_the_checks_fail(key: str, value: Any) -> None
         assert problem.what
 
 
+@settings(deadline=None)  # pydantic builds its validators at first use
 @given(st.sampled_from([key for key in keys(plain()) if not key.startswith(("optimizer.", "loss."))]))
 def test_a_missing_key_is_named(key: str) -> None:
     config = plain()
@@ -176,6 +180,7 @@ def test_a_missing_key_is_named(key: str) -> None:
             "Interpolation key 'nope' not found",
             "tracking.experiment=mnist",
         ),
+        (("metrics=['${nope}']",), "metrics[0]", "Interpolation key 'nope' not found", "metrics=[accuracy]"),
         (("~epochs",), "epochs", "is missing", "+epochs=5"),
         (("+epohcs=3",), "epohcs", "no such key; did you mean 'epochs'?", "~epohcs"),
         (

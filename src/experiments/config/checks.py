@@ -14,29 +14,21 @@ from experiments.config.schema import Config, Mlp, Section, Sequential
 
 S = TypeVar("S", bound=Section)
 
-# What a loss can read. Losses that are not named here take any output.
-PROBABILITIES = frozenset({"softmax", "sigmoid", "hard_sigmoid", "sparsemax"})
-NEEDS_PROBABILITIES = frozenset(
-    {
-        "sparse_categorical_crossentropy",
-        "categorical_crossentropy",
-        "categorical_focal_crossentropy",
-        "kl_divergence",
-        "categorical_generalized_cross_entropy",
-        "binary_crossentropy",
-        "binary_focal_crossentropy",
-        "poisson",
-        "dice",
-        "tversky",
-    }
-)
-NEEDS_MARGINS = frozenset({"hinge", "squared_hinge"})
+# What a loss can read, the most usual first. Losses that are not named here take any output.
+PROBABILITIES, MARGINS = ("softmax", "sigmoid", "hard_sigmoid", "sparsemax"), ("tanh", "linear")
+NEEDS_PROBABILITIES = re.compile(r"\w+cross_?entropy|kl_divergence|poisson|dice|tversky")
+NEEDS_MARGINS = re.compile("(squared_)?hinge")
 READS_WHOLE_NUMBERS = frozenset({"sparse_categorical_crossentropy", "categorical_generalized_cross_entropy"})
 
 # Keys by which Hydra and Keras would look up and run arbitrary code.
 CODE_KEYS = frozenset({"_target_", "_partial_", "class_name", "registered_name", "module"})
 
+# What pydantic wants, in our words, by the type of its error.
 EXPECTED = {
+    "greater_than_equal": "{number} of at least {ge:g}",
+    "greater_than": "{number} above {gt:g}",
+    "less_than_equal": "{number} of at most {le:g}",
+    "less_than": "{number} below {lt:g}",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
@@ -67,8 +59,10 @@ def check(config: DictConfig, schema: type[S], defaults: Mapping[str, Any] | Non
     if not problems and isinstance(config.get("model"), DictConfig):
         problems = list(_unused_knobs(config.model))
     if problems:
-        once = {problem.where: problem for problem in reversed(problems)}  # the first of those about the same key
-        raise Refused([problem for problem in problems if once[problem.where] is problem])
+        first: dict[str, Problem] = {}  # of those about the same key
+        for problem in problems:
+            first.setdefault(problem.where, problem)
+        raise Refused(list(first.values()))
     return schema.model_validate(plain)
 
 
@@ -78,7 +72,7 @@ def find_problems(plain: dict[str, Any], schema: type[Section], defaults: Mappin
     try:
         checked = schema.model_validate(plain)
     except ValidationError as error:
-        return problems + _explain(error, plain, schema, defaults)
+        return problems + _explain(error, plain, defaults)
     if isinstance(checked, Config):
         problems += [*_loss_and_activation(checked), *_watched_metrics(checked), *_lone_halves(checked)]
     return problems
@@ -93,42 +87,39 @@ def _resolve(config: DictConfig, defaults: Mapping[str, Any]) -> tuple[dict[str,
             plain = OmegaConf.to_container(copy, resolve=True, throw_on_missing=True)
             return {str(key): value for key, value in cast(dict[str, Any], plain).items()}, list(problems.values())
         except OmegaConfBaseException as error:
-            key = str(error.full_key)
-            if key in problems or not error.full_key:
-                raise Refused(Problem(key, str(error.msg).splitlines()[0])) from error
-            path = tuple(int(part) if part.isdigit() else part for part in re.split(r"[.\[\]]+", key.rstrip("]")))
             missing = isinstance(error, MissingMandatoryValue)
             what = "is not set, expected a value" if missing else str(error.msg).splitlines()[0]
+            key = str(error.full_key)
+            if key in problems or not error.full_key:
+                raise Refused(Problem(key, what)) from error
+            path = tuple(int(part) if part.isdigit() else part for part in re.split(r"[.\[\]]+", key.rstrip("]")))
             problems[key] = Problem(key, what, _remedy(path, {}, defaults))
             OmegaConf.update(copy, key, _at(defaults, path))
 
 
-def _code(value: Any, path: str = "") -> Iterator[Problem]:
+def _code(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Problem]:
     """Find keys that would make Hydra or Keras look up arbitrary code."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            where = f"{path}.{key}" if path else str(key)
-            if key in CODE_KEYS:
-                yield Problem(
-                    where,
-                    f"got {inner!r}, but a config names Keras objects only, as {{Dense: {{units: 10}}}}; "
-                    "classes of your own package are allowed by trust=[mypackage]",
-                    "" if "[" in where else f"~{where}",
-                )
-            else:
-                yield from _code(inner, where)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _code(inner, f"{path}[{index}]")
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        where = dotted([*path, key])
+        if key in CODE_KEYS:
+            what = (
+                f"got {item!r}, but a config names Keras objects only, as {{Dense: {{units: 10}}}}; "
+                "classes of your own package are allowed by trust=[mypackage]"
+            )
+            yield Problem(where, what, "" if "[" in where else f"~{where}")
+        else:
+            yield from _code(item, (*path, key))
 
 
-def _explain(
-    error: ValidationError, plain: dict[str, Any], schema: type[Section], defaults: Mapping[str, Any]
-) -> list[Problem]:
+def _explain(error: ValidationError, plain: dict[str, Any], defaults: Mapping[str, Any]) -> list[Problem]:
     """Turn pydantic's errors into one problem per key; the members of a union are joined by "or"."""
     by_path: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     for details in error.errors():
-        by_path.setdefault(_path(details["loc"], plain), []).append(details)
+        path = _path(details["loc"], plain)
+        if details["type"].startswith("union_tag"):  # pydantic names the union: the model; we, the key that decides
+            path = (*path, "name")
+        by_path.setdefault(path, []).append(details)
     return [_problem(path, group, plain, defaults) for path, group in by_path.items()]
 
 
@@ -148,55 +139,40 @@ def _path(location: tuple[str | int, ...], plain: Any) -> tuple[str | int, ...]:
 def _problem(
     path: tuple[str | int, ...], group: list[ErrorDetails], plain: dict[str, Any], defaults: Mapping[str, Any]
 ) -> Problem:
-    where = dotted(path)
-    kinds = {details["type"] for details in group}
+    where, given, remedy = dotted(path), _at(plain, path), _remedy(path, plain, defaults)
+    kinds = {details["type"]: details for details in group}
     if "extra_forbidden" in kinds:
         siblings = _at(defaults, path[:-1]) or _at(plain, path[:-1])
         hint = suggest(str(path[-1]), [str(key) for key in siblings if key not in (path[-1], "hydra")])
         return Problem(where, f"no such key; {hint}", f"~{where}")
-    if "missing" in kinds:
-        remedy = _remedy(path, plain, defaults)
-        return Problem(where, "is missing", f"+{remedy}" if remedy else "")
-    if "union_tag_invalid" in kinds or "union_tag_not_found" in kinds:
-        name, remedy = _at(plain, (*path, "name")), _remedy((*path, "name"), plain, defaults)
-        return Problem(f"{where}.name", f"got {shown(name)}, expected mlp or sequential", remedy and f"++{remedy}")
-    if kinds == {"model_type"} and isinstance(given := group[0]["input"], str) and len(path) > 1:
-        return Problem(
-            where, "is a group of files, which is chosen with a slash", assign("/".join(map(str, path)), given)
-        )
+    if kinds.keys() & {"missing", "union_tag_not_found"}:
+        return Problem(where, "is missing", remedy and f"+{remedy}")
+    if kinds.keys() == {"model_type"} and isinstance(given, str) and len(path) > 1:
+        what, remedy = "is a group of files, which is chosen with a slash", assign("/".join(map(str, path)), given)
+        return Problem(where, what, remedy)
     if "value_error" in kinds:
-        text = next(str(details["ctx"]["error"]) for details in group if details["type"] == "value_error")
-        return Problem(where, text, _remedy(path, plain, defaults))
-    expected = " or ".join(dict.fromkeys(_expected(details) for details in group))
-    return Problem(where, f"got {shown(group[0]['input'])}, expected {expected}", _remedy(path, plain, defaults))
+        return Problem(where, kinds["value_error"]["msg"].removeprefix("Value error, "), remedy)
+    expected = " or ".join(dict.fromkeys(_expected(details, given) for details in group))
+    return Problem(where, f"got {shown(given)}, expected {expected}", remedy)
 
 
-def _expected(details: ErrorDetails) -> str:
+def _expected(details: ErrorDetails, given: Any) -> str:
     kind, context = details["type"], details.get("ctx", {})
-    if kind in ("greater_than_equal", "greater_than", "less_than_equal", "less_than"):
-        noun = "a whole number" if isinstance(details["input"], int) else "a number"
-        limit = next(iter(context.values()))
-        words = {"greater_than_equal": "of at least", "greater_than": "above"}
-        return f"{noun} {words.get(kind, 'of at most' if kind == 'less_than_equal' else 'below')} {limit:g}"
-    if kind == "literal_error":
-        choices = re.findall(r"'([^']+)'", context["expected"])
-        hint = suggest(str(details["input"]), choices)
-        return " or ".join(choices) + (f"; {hint}" if hint.startswith("did") else "")
-    return EXPECTED.get(kind, details["msg"])
+    if kind in ("literal_error", "union_tag_invalid"):
+        choices = re.findall(r"'([^']+)'", context.get("expected") or context["expected_tags"])
+        meant = closest(str(given), choices)
+        return " or ".join(choices) + (f"; did you mean '{meant}'?" if meant else "")
+    number = "a whole number" if isinstance(given, int) else "a number"
+    return EXPECTED[kind].format(number=number, **context) if kind in EXPECTED else details["msg"]
 
 
 def _remedy(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping[str, Any]) -> str:
     """The key's default as an override; in a list, the rest of the user's entries stay."""
     depth = next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))
-    default = _at(defaults, path[:depth])
-    if depth == len(path) or not isinstance(default, list) or not default:
-        value = default
-    else:
-        given, index = _at(plain, path[:depth]), path[depth]
-        value = [default[min(i, len(default) - 1)] if i == index else item for i, item in enumerate(given)]
-    if value is None or isinstance(value, dict):
-        return ""
-    return assign(dotted(path[:depth]), value)
+    value, given = _at(defaults, path[:depth]), _at(plain, path[:depth])
+    if depth < len(path) and value and isinstance(value, list) and isinstance(given, list):
+        value = [value[min(i, len(value) - 1)] if i == path[depth] else item for i, item in enumerate(given)]
+    return "" if value is None or isinstance(value, dict) else assign(dotted(path[:depth]), value)
 
 
 def _at(tree: Any, path: tuple[str | int, ...]) -> Any:
@@ -223,30 +199,27 @@ def last_activation(config: Config) -> str | None:
 
 
 def _loss_and_activation(config: Config) -> Iterator[Problem]:
-    loss, activation = config.loss, last_activation(config)
+    model, loss, activation = config.model, config.loss, last_activation(config)
     own_class = "." in loss.name  # which labels it reads, only its author knows
-    if not own_class and (fitting := "sparse" if loss.name in READS_WHOLE_NUMBERS else "one_hot") != loss.labels:
-        yield Problem(
-            "loss.labels", f"got {loss.labels}, but {loss.name} reads {fitting} labels", f"loss.labels={fitting}"
-        )
-    if activation is None:
+    if not own_class and (labels := "sparse" if loss.name in READS_WHOLE_NUMBERS else "one_hot") != loss.labels:
+        what = f"got {loss.labels}, but {loss.name} reads {labels} labels"
+        yield Problem("loss.labels", what, f"loss.labels={labels}")
+    fitting: tuple[str, ...] = ()
+    if loss.from_logits:
+        fitting, wanted = ("linear",), "logits (loss.from_logits=true): a linear last layer"
+    elif NEEDS_PROBABILITIES.fullmatch(loss.name):
+        fitting, wanted = PROBABILITIES, "probabilities: softmax or sigmoid last"
+    elif NEEDS_MARGINS.fullmatch(loss.name):
+        fitting, wanted = MARGINS, "outputs around -1 and 1: tanh or linear last"
+    if not fitting or activation is None or activation in fitting:
         return
-    if loss.from_logits and activation != "linear":
-        yield _misfit(config, activation, "logits (loss.from_logits=true): a linear last layer", "linear")
-    elif loss.name in NEEDS_PROBABILITIES and not loss.from_logits and activation not in PROBABILITIES:
-        yield _misfit(config, activation, "probabilities: softmax or sigmoid last", "softmax")
-    elif loss.name in NEEDS_MARGINS and activation not in ("tanh", "linear"):
-        yield _misfit(config, activation, "outputs around -1 and 1: tanh or linear last", "tanh")
-
-
-def _misfit(config: Config, activation: str, wanted: str, fitting: str) -> Problem:
-    where = "model.output_activation" if isinstance(config.model, Mlp) else "model.layers[-1].activation"
-    remedy = f"loss.output_activation={fitting}"
-    if isinstance(config.model, Mlp) and config.loss.output_activation == fitting:
-        remedy = f"model.output_activation={fitting}"
-    elif config.loss.output_activation != activation:
+    remedy = f"loss.output_activation={fitting[0]}"
+    if isinstance(model, Mlp) and loss.output_activation == fitting[0]:
+        remedy = f"model.output_activation={fitting[0]}"
+    elif loss.output_activation != activation:
         remedy = "loss.from_logits=true" if activation == "linear" else ""
-    return Problem(where, f"got {activation}, but the loss {config.loss.name} expects {wanted}", remedy)
+    where = "model.output_activation" if isinstance(model, Mlp) else "model.layers[-1].activation"
+    yield Problem(where, f"got {activation}, but the loss {loss.name} expects {wanted}", remedy)
 
 
 def _watched_metrics(config: Config) -> Iterator[Problem]:
@@ -273,6 +246,8 @@ def _lone_halves(config: Config) -> Iterator[Problem]:
             yield Problem(f"callbacks.{key}", what, "optimizer/schedule=constant")
         if callback.name == "swap_ema_weights" and not optimizer.use_ema:
             yield Problem(f"callbacks.{key}", "needs an optimizer that averages its weights", "optimizer.use_ema=true")
+    if config.resume and not config.tracking.enabled:
+        yield Problem("resume", "what finished before is known from the record, and tracking is off", "tracking=mlflow")
     warmup = schedule.arguments().get("warmup_epochs", 0)
     if isinstance(warmup, int | float) and warmup >= config.epochs:
         what = f"got {warmup}, but there are {config.epochs} epochs in all"

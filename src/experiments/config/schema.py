@@ -124,6 +124,7 @@ class Tracking(Section):
     run_name: str | None = None
     tags: dict[str, Scalar] = {}
     system_metrics: bool = False
+    parent: str | None = None
 
 
 Auto = Literal["auto"]
@@ -155,6 +156,7 @@ class Config(Section):
     metrics: list[KerasObject]
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"]
     objective: str
+    resume: bool
     trust: list[Annotated[str, AfterValidator(_package)]]
     runtime: Runtime
 

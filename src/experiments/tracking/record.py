@@ -1,11 +1,14 @@
 """One run in MLflow: parameters, tags, metrics, figures, model. Runs in the recording process."""
 
+import gc
 import getpass
+import importlib
 import importlib.metadata
 import json
 import logging
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -13,19 +16,27 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from omegaconf import OmegaConf
 
 from experiments import __version__
 from experiments.config import Config
-from experiments.tracking.store import alone, redact, sqlite_file
+from experiments.config.schema import Tracking
+from experiments.tracking.store import allow_many_writers, alone, redact, sqlite_file
 
 if TYPE_CHECKING:
     from experiments.evaluation import Report
 
 VERSIONED = ("tensorflow", "keras", "mlflow", "numpy", "hydra-core")
 MODEL_REQUIREMENTS = ("keras", "tensorflow", "numpy")
+USED_LATE = (
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.pyfunc",
+    "sklearn.metrics",
+    "matplotlib.backends.backend_agg",
+    "experiments.figures",
+)
 
 
 def quiet_mlflow() -> Any:
@@ -34,10 +45,31 @@ def quiet_mlflow() -> Any:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # errors reach us as exceptions
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
+    from mlflow.utils import environment as requirements
 
+    # Compares a model's requirements with what is installed: reads the files of all packages, to log a warning.
+    requirements.warn_dependency_requirement_mismatches = lambda _: None
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return mlflow
+
+
+def open_store(uri: str) -> Any:
+    """Open a store, or create it; return MLflow's client."""
+    mlflow = quiet_mlflow()
+    mlflow.set_tracking_uri(uri)
+    with alone(uri):
+        client = mlflow.MlflowClient()
+        client.search_experiments(max_results=1)
+        allow_many_writers(uri)
+    return client
+
+
+class Finished(NamedTuple):
+    """A run that has finished, and what it reached."""
+
+    run_id: str
+    objective: float
 
 
 class Record:
@@ -52,37 +84,44 @@ class Record:
         self._uri = uri
         self._monitor: Any = None
         self._entered = int(time.time() * 1000)
-        quiet_mlflow().set_tracking_uri(uri)
-        import mlflow
-
-        with alone(uri):
-            self._client = mlflow.MlflowClient()
-            self._client.search_experiments(max_results=1)  # opens the store, or creates it
+        self._client = open_store(uri)
         if own_process:
-            # All imports at once, while the other process imports TensorFlow, and not while it trains.
+            # All imports at once, while the other process imports TensorFlow, and not while it waits for the end.
             _import_keras_flavour()
-            import sklearn.metrics  # noqa: F401
-            from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
+            import_what_is_used_late()
+            gc.freeze()  # all that was imported stays: spares the collector a look through it, which takes 0.1 s
 
-            warn_dependency_requirement_mismatches(["keras"])  # looks through all packages, once
+    def find_finished(self, config: Config, wanted: str) -> Finished | Literal[False]:
+        """Find the latest finished run with a fingerprint, beneath the same parent if there is one."""
+        condition = f"tags.fingerprint = '{wanted}' and attributes.status = 'FINISHED'"
+        if config.tracking.parent:
+            condition += f" and tags.`mlflow.parentRunId` = '{config.tracking.parent}'"
+        ids = [experiment(self._client, config.tracking.experiment, self._uri)]
+        found = self._client.search_runs(ids, condition, max_results=1)
+        return bool(found) and Finished(found[0].info.run_id, found[0].data.metrics["objective"])
 
     def start(
-        self, config: Config, dataset: Mapping[str, Any], chosen: Mapping[str, Any], overrides: Sequence[str]
+        self,
+        config: Config,
+        dataset: Mapping[str, Any],
+        chosen: Mapping[str, Any],
+        overrides: Sequence[str],
+        identity: Mapping[str, str],
     ) -> None:
         """Create the run with its parameters, tags, data set and config."""
         import mlflow
         from mlflow.entities import Param
 
-        experiment_id = _experiment_id(self._client, config.tracking.experiment, self._uri)
+        experiment_id = experiment(self._client, config.tracking.experiment, self._uri)
         mlflow.set_experiment(experiment_id=experiment_id)  # where `log_model` puts the model
         run = self._client.create_run(
             experiment_id,
             start_time=self._entered,
             run_name=config.tracking.run_name or run_name(overrides),
-            tags=_tags(config, dataset, overrides),
+            tags={**_tags(config, dataset, overrides), **identity},
         )
         self.run_id = run.info.run_id
-        recorded = config.model_dump(exclude={"tracking": {"uri"}})
+        recorded = config.model_dump(exclude={"tracking": {"uri", "parent"}, "resume": True})
         parameters = flatten({**recorded, "runtime": dict(chosen)})
         self._client.log_batch(self.run_id, params=[Param(key, _as_text(value)) for key, value in parameters.items()])
         self._client.log_inputs(self.run_id, [_dataset_input(dataset)])
@@ -108,7 +147,7 @@ class Record:
 
         self._client.log_text(self.run_id, json.dumps(report.as_json(), indent=2), "report.json")
         for name, figure in figures.draw(history, report).items():
-            self._client.log_figure(self.run_id, figure, f"figures/{name}.png", save_kwargs={"dpi": 110})
+            self._client.log_figure(self.run_id, figure, f"figures/{name}.png", save_kwargs=figures.SAVED)
 
     def log_model(self, file: str, example: Any, classes: int, step: int) -> None:
         """Log a saved Keras model as ``model``, with signature and input example."""
@@ -138,15 +177,26 @@ class Record:
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in MODEL_REQUIREMENTS],
         )
 
-    def end(self, status: str, trace: str) -> None:
-        """Set the run's final status; a traceback becomes ``traceback.txt``."""
-        if not self.run_id:
-            return
+    def end(self, status: str, trace: str) -> str:
+        """Set the run's final status; a traceback becomes ``traceback.txt``. Return the run's id."""
         if self._monitor:
             self._monitor.finish()
-        if trace:
-            self._client.log_text(self.run_id, trace, "traceback.txt")
-        self._client.set_terminated(self.run_id, status)
+        if self.run_id:
+            end_run(self._client, self.run_id, status, trace)
+        return self.run_id
+
+    def abandon(self) -> None:
+        """End the run of a training process that is gone."""
+        self.end("FAILED", "The training process died without a word: killed, or out of memory.\n")
+
+
+def import_what_is_used_late() -> None:
+    """Import what MLflow and the figures import when they first need it, while somebody waits."""
+    for name in USED_LATE:
+        importlib.import_module(name)
+    from mlflow.utils.git_utils import get_git_commit
+
+    get_git_commit(".")  # imports GitPython where git is installed
 
 
 def _import_keras_flavour() -> None:
@@ -181,7 +231,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def environment() -> str:
     """Installed packages as ``name==version`` lines; no addresses, which may hold credentials."""
-    found = {item.name: item.version for item in importlib.metadata.distributions() if item.name}
+    found = {}
+    for item in importlib.metadata.distributions():
+        # Not its `name` and `version`: each parses the whole file, description and all.
+        text = item.read_text("METADATA") or item.read_text("PKG-INFO") or ""
+        fields = dict(re.findall(r"^(Name|Version): (.+)$", text.partition("\n\n")[0], re.MULTILINE))
+        if "Name" in fields:
+            found[fields["Name"]] = fields["Version"]
     lines = [f"{name}=={found[name]}" for name in sorted(found, key=str.lower)]
     return "\n".join([f"# Python {platform.python_version()} on {platform.platform()}", *lines]) + "\n"
 
@@ -190,7 +246,16 @@ def _as_text(value: Any) -> str:
     return redact(value) if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
-def _experiment_id(client: Any, name: str, uri: str) -> str:
+def end_run(client: Any, run_id: str, status: str, trace: str = "") -> None:
+    """Set a run's final status; the last line of a traceback becomes the tag `failure`."""
+    if trace:
+        client.set_tag(run_id, "failure", trace.strip().splitlines()[-1][:500])
+        client.log_text(run_id, trace, "traceback.txt")
+    client.set_terminated(run_id, status)
+
+
+def experiment(client: Any, name: str, uri: str) -> str:
+    """Find or create an MLflow experiment; return its id."""
     from mlflow.exceptions import MlflowException
 
     if (experiment := client.get_experiment_by_name(name)) is not None:
@@ -207,22 +272,30 @@ def _experiment_id(client: Any, name: str, uri: str) -> str:
 
 
 def _tags(config: Config, dataset: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:
-    command = " ".join(["python -m experiments.run", *(f"'{item}'" for item in overrides)])
     return {
-        **{key: str(value) for key, value in config.tracking.tags.items()},
+        **origin(config.tracking, overrides, "python -m experiments.run"),
+        "objective": config.objective_metric,
+        "dataset": dataset["name"],
+        "dataset.digest": dataset["digest"],
+        **({"mlflow.parentRunId": config.tracking.parent} if config.tracking.parent else {}),
+    }
+
+
+def origin(tracking: Tracking, overrides: Sequence[str], command: str) -> dict[str, str]:
+    """Tags that say where a run comes from: command, code, versions, machine, user."""
+    line = " ".join([command, *(f"'{item}'" for item in overrides)])
+    return {
+        **{key: str(value) for key, value in tracking.tags.items()},
         **{f"version.{name}": importlib.metadata.version(name) for name in VERSIONED},
         **_git_tags(),
         "version.python": platform.python_version(),
         "version.experiments": __version__,
         "overrides": " ".join(overrides),
-        "objective": config.objective_metric,
-        "dataset": dataset["name"],
-        "dataset.digest": dataset["digest"],
         "host": socket.gethostname(),
         "mlflow.user": getpass.getuser(),
         "mlflow.source.name": "experiments.run",
         "mlflow.source.type": "LOCAL",
-        "mlflow.note.content": f"`{command}`",
+        "mlflow.note.content": f"`{line}`",
     }
 
 

@@ -6,6 +6,7 @@ word, it says so in the run.
 """
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
@@ -13,18 +14,71 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from experiments.config import Config, RunFailed
+from experiments.config.fingerprint import config_fingerprint, fingerprint
 from experiments.config.schema import Tracking
 from experiments.tracking.store import redact, store_uri
 
 if TYPE_CHECKING:
     from experiments.data import Dataset
     from experiments.evaluation import Report
+    from experiments.tracking.record import Finished
+
+
+class RecordingProcess:
+    """The other side of a record: calls of its methods go there through a pipe, and are carried out in order.
+
+    Args:
+        uri: The store.
+        record: The class, by module and name, whose methods are called; only the other side imports it.
+    """
+
+    def __init__(self, uri: str, record: str) -> None:
+        self._connection, other_end = multiprocessing.Pipe()
+        if "mlflow" in sys.modules:  # nothing to wait for: a thread does
+            threading.Thread(target=_serve, args=(other_end, uri, record), daemon=True).start()
+        else:
+            context = multiprocessing.get_context("spawn")
+            with without_main():
+                context.Process(target=_serve, args=(other_end, uri, record, True), daemon=True).start()
+            other_end.close()
+
+    def send(self, method: str, *arguments: Any) -> None:
+        """Have a method called. What goes wrong there is known at the next `receive`."""
+        try:
+            self._connection.send((method, arguments))
+        except OSError:
+            self.receive()  # its last words, if any
+
+    def receive(self) -> Any:
+        """Wait for what a method returned, or for the failure of one."""
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise RunFailed("the run could not be recorded: the recording process is gone") from error
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Have a method called and return what it returns.
+
+        Raises:
+            RunFailed: It, or one before it, failed.
+        """
+        self.send(method, *arguments)
+        if isinstance(reply := self.receive(), Failure):
+            raise RunFailed(reply)
+        return reply
+
+    def raise_failure(self) -> None:
+        """Raise what has gone wrong so far, if anything has."""
+        if self._connection.poll():
+            raise RunFailed(self.receive())
 
 
 class Recorder:
@@ -38,48 +92,58 @@ class Recorder:
 
     def __init__(self, config: Tracking) -> None:
         self.run_id = ""
-        self._connection: Connection | None = None
-        if config.enabled:
-            self._connection, other_end = multiprocessing.Pipe()
-            if "mlflow" in sys.modules:  # nothing to wait for: a thread does
-                threading.Thread(target=_serve, args=(other_end, store_uri(config)), daemon=True).start()
-            else:
-                context = multiprocessing.get_context("spawn")
-                context.Process(target=_serve, args=(other_end, store_uri(config), True), daemon=True).start()
-                other_end.close()
+        self._process = RecordingProcess(store_uri(config), "record.Record") if config.enabled else None
+
+    def find_finished(self, config: Config, dataset: "Dataset") -> "Finished | None":
+        """Find a finished run with the same config, code and data, beneath the same parent if the run has one."""
+        if self._process is None:
+            return None
+        return self._process.call("find_finished", config, fingerprint(config, dataset.digest)) or None
 
     def start(
         self, config: Config, dataset: "Dataset", chosen: Mapping[str, Any], overrides: Sequence[str]
     ) -> "Recorder":
         """Open the run. For use in a ``with`` statement."""
-        sizes = {"train": len(dataset.train), "validation": len(dataset.validation or ()), "test": len(dataset.test)}
-        described = {
-            "name": dataset.name,
-            "digest": dataset.digest,
-            "source": dataset.source,
-            "profile": sizes | {"classes": dataset.classes, "input_shape": dataset.input_shape},
-        }
-        self._send("start", config, described, chosen, [redact(override) for override in overrides])
+        if self._process is not None:
+            sizes = {
+                "train": len(dataset.train),
+                "validation": len(dataset.validation or ()),
+                "test": len(dataset.test),
+            }
+            described = {
+                "name": dataset.name,
+                "digest": dataset.digest,
+                "source": dataset.source,
+                "profile": sizes | {"classes": dataset.classes, "input_shape": dataset.input_shape},
+            }
+            identity = {
+                "fingerprint": fingerprint(config, dataset.digest),
+                "fingerprint.config": config_fingerprint(config),
+                "process": process_name(os.getpid()),
+            }
+            overrides = [redact(override) for override in overrides]
+            self._process.send("start", config, described, chosen, overrides, identity)
         return self
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of a finished epoch (counted from 0) at that step."""
-        self._raise_failure()
-        self._send("log_metrics", dict(metrics), epoch)
+        if self._process is not None:
+            self._process.raise_failure()
+            self._process.send("log_metrics", dict(metrics), epoch)
 
     def log_results(self, metrics: Mapping[str, float], history: Mapping[str, Any], report: "Report") -> None:
         """Record the measures of the finished model, ``report.json`` and the figures."""
-        self._send("log_metrics", dict(metrics), len(history["loss"]) - 1)
-        self._send("log_report", dict(history), report)
+        if self._process is not None:
+            self._process.send("log_metrics", dict(metrics), len(history["loss"]) - 1)
+            self._process.send("log_report", dict(history), report)
 
     def log_model(self, model: Any, example: Any, step: int) -> None:
         """Record the Keras model of after epoch `step` (counted from 0), with signature and an example of its input."""
-        if self._connection is None:
-            return
-        handle, file = tempfile.mkstemp(suffix=".keras")
-        os.close(handle)
-        model.save(file)
-        self._send("log_model", file, example, model.output_shape[-1], step)
+        if self._process is not None:
+            handle, file = tempfile.mkstemp(suffix=".keras")
+            os.close(handle)
+            model.save(file)
+            self._process.send("log_model", file, example, model.output_shape[-1], step)
 
     def __enter__(self) -> "Recorder":
         return self
@@ -87,14 +151,14 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._connection is None:
+        if self._process is None:
             return
         failure = Failure()
         text = redact("".join(traceback.format_exception(kind, error, trace))) if isinstance(error, Exception) else ""
-        status = "FINISHED" if error is None else "FAILED" if text else "KILLED"
+        status = "FINISHED" if error is None else "FAILED" if isinstance(error, Exception) else "KILLED"
         try:
-            self._send("end", status, text)
-            while isinstance(reply := self._receive(), Failure):
+            self._process.send("end", status, text)
+            while isinstance(reply := self._process.receive(), Failure):
                 failure = failure or reply
         except RunFailed as gone:
             failure = failure or Failure(gone)
@@ -103,56 +167,49 @@ class Recorder:
         if failure and error is None:
             raise RunFailed(failure)
 
-    def _send(self, method: str, *arguments: Any) -> None:
-        if self._connection is not None:
-            try:
-                self._connection.send((method, arguments))
-            except OSError:
-                self._receive()  # its last words, if any
-
-    def _receive(self) -> str:
-        assert self._connection is not None
-        try:
-            reply: str = self._connection.recv()
-            return reply
-        except (EOFError, OSError) as error:
-            raise RunFailed("the run could not be recorded: the recording process is gone") from error
-
-    def _raise_failure(self) -> None:
-        if self._connection is not None and self._connection.poll():
-            raise RunFailed(self._receive())
-
 
 class Failure(str):
     """What went wrong in the recording process."""
 
 
-def _serve(connection: Connection, uri: str, own_process: bool = False) -> None:
-    """Carry out what arrives, in order, until the run has ended or the other side is gone."""
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+    """Start processes that do not import the program's main module: it is not needed there, and may have changed."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def process_name(pid: int) -> str:
+    """A process's number and when it started, by which it can be told from a later one with the same number."""
+    return f"{pid} {psutil.Process(pid).create_time():.2f}"
+
+
+def _serve(connection: Connection, uri: str, record_class: str, own_process: bool = False) -> None:
+    """Carry out what arrives, in order, until the record has ended or the other side is gone."""
     if own_process:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; only the trainer decides what it means
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    from experiments.tracking.record import Record
-
+    module, _, name = record_class.partition(".")
     method = ""
     try:
-        record = Record(uri, own_process)
+        record = getattr(importlib.import_module(f"experiments.tracking.{module}"), name)(uri, own_process)
     except Exception as error:
         _answer(connection, _failure(error))
         return
-    while method != "end":
+    while method not in ("end", "abandon"):
         try:
             method, arguments = connection.recv()
-        except EOFError:
-            method, arguments = (
-                "end",
-                ("FAILED", "The training process died without a word: killed, or out of memory.\n"),
-            )
+        except EOFError:  # the other side died without a word
+            method, arguments = "abandon", ()
         try:
-            getattr(record, method)(*arguments)
+            reply = getattr(record, method)(*arguments)
         except Exception as error:  # it belongs to the run, which the other side may still end properly
-            _answer(connection, _failure(error))
-    _answer(connection, record.run_id)
+            reply = _failure(error)
+        if reply is not None:
+            _answer(connection, reply)
 
 
 def _failure(error: Exception) -> Failure:

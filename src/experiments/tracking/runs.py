@@ -14,7 +14,7 @@ from experiments.config import Problem, Refused
 from experiments.config.schema import Data, Tracking
 from experiments.evaluation import lower_is_better
 from experiments.tracking.record import quiet_mlflow
-from experiments.tracking.store import problems, sqlite_file, store_uri
+from experiments.tracking.store import lacks_run, problems, sqlite_file, store_uri
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,13 @@ def find_run(which: str, tracking: Tracking) -> RecordedRun:
         raise Refused(
             Problem("run", f"nothing is recorded in {file}; train something first: python -m experiments.run")
         )
+    finders = {"latest": _latest, "best": _best}
+    if which not in finders and lacks_run(uri, which):
+        raise _unknown(which)
     mlflow = quiet_mlflow()
     mlflow.set_tracking_uri(uri)
     client = mlflow.MlflowClient()
-    run = {"latest": _latest, "best": _best}.get(which, _by_id)(client, which, tracking.experiment)
+    run = finders.get(which, _by_id)(client, which, tracking.experiment)
     return RecordedRun(run.info.run_id, run.info.run_name, _data(client, run), _model_folder(run))
 
 
@@ -122,7 +125,11 @@ def _by_id(client: Any, which: str, experiment: str) -> Any:
     try:
         return client.get_run(which)
     except MlflowException as error:
-        raise Refused(Problem("run", f"there is no run {which!r} in this store", "run=latest")) from error
+        raise _unknown(which) from error
+
+
+def _unknown(which: str) -> Refused:
+    return Refused(Problem("run", f"there is no run {which!r} in this store", "run=latest"))
 
 
 def _data(client: Any, run: Any) -> Data:

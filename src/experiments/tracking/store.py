@@ -1,5 +1,6 @@
 """Where runs are recorded, and whether it can be reached. Quick: MLflow is not imported."""
 
+import contextlib
 import fcntl
 import os
 import re
@@ -7,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from experiments.config import Problem
 from experiments.config.schema import Tracking
@@ -45,6 +47,16 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.partition(":///")[2].partition("?")[0]).absolute() if uri.startswith("sqlite") else None
 
 
+def lacks_run(uri: str, run_id: str) -> bool:
+    """Whether a SQLite store surely has no such run; MLflow, which knows better, takes two seconds to import."""
+    if (file := sqlite_file(uri)) is None:
+        return False
+    try:
+        return not _query(file, "SELECT 1 FROM runs WHERE run_uuid = ?", run_id)
+    except sqlite3.DatabaseError:  # no MLflow store, or of another version
+        return False
+
+
 @contextmanager
 def alone(uri: str) -> Iterator[None]:
     """Keep other processes out while a SQLite store is opened: two that create it at once would break it."""
@@ -55,6 +67,13 @@ def alone(uri: str) -> Iterator[None]:
     with file.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def allow_many_writers(uri: str) -> None:
+    """Have a SQLite store keep a write-ahead log, with which readers never wait, and writers wait for each other."""
+    if file := sqlite_file(uri):
+        with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")  # stays so; refused while others use the store
 
 
 def _writable(folder: Path) -> bool:
@@ -90,11 +109,13 @@ def _sqlite_trouble(file: Path) -> str | None:
         return None if _writable(file.parent) else "cannot be created: its folder cannot be written"
     if not os.access(file, os.W_OK):
         return "cannot be written"
-    connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=3)
     try:
-        connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
+        _query(file, "SELECT name FROM sqlite_master LIMIT 1")
     except sqlite3.DatabaseError as error:
         return f"is not a usable SQLite file ({error}); move it away to start a new one"
-    finally:
-        connection.close()
     return None
+
+
+def _query(file: Path, statement: str, *values: str) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=3)) as connection:
+        return connection.execute(statement, values).fetchall()

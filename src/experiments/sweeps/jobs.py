@@ -1,0 +1,168 @@
+"""The jobs of a sweep: composed and checked, all before the first one starts."""
+
+import pickle
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.cli import check_places, group_defaults
+from experiments.config import Config, Problem, Refused, check
+from experiments.config.overrides import COMPOSITION_ERRORS, first_lines
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep.
+
+    Attributes:
+        number: Its place in the sweep, from 0.
+        told_apart_by: The overrides that not all jobs have.
+        overrides: All of them, as Hydra reads them.
+        folder: Where its output goes.
+        composed: The composed config with Hydra's own part, pickled: that of the sweep's start, whatever happens to
+            the files later, in a tenth of the memory.
+        config: The same, checked.
+        fingerprint: Of config, code and data; empty until the data was read.
+    """
+
+    number: int
+    told_apart_by: tuple[str, ...]
+    overrides: tuple[str, ...]
+    folder: Path
+    composed: bytes
+    config: Config
+    fingerprint: str = ""
+
+    @property
+    def name(self) -> str:
+        """What tells it apart from the other jobs."""
+        return " ".join(self.told_apart_by)
+
+
+class Composer:
+    """Composes the configs of a sweep's jobs as Hydra does, in a tenth of the time.
+
+    Hydra reads and merges all files anew for each job. Here that is done once for each choice of groups; the values
+    of keys are set on a copy.
+    """
+
+    def __init__(self, loader: ConfigLoaderImpl, master: DictConfig) -> None:
+        self._loader, self._master = loader, master
+        self._parser = OverridesParser.create(loader)
+        self._parsed: dict[str, Override] = {}
+        self._bases: dict[tuple[str, ...], bytes] = {}
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """Compose one job's config.
+
+        Raises:
+            Refused: Hydra cannot.
+        """
+        try:
+            return self._compose(overrides)
+        except COMPOSITION_ERRORS as error:
+            raise Refused(Problem(" ".join(overrides), first_lines(error))) from error
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        parsed = [self._parse(text) for text in overrides]
+        is_group = [self._loader.repository.group_exists(item.key_or_group) for item in parsed]
+        groups = tuple(text for text, chosen in zip(overrides, is_group, strict=True) if chosen)
+        if groups not in self._bases:
+            self._bases[groups] = pickle.dumps(self._loader.load_sweep_config(self._master, list(groups)))
+        config: DictConfig = pickle.loads(self._bases[groups])  # noqa: S301 - it is ours; five times faster than a copy
+        values = [item for item, chosen in zip(parsed, is_group, strict=True) if not chosen]
+        self._loader._apply_overrides_to_config(values, config)
+        config.hydra.overrides.task = list(overrides)
+        names = config.hydra.job.config.override_dirname
+        config.hydra.job.override_dirname = get_overrides_dirname(
+            parsed, kv_sep=names.kv_sep, item_sep=names.item_sep, exclude_keys=names.exclude_keys
+        )
+        return config
+
+    def _parse(self, text: str) -> Override:
+        if text not in self._parsed:
+            self._parsed[text] = self._parser.parse_override(text)
+        return self._parsed[text]
+
+
+def prepare(
+    combinations: Sequence[Sequence[str]],
+    loader: ConfigLoader,
+    master: DictConfig,
+    skip_invalid: bool = False,
+    first: int = 0,
+) -> list[Job]:
+    """Compose and check the configs of all jobs.
+
+    Args:
+        combinations: The overrides of each job.
+        loader: Hydra's.
+        master: The config of the sweep itself.
+        skip_invalid: Leave out those that cannot run, and say so, rather than to refuse them all.
+        first: The number of the first job.
+
+    Raises:
+        Refused: Jobs cannot run; each problem once, with the jobs that have it.
+    """
+    assert isinstance(loader, ConfigLoaderImpl)
+    _ = master.hydra.sweep.dir  # resolves ${now:...} once, for all jobs
+    composer, seen, jobs = Composer(loader, master), set[str](), []
+    found: dict[Problem, list[str]] = {}
+    defaults: dict[str, Mapping[str, Any]] = {}
+    shared = set.intersection(*map(set, combinations)) if len(combinations) > 1 else set[str]()
+    for number, overrides in enumerate(combinations, start=first):
+        own = tuple(override for override in overrides if override not in shared)
+        try:
+            composed = composer.compose(overrides)
+            composed.hydra.job.num, composed.hydra.job.id = number, str(number)
+            folder = Path(composed.hydra.sweep.dir, str(composed.hydra.sweep.subdir)).absolute()
+            composed.hydra.runtime.output_dir = str(folder)
+            HydraConfig.instance().cfg = composed  # type: ignore[assignment] # what ${hydra:...} reads
+            config = _checked(composed, loader, defaults, seen)
+            jobs.append(Job(number, own, tuple(overrides), folder, pickle.dumps(composed), config))
+        except Refused as refused:
+            for problem in refused.problems:
+                found.setdefault(problem, []).append(" ".join(own))
+    if not found:
+        return jobs
+    problems = [_of_jobs(problem, affected, len(combinations)) for problem, affected in found.items()]
+    if not (skip_invalid and jobs):
+        raise Refused(problems)
+    print(f"{len(combinations) - len(jobs)} of {len(combinations)} combinations are left out:", file=sys.stderr)
+    print(*(str(problem).replace("error: ", "  ", 1) for problem in problems), sep="\n", file=sys.stderr)
+    return jobs
+
+
+def _checked(
+    composed: DictConfig, loader: ConfigLoaderImpl, defaults: dict[str, Mapping[str, Any]], seen: set[str]
+) -> Config:
+    try:
+        config = check(composed, Config)
+    except Refused:
+        choices = str(composed.hydra.runtime.choices)  # remedies come from the defaults of the same groups
+        if choices not in defaults:
+            defaults[choices] = OmegaConf.to_container(group_defaults(composed, composed.hydra.job.config_name, loader))  # type: ignore[assignment]
+        return check(composed, Config, defaults[choices])
+    places = config.data.model_dump_json() + config.tracking.model_dump_json()
+    if places not in seen:
+        seen.add(places)
+        check_places(config)
+    return config
+
+
+def _of_jobs(problem: Problem, affected: Sequence[str], total: int) -> Problem:
+    if len(affected) == total:
+        return problem
+    shown = affected[0] if len(affected) == 1 else f"{affected[0]} and {len(affected) - 1} more"
+    return Problem(
+        problem.where, f"{problem.what} (in {len(affected)} of {total} combinations: {shown})", problem.remedy
+    )

@@ -1,0 +1,243 @@
+"""Runs jobs side by side, each in a process of its own, forked from one that has imported TensorFlow."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from rich.console import Console
+
+from experiments.backend import available_cores
+from experiments.config import RunFailed
+from experiments.config.fingerprint import config_fingerprint
+from experiments.sweeps.jobs import Job, prepare
+from experiments.sweeps.results import LOG
+from experiments.sweeps.view import SweepView
+from experiments.sweeps.worker import work
+from experiments.tracking.recorder import without_main
+from experiments.tracking.sweep_recorder import SweepRecorder
+
+if TYPE_CHECKING:
+    from hydra_plugins.experiments_sweeps import PoolLauncher
+
+# How long an interrupted run may take to end its record, in seconds, before it is killed.
+GRACE = 20.0
+
+
+def launch(launcher: "PoolLauncher", job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+    """Carry out the jobs of any of Hydra's sweepers."""
+    jobs = prepare(job_overrides, launcher.hydra_context.config_loader, launcher.sweep_config, first=first)
+    start_server(jobs)
+    unrecorded = SweepRecorder(jobs[0].config.tracking.model_copy(update={"enabled": False}))
+    return run(jobs, launcher, unrecorded, Console())
+
+
+def start_server(jobs: Sequence[Job]) -> None:
+    """Start the process that workers are forked from, unless there is one; do not wait for its imports."""
+    wanted = {
+        "trust": sorted({package for job in jobs for package in job.config.trust}),
+        "data": [json.loads(text) for text in {job.config.data.model_dump_json() for job in jobs}],
+    }
+    os.environ["EXPERIMENTS_PRELOAD"] = json.dumps(wanted)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["experiments.sweeps.preload"])
+    with without_main():
+        forkserver.ensure_running()
+    del os.environ["EXPERIMENTS_PRELOAD"]
+
+
+def run(
+    jobs: Sequence[Job], launcher: "PoolLauncher", recorder: SweepRecorder, console: Console, kept: int = 0
+) -> list[JobReturn]:
+    """Carry out jobs, as many at a time as there are workers.
+
+    Args:
+        jobs: What to run.
+        launcher: Says with how many workers, and what to do about failures.
+        recorder: Of the sweep; it ends the records of workers that die.
+        console: Where progress is shown.
+        kept: Jobs of the sweep that need not run.
+
+    Returns:
+        The objective of each job, or why there is none.
+    """
+    gpus = visible_gpus()
+    workers = launcher.workers if isinstance(launcher.workers, int) else len(gpus) or available_cores()
+    pool = _Pool(launcher, recorder, workers, gpus, deque(jobs))
+    if not jobs:
+        return []
+    with SweepView(console, jobs, kept, workers) as view:
+        try:
+            pool.carry_out(view)
+        except BaseException:
+            pool.stop()
+            raise
+    return [pool.returned(job) for job in jobs]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA names them. TensorFlow is not imported."""
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in named.split(",") if name not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
+    return [str(number) for number, _ in enumerate(listed.stdout.splitlines())]
+
+
+@dataclass
+class _Worker:
+    """A process at work on a job. `outcome` is what it says at its end; nothing if it dies without a word."""
+
+    job: Job
+    process: ForkServerProcess
+    connection: Connection
+    slot: int
+    started: float
+    outcome: tuple[str, Any] | None = None
+
+
+class _Pool:
+    def __init__(
+        self, launcher: "PoolLauncher", recorder: SweepRecorder, workers: int, gpus: Sequence[str], pending: deque[Job]
+    ) -> None:
+        self._launcher, self._recorder, self._gpus, self._pending = launcher, recorder, gpus, pending
+        self._slots = set(range(workers))
+        self._threads = max(available_cores() // workers, 1)
+        self._running: list[_Worker] = []
+        self._outcomes: dict[int, tuple[str, Any]] = {}
+        self._failures: dict[int, int] = {}
+        function = launcher.task_function
+        module = sys.modules[function.__module__]
+        name = module.__spec__.name if module.__name__ == "__main__" and module.__spec__ else module.__name__
+        self._task = f"{name}:{getattr(function, '__name__', '')}"
+
+    def carry_out(self, view: SweepView) -> None:
+        """Keep all workers busy until nothing is left."""
+        while self._pending or self._running:
+            while self._pending and self._slots:
+                self._start(self._pending.popleft(), view)
+            ready = wait(
+                [watched for worker in self._running for watched in (worker.connection, worker.process.sentinel)]
+            )
+            for worker in list(self._running):
+                if worker.connection in ready:
+                    self._listen(worker, view)
+                if worker.process.sentinel in ready:
+                    while worker.connection.poll():
+                        if not self._listen(worker, view):
+                            break
+                    self._ended(worker, view)
+
+    def _start(self, job: Job, view: SweepView) -> None:
+        slot = min(self._slots)
+        self._slots.remove(slot)
+        ours, theirs = multiprocessing.Pipe()
+        settings = {
+            "parent": self._recorder.run_id,
+            "threads": self._threads,
+            "gpu": self._gpus[slot % len(self._gpus)] if self._gpus else None,
+        }
+        context = self._launcher.hydra_context
+        process = multiprocessing.get_context("forkserver").Process(
+            target=work, args=(theirs, self._task, job, context, settings)
+        )
+        with without_main():
+            process.start()
+        theirs.close()
+        self._running.append(_Worker(job, process, ours, slot, time.monotonic()))
+        view.started(job)
+
+    def _listen(self, worker: _Worker, view: SweepView) -> bool:
+        """Take one piece of news; say whether there can be more."""
+        try:
+            kind, *news = worker.connection.recv()
+        except (EOFError, OSError):
+            return False
+        if kind == "epoch":
+            view.epoch(worker.job, *news)
+        else:
+            worker.outcome = (kind, news[0])
+        return True
+
+    def _ended(self, worker: _Worker, view: SweepView) -> None:
+        kind, value = worker.outcome or ("failed", _cause_of_death(worker.process.exitcode))
+        if kind == "failed" and (child := self._settle(worker, "FAILED", value)) and child.status == "FINISHED":
+            kind, value = "done", child.objective  # it died after it had ended its record
+        seconds = time.monotonic() - worker.started
+        self._forget(worker)
+        self._outcomes[worker.job.number] = kind, value
+        if kind == "done":
+            view.finished(worker.job, float(value), seconds)
+            return
+        failures = self._failures[worker.job.number] = self._failures.get(worker.job.number, 0) + 1
+        again = failures <= self._launcher.retries
+        view.failed(worker.job, value, worker.job.folder / LOG, again)
+        if again:
+            self._pending.appendleft(worker.job)
+        limit = self._launcher.max_failures
+        lost = sum(kind == "failed" for kind, _ in self._outcomes.values()) - again
+        if limit is not None and lost >= limit and self._pending:
+            view.gave_up(len(self._pending), limit)
+            self._pending.clear()
+
+    def _settle(self, worker: _Worker, status: str, reason: str) -> Any:
+        job = worker.job
+        tags = {
+            "fingerprint": job.fingerprint,
+            "fingerprint.config": config_fingerprint(job.config),
+            "overrides": " ".join(job.overrides),
+            "objective": job.config.objective_metric,
+        }
+        return self._recorder.settle(worker.process.pid or 0, status, reason, job.name, tags)
+
+    def _forget(self, worker: _Worker) -> None:
+        self._running.remove(worker)
+        self._slots.add(worker.slot)
+        worker.connection.close()
+        worker.process.join()
+        worker.process.close()
+
+    def stop(self) -> None:
+        """End all workers: their runs as KILLED, within seconds, whatever they are doing."""
+        asked = signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience does not make it faster
+        for worker in self._running:
+            worker.process.terminate()
+        patience = time.monotonic() + GRACE
+        for worker in self._running:
+            worker.process.join(max(patience - time.monotonic(), 0))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        for worker in list(self._running):
+            self._settle(worker, "KILLED", "interrupted")
+            self._forget(worker)
+        signal.signal(signal.SIGINT, asked)
+
+    def returned(self, job: Job) -> JobReturn:
+        """What Hydra hands to the sweeper."""
+        kind, value = self._outcomes.get(job.number, ("failed", "was not started, as too many runs failed"))
+        if kind == "done":
+            return JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED, _return_value=value)
+        return JobReturn(
+            overrides=job.overrides, status=JobStatus.FAILED, _return_value=RunFailed(f"{job.name}: {value}")
+        )
+
+
+def _cause_of_death(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        hint = ": by hand, or because memory ran out" if name == "SIGKILL" else ""
+        return f"its process was killed by {name}{hint}"
+    return f"its process ended with exit status {exitcode}, without a word"

@@ -1,0 +1,41 @@
+"""Imported by the process that workers are forked from: everything that a run needs, once for all of them.
+
+Nothing of TensorFlow may run here, as its threads do not survive a fork.
+"""
+
+import gc
+import importlib
+import json
+import os
+import pkgutil
+from contextlib import suppress
+
+import experiments
+from experiments import backend, data
+from experiments.config.fingerprint import source_digest
+from experiments.config.schema import Data
+from experiments.tracking.record import quiet_mlflow
+
+VARIABLE = "EXPERIMENTS_PRELOAD"  # JSON: the data sets that the runs read, the packages that they trust
+
+
+def preload() -> None:
+    """Import this package as it is now, so that edits to its files cannot reach the runs, and load their data."""
+    os.setsid()  # Ctrl-C reaches the launcher only, which decides what it means for the workers
+    wanted = json.loads(os.environ.pop(VARIABLE))
+    backend.import_keras()
+    quiet_mlflow()
+    for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
+        if module.name != __name__:
+            importlib.import_module(module.name)
+    for module_name in ("mlflow.keras", "sklearn.metrics", "matplotlib.backends.backend_agg", *wanted["trust"]):
+        importlib.import_module(module_name)
+    source_digest(tuple(wanted["trust"]))
+    for section in wanted["data"]:
+        data.preload(Data(**section))
+    gc.collect()
+    gc.freeze()  # keeps the collector from touching, and so copying, the memory that workers share
+
+
+with suppress(Exception):  # a worker meets it again, and says so in its run
+    preload()

@@ -1,0 +1,91 @@
+"""What a person sees of a sweep while it runs: a live picture on a terminal, a line per finished run in a pipe."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from experiments.evaluation import lower_is_better
+from experiments.sweeps.jobs import Job
+
+
+class SweepView:
+    """Done, running, failed; time left; the runs under way with their epoch and metrics; the best so far."""
+
+    def __init__(self, console: Console, jobs: Sequence[Job], kept: int, workers: int) -> None:
+        self._console, self._workers, self._kept = console, workers, kept
+        self._total = len(jobs) + kept
+        self._metric = jobs[0].config.objective_metric
+        self._lower = lower_is_better(self._metric)
+        self._running: dict[int, tuple[Job, float, Text]] = {}
+        self._best: tuple[float, str] | None = None
+        self._done = self._failed = 0
+        self._began = time.monotonic()
+        self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "SweepView":
+        how = f"{self._workers} at a time" if self._workers > 1 else "one at a time"
+        self._say(f"{self._total - self._kept} runs, {how}, ranked by {self._metric}")
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def started(self, job: Job) -> None:
+        self._running[job.number] = (job, time.monotonic(), Text("starting"))
+
+    def epoch(self, job: Job, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
+        job, started, _ = self._running[job.number]
+        name = next(name for name in (self._metric, self._metric.removeprefix("test_"), "loss") if name in metrics)
+        last = "  measuring" if epoch == epochs else ""
+        news = Text(f"epoch {epoch}/{epochs}  {name} {metrics[name]:.4f}{last}")
+        self._running[job.number] = (job, started, news)
+
+    def finished(self, job: Job, objective: float, seconds: float) -> None:
+        del self._running[job.number]
+        self._done += 1
+        if self._best is None or (objective < self._best[0]) == self._lower:
+            self._best = objective, job.name
+        self._say(f"{self._place()}  {seconds:5.1f} s  {self._metric} {objective:.4f}  {job.name}")
+
+    def failed(self, job: Job, reason: str, log: Path, again: bool) -> None:
+        del self._running[job.number]
+        self._failed += not again
+        what = "failed, and is started anew" if again else "FAILED"
+        self._say(f"{self._place()}  {what}  {job.name}: {reason}\n    log: {log}", style="red")
+
+    def gave_up(self, left: int, limit: int) -> None:
+        self._say(f"{left} runs are not started: hydra.launcher.max_failures={limit}", style="red")
+
+    def _place(self) -> str:
+        width = len(str(self._total))
+        return f"[{self._kept + self._done + self._failed:{width}}/{self._total}]"
+
+    def _say(self, text: str, style: str = "") -> None:
+        self._console.print(escape(text), style=style, highlight=False, soft_wrap=True)
+
+    def _picture(self) -> Group:
+        ended, now = self._done + self._failed, time.monotonic()
+        counts = [f"{self._done + self._kept} of {self._total} done", f"{len(self._running)} running"]
+        if self._failed:
+            counts.append(f"[red]{self._failed} failed[/red]")
+        if ended:
+            left = (now - self._began) / ended * (self._total - self._kept - ended)
+            counts.append(f"about {timedelta(seconds=round(left))} left")
+        bar = Table.grid(padding=(0, 2))
+        bar.add_row(ProgressBar(self._total, ended + self._kept, width=30), ", ".join(counts))
+        runs = Table.grid(padding=(0, 2))
+        for job, started, news in self._running.values():
+            runs.add_row(f"{now - started:5.0f} s", Text(job.name, style="cyan"), news)
+        best = f"best so far: {self._metric} {self._best[0]:.4f}  {escape(self._best[1])}" if self._best else ""
+        return Group(runs, bar, best)

@@ -1,0 +1,103 @@
+"""The life of a worker process: one run, its output in a file of its own, its progress told to the launcher."""
+
+import importlib
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from types import FrameType
+from typing import Any, NoReturn
+
+from hydra import version
+from hydra.core.utils import JobStatus, run_job, setup_globals
+from hydra.types import HydraContext
+from omegaconf import open_dict
+
+from experiments.config import Refused, RunFailed
+from experiments.sweeps.jobs import Job
+from experiments.sweeps.results import LOG
+
+
+def work(connection: Connection, task: str, job: Job, context: HydraContext, settings: Mapping[str, Any]) -> NoReturn:
+    """Carry out a job and tell the launcher, who is at the other end of `connection`, how it went.
+
+    Args:
+        connection: Takes ("epoch", number, of, metrics), and at the end ("done", objective) or ("failed", reason).
+        task: The function to run, as ``module:name``.
+        job: What it is given.
+        context: Hydra's.
+        settings: ``parent``, the run that this one is nested beneath; ``threads``; ``gpu``, or None.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    _redirect_output(job)
+    if settings["gpu"] is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = settings["gpu"]
+    threading.Thread(target=_end_with_launcher, args=(connection,), daemon=True).start()
+    from experiments import progress  # it imports Keras, and the launcher imports this module
+
+    progress.tell = lambda *news: _send(connection, ("epoch", *news))
+    try:
+        _send(connection, _run(task, job, context, settings))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # taking TensorFlow apart takes a second
+
+
+def _run(task: str, job: Job, context: HydraContext, settings: Mapping[str, Any]) -> tuple[str, Any]:
+    setup_globals()
+    version.setbase("1.3")
+    config = pickle.loads(job.composed)  # noqa: S301 - the launcher composed it
+    with open_dict(config):
+        config.resume = False  # the launcher has looked
+        if settings["parent"]:
+            config.tracking.parent = settings["parent"]
+        if config.runtime.threads == "auto":
+            config.runtime.threads = settings["threads"]
+    module, _, name = task.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    try:
+        outcome = run_job(function, config, "hydra.sweep.dir", "hydra.sweep.subdir", context)
+        if outcome.status == JobStatus.COMPLETED:
+            return "done", outcome.return_value
+        error = outcome._return_value
+    except Exception as raised:
+        error = raised
+    if isinstance(error, Refused | RunFailed):
+        print(error, file=sys.stderr)
+        return "failed", str(error)
+    traceback.print_exception(error)
+    return "failed", traceback.format_exception_only(error)[-1].strip()
+
+
+def _redirect_output(job: Job) -> None:
+    """Send this process's output to the job's log file; what C++ code writes, too."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    log = os.open(job.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def _end_with_launcher(connection: Connection) -> None:
+    """Wait until the launcher is gone; then end the run as interrupted."""
+    with suppress(EOFError, OSError):
+        connection.recv()  # the launcher never sends anything
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _send(connection: Connection, news: tuple[Any, ...]) -> None:
+    with suppress(OSError):  # the launcher is gone: `_end_with_launcher` notices
+        connection.send(news)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; the record is being ended
+    raise KeyboardInterrupt

@@ -1,0 +1,244 @@
+"""The parent run of a sweep in MLflow. Runs in a recording process of its own, which outlives a killed launcher."""
+
+import csv
+import fcntl
+import io
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any, Literal
+
+import psutil
+
+from experiments.config.schema import Tracking
+from experiments.tracking.record import end_run, experiment, open_store, origin, run_name
+from experiments.tracking.recorder import process_name
+from experiments.tracking.store import FOLDER
+
+# How long a sweep that is resumed waits for what is left of the one before it, in seconds.
+PATIENCE = 30.0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What was asked for.
+
+    Attributes:
+        experiments: The MLflow experiments of the runs; the parent is in the first.
+        overrides: Of the command.
+        identity: What commands that are the same have in common.
+        swept: The values that are swept, by key.
+    """
+
+    tracking: Tracking
+    experiments: Sequence[str]
+    overrides: Sequence[str]
+    identity: str
+    swept: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Child:
+    """A run beneath the parent."""
+
+    run_id: str
+    status: str
+    objective: float | None
+    seconds: float
+    tags: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The parent run, and what was recorded beneath it before."""
+
+    run_id: str
+    children: Sequence[Child] = ()
+    under_way: bool = False
+
+
+class SweepRecord:
+    """An MLflow run that the runs of a sweep are nested beneath."""
+
+    def __init__(self, uri: str, own_process: bool) -> None:
+        self._uri = uri
+        self._client = open_store(uri)
+        self._run_id = ""
+        self._ids: list[str] = []
+        self._lock: IO[str] | None = None
+
+    def open(self, sweep: Sweep, resume: bool) -> Opened:
+        """Create the parent run, or find the latest one of the same command if the sweep is to be resumed."""
+        self._ids = [experiment(self._client, name, self._uri) for name in sweep.experiments]
+        if resume:
+            same = f"tags.sweep = '{sweep.identity}'"
+            for found in self._client.search_runs(self._ids[:1], same, max_results=1):
+                return self._reopen(found.info.run_id)
+        from mlflow.entities import Param
+
+        tags = origin(sweep.tracking, sweep.overrides, "python -m experiments.run -m")
+        tags |= {"sweep": sweep.identity, "process": process_name(os.getppid())}
+        name = sweep.tracking.run_name or f"sweep {run_name(sweep.overrides)}"
+        run = self._client.create_run(self._ids[0], tags=tags, run_name=name)
+        self._run_id = run.info.run_id
+        self._client.log_batch(self._run_id, params=[Param(key, value[:6000]) for key, value in sweep.swept.items()])
+        self._take_lock()
+        return Opened(self._run_id)
+
+    def _reopen(self, run_id: str) -> Opened:
+        self._run_id = run_id
+        if not self._take_lock():
+            return Opened(run_id, under_way=True)
+        self._client.update_run(run_id, status="RUNNING")
+        return Opened(run_id, self._settled())
+
+    def _take_lock(self) -> bool:
+        """Keep other launchers from resuming the sweep for as long as this process lives."""
+        folder = FOLDER / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (folder / self._run_id).open("w")
+        patience = time.monotonic() + PATIENCE
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() > patience:
+                    return False
+                time.sleep(0.1)
+
+    def _children(self, condition: str = "", limit: int = 50_000) -> list[Child]:
+        wanted = f"tags.`mlflow.parentRunId` = '{self._run_id}'{condition}"
+        runs = self._client.search_runs(self._ids, wanted, max_results=limit, order_by=["start_time DESC"])
+        return [
+            Child(
+                run.info.run_id,
+                run.info.status,
+                run.data.metrics.get("objective"),
+                ((run.info.end_time or run.info.start_time) - run.info.start_time) / 1000,
+                run.data.tags,
+            )
+            for run in runs
+        ]
+
+    def _settled(self) -> list[Child]:
+        """The children, once none is running: their launcher is gone, and they end by themselves, or cannot."""
+        children = self._children()
+        patience = time.monotonic() + PATIENCE
+        for child in children:
+            if child.status == "RUNNING" and child.tags.get("host") == socket.gethostname():
+                while (process := _process_of(child)) and time.monotonic() < patience:
+                    time.sleep(0.1)
+                if process:
+                    process.send_signal(signal.SIGKILL)
+        if not any(child.status == "RUNNING" for child in children):
+            return children
+        for child in (children := self._children()):
+            if child.status == "RUNNING":
+                end_run(self._client, child.run_id, "KILLED")
+        return self._children()
+
+    def settle(self, pid: int, status: str, reason: str, name: str, tags: Mapping[str, str]) -> Child:
+        """End the run of a worker process that has ended, if it did not do so itself; record it if that never happened.
+
+        Args:
+            pid: The worker's process.
+            status: FAILED or KILLED, unless the run had finished before its worker died.
+            reason: Of the failure.
+            name: For the run, if the worker died before it was recorded.
+            tags: The same.
+        """
+        for child in self._children(f" and tags.process LIKE '{pid} %'", limit=1):
+            if child.status != "RUNNING":
+                return child
+            end_run(self._client, child.run_id, status, reason)
+            break
+        else:
+            parent = {"mlflow.parentRunId": self._run_id, "host": socket.gethostname()}
+            run = self._client.create_run(self._ids[0], run_name=name, tags={**tags, **parent, "process": f"{pid} -"})
+            end_run(self._client, run.info.run_id, status, reason)
+        return self._children(f" and tags.process LIKE '{pid} %'", limit=1)[0]
+
+    def children(self) -> list[Child]:
+        """All runs beneath the parent, the latest first."""
+        return self._children()
+
+    def end(self, status: str, ranked_by: str, rows: Sequence[Mapping[str, Any]]) -> str:
+        """Log the ranked table and a picture that compares the runs, and end the parent run. Return its id.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            ranked_by: The metric.
+            rows: One a run, the best first; with at least run_id, name and objective.
+        """
+        if rows:
+            self._log_table(rows)
+            self._log_picture(ranked_by, rows)
+        end_run(self._client, self._run_id, status)
+        return self._run_id
+
+    def _log_table(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        self._client.log_text(self._run_id, text.getvalue(), "results.csv")
+        best, now = rows[0], int(time.time() * 1000)
+        finished = [row for row in rows if row["status"] == "FINISHED"]
+        metrics = {"runs": len(rows), "finished_runs": len(finished)}
+        tags = {"mlflow.note.content": _markdown(rows)}
+        if finished:
+            metrics["best_objective"] = best["objective"]
+            tags["best_run"] = best["run_id"]
+        self._client.log_batch(
+            self._run_id,
+            [Metric(key, value, now, 0) for key, value in metrics.items()],
+            tags=[RunTag(key, value) for key, value in tags.items()],
+        )
+
+    def _log_picture(self, ranked_by: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        from experiments import figures
+
+        metric = ranked_by.removeprefix("test_")  # measured once; its curve is that of training
+        compared = [row for row in rows if row["status"] == "FINISHED"][: figures.COMPARED]
+        curves = [[point.value for point in self._client.get_metric_history(row["run_id"], metric)] for row in compared]
+        if compared:
+            picture = figures.compare_runs(
+                [row["name"] for row in compared], [row["objective"] for row in compared], curves, ranked_by, metric
+            )
+            self._client.log_figure(self._run_id, picture, "figures/runs.png", save_kwargs={"dpi": 110})
+
+    def abandon(self) -> Literal[""]:
+        """End the sweep of a launcher that is gone; its workers notice, and end their runs first."""
+        if self._run_id and self._lock:
+            self._settled()
+            end_run(self._client, self._run_id, "KILLED")
+        return ""
+
+
+def _process_of(child: Child) -> psutil.Process | None:
+    """The process that a child's record says it runs in, unless that one is gone."""
+    recorded = child.tags.get("process", "")
+    try:
+        pid = int(recorded.partition(" ")[0])
+        return psutil.Process(pid) if process_name(pid) == recorded else None
+    except (ValueError, psutil.Error):
+        return None
+
+
+def _markdown(rows: Sequence[Mapping[str, Any]], limit: int = 50) -> str:
+    """The table as MLflow shows it in a run's description."""
+    columns = [key for key in rows[0] if key not in ("run_id", "name", "log", "failure")]
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[_cell(row[key]) for key in columns] for row in rows[:limit]]
+    more = f"\n\n… and {len(rows) - limit} more: results.csv" if len(rows) > limit else ""
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + more
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)

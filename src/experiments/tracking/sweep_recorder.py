@@ -1,0 +1,74 @@
+"""The launcher's side of a sweep's record. Does nothing with ``tracking=off``."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.config import Problem, Refused
+from experiments.config.schema import Tracking
+from experiments.tracking.recorder import RecordingProcess
+from experiments.tracking.store import redact, store_uri
+from experiments.tracking.sweep_record import Child, Sweep
+
+# Overrides that say how a sweep is carried out, not what it is.
+HOW = ("resume", "trust", "tracking")
+
+
+class SweepRecorder:
+    """Records a sweep as a parent run.
+
+    Attributes:
+        run_id: MLflow's id of the parent run; empty where nothing is recorded.
+    """
+
+    def __init__(self, tracking: Tracking) -> None:
+        self.run_id = ""
+        self._tracking = tracking
+        self._process = None
+        if tracking.enabled:
+            self._process = RecordingProcess(store_uri(tracking), "sweep_record.SweepRecord")
+
+    def open(
+        self, experiments: Sequence[str], overrides: Sequence[str], swept: Mapping[str, str], resume: bool
+    ) -> list[Child]:
+        """Open the parent run; return the runs that are beneath it already, the latest first.
+
+        Args:
+            experiments: The MLflow experiments of the runs.
+            overrides: Of the command.
+            swept: The values that are swept, by key.
+            resume: Go on with the latest sweep of the same command.
+
+        Raises:
+            Refused: That one is under way.
+        """
+        if self._process is None:
+            return []
+        what = sorted(override for override in overrides if not override.lstrip("+").startswith(HOW))
+        identity = hashlib.sha256("\n".join(what).encode()).hexdigest()
+        told = [redact(override) for override in overrides]
+        opened = self._process.call("open", Sweep(self._tracking, list(experiments), told, identity, swept), resume)
+        if opened.under_way:
+            raise Refused(
+                Problem(
+                    "resume", f"the sweep {opened.run_id} is under way; wait for it, or start another", "resume=false"
+                )
+            )
+        self.run_id = opened.run_id
+        return list(opened.children)
+
+    def settle(self, pid: int, status: str, reason: str, name: str, tags: Mapping[str, str]) -> Child | None:
+        """See to it that the run of a worker process that ended without success is recorded, and not as running."""
+        if self._process is None:
+            return None
+        settled: Child = self._process.call("settle", pid, status, redact(reason), name, dict(tags))
+        return settled
+
+    def children(self) -> list[Child]:
+        """The runs beneath the parent run, the latest first."""
+        return self._process.call("children") if self._process else []
+
+    def end(self, status: str, ranked_by: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Log the ranked results, and end the parent run."""
+        if self._process:
+            self._process.call("end", status, ranked_by, list(rows))

@@ -1,0 +1,46 @@
+"""Where Hydra looks for plugins. It imports this at every start, so the work is in `experiments.sweeps`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class GridSweeper(Sweeper):
+    """Launches every combination of a sweep, with any launcher. See ``conf/hydra/sweeper/grid.yaml``."""
+
+    def __init__(self, params: Mapping[str, Any], skip_invalid: bool) -> None:
+        self.params, self.skip_invalid = params, skip_invalid
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from hydra.core.plugins import Plugins
+
+        self._context, self._config = hydra_context, config
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from experiments.sweeps.grid import sweep
+
+        overrides = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        return sweep(overrides, self._launcher, self._context, self._config, self.skip_invalid)
+
+
+class PoolLauncher(Launcher):
+    """Runs jobs in a pool of processes. See ``conf/hydra/launcher/pool.yaml``."""
+
+    def __init__(self, workers: int | str, retries: int, max_failures: int | None) -> None:
+        self.workers, self.retries, self.max_failures = workers, retries, max_failures
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.task_function, self.sweep_config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from experiments.sweeps.pool import launch
+
+        return launch(self, job_overrides, initial_job_idx)

@@ -1,0 +1,227 @@
+"""Whole sweeps through the command line: real processes, real signals, a real store."""
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.sweeps.processes import (
+    LONG,
+    QUICK,
+    children,
+    family,
+    finished,
+    in_training,
+    logs,
+    parents,
+    query,
+    ranking,
+    start,
+    sweep,
+    values,
+    wait_until,
+    workers,
+)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A sweep of four runs with a validation set, and its output."""
+    folder = tmp_path_factory.mktemp("sweep")
+    status, output = sweep(folder, *QUICK, "data.validation_size=0.2", "optimizer=rmsprop,adam", "seed=0,1")
+    assert status == 0, output
+    return folder, output
+
+
+def test_every_combination_is_recorded_beneath_one_parent(done: tuple[Path, str]) -> None:
+    folder, _ = done
+    [(parent, status)] = parents(folder)
+    assert status == "FINISHED"
+    assert {child[2] for child in children(folder)} == {parent}
+    assert [child[1] for child in children(folder)] == ["FINISHED"] * 4
+    assert len({child[0] for child in children(folder)}) == 4
+
+
+def test_the_ranking_shows_what_differs_the_best_first(done: tuple[Path, str]) -> None:
+    rows = ranking(output := done[1])
+    assert {(row[1], row[2]) for row in rows} == {(name, seed) for name in ("rmsprop", "adam") for seed in "01"}
+    reached = [float(row[3]) for row in rows]
+    assert reached == sorted(reached, reverse=True)
+    assert "ranked by val_accuracy" in output
+    assert "test" not in output, "there is a validation set"
+    assert output.count("[4/4]") == 1
+
+
+def test_the_parent_holds_the_results(done: tuple[Path, str]) -> None:
+    folder, output = done
+    [(parent, _)] = parents(folder)
+    assert values(folder, "params", parent) == {"optimizer": "rmsprop,adam", "seed": "0,1"}
+    metrics, tags = values(folder, "metrics", parent), values(folder, "tags", parent)
+    assert (metrics["runs"], metrics["finished_runs"]) == (4, 4)
+    assert values(folder, "metrics", tags["best_run"])["objective"] == metrics["best_objective"]
+    assert tags["best_run"].startswith(ranking(output)[0][-1])
+    assert "| optimizer | seed |" in tags["mlflow.note.content"]
+    files = folder / "mlruns" / "artifacts" / parent / "artifacts"
+    assert len((files / "results.csv").read_text().splitlines()) == 5
+    assert (files / "figures" / "runs.png").stat().st_size > 10_000
+
+
+def test_each_run_has_a_log_and_a_model_of_its_own(done: tuple[Path, str]) -> None:
+    folder, _ = done
+    assert sorted(logs(folder)) == ["0", "1", "2", "3"]
+    assert all("epoch 2/2" in log and "Traceback" not in log for log in logs(folder).values())
+    assert len(list((folder / "mlruns" / "artifacts").rglob("model.keras"))) == 4
+
+
+def test_what_has_finished_is_kept(done: tuple[Path, str]) -> None:
+    folder, _ = done
+    command = (*QUICK, "data.validation_size=0.2", "optimizer=rmsprop,adam", "seed=0,1", "resume=true")
+    status, output = sweep(folder, *command)
+    assert status == 0
+    assert output.startswith("resume: 4 kept\n")
+    assert len(ranking(output)) == 4
+    assert len(children(folder)) == 4
+    assert len(parents(folder)) == 1
+
+
+def test_one_wrong_combination_refuses_the_sweep(tmp_path: Path) -> None:
+    status, output = sweep(tmp_path, *QUICK, "epochs=1,0", "seed=0,1")
+    assert status == 2
+    assert output.startswith("error: epochs: got 0, expected a whole number of at least 1 (in 2 of 4 combinations")
+    assert "Traceback" not in output
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_damaged_data_refuses_the_sweep(tmp_path: Path) -> None:
+    (tmp_path / "mine.npz").write_bytes(b"PK nonsense")
+    status, output = sweep(tmp_path, "data=npz", "data.path=mine.npz", "seed=0,1")
+    assert status == 2
+    assert "mine.npz: is damaged" in output
+    assert not list(tmp_path.rglob("*.db"))
+
+
+def test_failures_leave_the_others_alone_and_are_listed(tmp_path: Path) -> None:
+    """One run diverges, one is shot; both are FAILED with their reasons, and the rest goes on."""
+    command = ("data=digits", "epochs=400", "optimizer=sgd", "optimizer.learning_rate=0.01,1e30", "seed=0,1")
+    process = start(tmp_path, *command, "hydra.launcher.workers=2", "hydra.launcher.retries=0")
+    wait_until(in_training(tmp_path, 1))
+    workers(process)[0].kill()
+    assert process.wait(timeout=200) == 1
+    output = (tmp_path / "out").read_text()
+    assert "killed by SIGKILL" in output
+    assert "the loss became" in output
+    assert output.splitlines()[-1].startswith("error: 3 of 4 runs did not finish")
+    assert output.count("/run.log") >= 6, "each failure with its log file, when it happens and at the end"
+    assert sorted(status for _, status, _ in children(tmp_path)) == ["FAILED"] * 3 + ["FINISHED"]
+    assert [status for _, status in parents(tmp_path)] == ["FAILED"]
+    reasons = query(tmp_path, "SELECT value FROM tags WHERE key = 'failure'")
+    assert len(reasons) == 3
+    assert len(list((tmp_path / "mlruns" / "artifacts").rglob("traceback.txt"))) == 3
+
+
+def test_a_failed_run_is_tried_again_and_enough_is_enough(tmp_path: Path) -> None:
+    command = (*QUICK, "optimizer=sgd", "optimizer.learning_rate=1e30", "seed=0,1,2,3", "hydra.launcher.workers=1")
+    status, output = sweep(tmp_path, *command, "hydra.launcher.retries=1", "hydra.launcher.max_failures=1")
+    assert status == 1
+    assert output.count("is started anew") == 1
+    assert "3 runs are not started: hydra.launcher.max_failures=1" in output
+    assert [status for _, status, _ in children(tmp_path)] == ["FAILED"] * 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_leaves_nothing_running(tmp_path: Path, number: int) -> None:
+    process = start(tmp_path, *LONG, "seed=0,1,2,3", "hydra.launcher.workers=2")
+    wait_until(in_training(tmp_path, 2))
+    members = family(process)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 130
+    psutil.wait_procs(members, timeout=30)
+    assert not [member for member in members if member.is_running()], "an orphan"
+    assert [status for _, status in parents(tmp_path)] == ["KILLED"]
+    assert [status for _, status, _ in children(tmp_path)] == ["KILLED"] * 2
+    assert (tmp_path / "out").read_text().endswith("interrupted\n")
+
+
+def test_a_shot_launcher_is_resumed_where_it_was(tmp_path: Path) -> None:
+    """At random moments: what had finished is kept, the rest runs, and no run is left RUNNING."""
+    command = (*QUICK, "epochs=30", "seed=range(5)", "hydra.launcher.workers=2", "resume=true")
+    moment = random.Random(0)
+    for runs in (1, 3):
+        process = start(tmp_path, *command)
+        wait_until(lambda runs=runs: len(logs(tmp_path)) >= runs and in_training(tmp_path, 1)())
+        members = family(process)
+        time.sleep(moment.random())
+        process.kill()
+        process.wait()
+        psutil.wait_procs(members, timeout=60)
+        assert not [member for member in members if member.is_running()], "an orphan"
+        assert "RUNNING" not in {status for _, status, _ in children(tmp_path)}
+        assert [status for _, status in parents(tmp_path)] == ["KILLED"]
+    kept = sum(finished(tmp_path).values())
+    status, output = sweep(tmp_path, *command)
+    assert status == 0, output
+    assert f"resume: {kept} kept" in output
+    assert list(finished(tmp_path).values()) == [1] * 5
+    assert [status for _, status in parents(tmp_path)] == ["FINISHED"]
+
+
+def test_two_people_start_the_same_sweep_at_once(tmp_path: Path) -> None:
+    """On a store that does not exist yet."""
+    command = (*QUICK, "seed=0,1", "hydra.launcher.workers=1")
+    both = [start(tmp_path, *command), start(tmp_path, *command)]
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    assert [status for _, status in parents(tmp_path)] == ["FINISHED"] * 2
+    assert sorted(finished(tmp_path).values()) == [2, 2]
+    assert len(logs(tmp_path)) == 2
+    assert len(list((tmp_path / "mlruns").glob("multirun/*/*/*/run.log"))) == 4, "no folder is shared"
+
+
+def test_an_edit_during_a_sweep_changes_nothing_in_it(tmp_path: Path) -> None:
+    """Neither of a config nor of a module."""
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text(
+        "name: sequential\n"
+        "layers: [Flatten, {mine.Layer: {units: 8}}, {Dense: {units: classes, activation: softmax}}]\n"
+    )
+    module = tmp_path / "mine.py"
+    module.write_text("import keras\n\nclass Layer(keras.layers.Dense):\n    pass\n")
+    command = ("--config-dir", "conf", "data=digits", "epochs=40", "model=mine", "trust=[mine]", "seed=0,1,2")
+    process = start(tmp_path, *command, "hydra.launcher.workers=1", PYTHONPATH=str(tmp_path))
+    wait_until(in_training(tmp_path, 1))
+    module.write_text("raise RuntimeError('edited')\n")
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text("name: nonsense\n")
+    assert process.wait(timeout=200) == 0, (tmp_path / "out").read_text()
+    assert list(finished(tmp_path).values()) == [1] * 3
+
+
+@pytest.mark.parametrize("launcher", ["basic"])
+def test_other_launchers_record_the_same(tmp_path: Path, launcher: str) -> None:
+    command = (*QUICK, "optimizer=sgd", "optimizer.learning_rate=0.1,1e30", "seed=0,1", f"hydra/launcher={launcher}")
+    status, output = sweep(tmp_path, *command)
+    assert status == 1
+    assert sorted(status for _, status, _ in children(tmp_path)) == ["FAILED"] * 2 + ["FINISHED"] * 2
+    assert [status for _, status in parents(tmp_path)] == ["FAILED"]
+    assert len(ranking(output)) == 4
+    status, output = sweep(tmp_path, *command, "resume=true")
+    assert status == 1
+    assert "resume: 2 kept, 2 failed before: rerun" in output
+    assert len(children(tmp_path)) == 6
+    assert len(parents(tmp_path)) == 1
+
+
+def test_a_sweep_without_a_record(tmp_path: Path) -> None:
+    status, output = sweep(tmp_path, *QUICK, "tracking=off", "seed=0,1")
+    assert status == 0
+    assert len(ranking(output)) == 2
+    assert not list(tmp_path.rglob("*.db"))
+
+
+def test_a_single_run_that_has_finished_is_kept(tmp_path: Path) -> None:
+    status, output = sweep(tmp_path, *QUICK, "seed=0", "hydra.mode=RUN")
+    assert status == 0
+    status, output = sweep(tmp_path, *QUICK, "seed=0", "resume=true", "hydra.mode=RUN")
+    assert (status, output.split(":")[0]) == (0, "resume")
+    assert len(query(tmp_path, "SELECT * FROM runs")) == 1
