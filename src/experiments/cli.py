@@ -38,7 +38,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
         @functools.wraps(task)
         def guarded(config: DictConfig) -> Any:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                return task(config)  # the sweep goes on; Hydra raises the first failure at its end
+                os.chdir(HydraConfig.get().runtime.cwd)  # a worker on another machine may stand elsewhere
+                return task(config)  # the sweep goes on, whatever this run raises
             with exit_status(config_name):
                 return task(config)
 
@@ -91,6 +92,8 @@ def _leave(status: int) -> NoReturn:
     logging.shutdown()
     _flush()
     sys.stderr.flush()
+    if {"joblib", "ray"} & set(sys.modules) and "tensorflow" not in sys.modules:
+        sys.exit(status)  # their workers end when Python takes its leave
     os._exit(status)
 
 

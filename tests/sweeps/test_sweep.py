@@ -2,7 +2,9 @@
 
 import random
 import signal
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -25,6 +27,8 @@ from tests.sweeps.processes import (
     wait_until,
     workers,
 )
+
+RunCli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
@@ -219,9 +223,9 @@ def test_a_sweep_without_a_record(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.db"))
 
 
-def test_a_single_run_that_has_finished_is_kept(tmp_path: Path) -> None:
-    status, output = sweep(tmp_path, *QUICK, "seed=0", "hydra.mode=RUN")
-    assert status == 0
-    status, output = sweep(tmp_path, *QUICK, "seed=0", "resume=true", "hydra.mode=RUN")
-    assert (status, output.split(":")[0]) == (0, "resume")
+def test_a_single_run_that_has_finished_is_kept(run_cli: RunCli, tmp_path: Path) -> None:
+    assert run_cli(*QUICK).returncode == 0
+    again = run_cli(*QUICK, "resume=true")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout.startswith("resume: kept, as it finished before")
     assert len(query(tmp_path, "SELECT * FROM runs")) == 1

@@ -46,6 +46,8 @@ class RecordingProcess:
             threading.Thread(target=_serve, args=(other_end, uri, record), daemon=True).start()
         else:
             context = multiprocessing.get_context("spawn")
+            if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+                multiprocessing.set_start_method("spawn", force=True)  # joblib's own cannot be handed down
             with without_main():
                 context.Process(target=_serve, args=(other_end, uri, record, True), daemon=True).start()
             other_end.close()

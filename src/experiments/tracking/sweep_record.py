@@ -174,6 +174,8 @@ class SweepRecord:
             ranked_by: The metric.
             rows: One a run, the best first; with at least run_id, name and objective.
         """
+        if status == "KILLED":
+            self._settled()
         if rows:
             self._log_table(rows)
             self._log_picture(ranked_by, rows)
