@@ -163,11 +163,15 @@ class Batches:
             self._epoch = tf.Variable(0, dtype=tf.int64)
 
         steps = math.ceil(len(train) / size)
+        # There is nothing to convert for AutoGraph, and looking for it takes half a second.
+        as_it_is: Callable[[Any], Any] = tf.autograph.experimental.do_not_convert
 
+        @as_it_is
         def epoch(_: Any) -> Any:
             seed = tf.stack([tf.constant(config.seed, tf.int64), self._epoch])
             order = tf.random.experimental.stateless_shuffle(tf.range(len(train)), seed=seed)
 
+            @as_it_is
             def batch(step: Any) -> Any:
                 indices = order[step * size : (step + 1) * size]
                 return tf.gather(x, indices), tf.gather(y, indices)
@@ -175,10 +179,11 @@ class Batches:
             return tf.data.Dataset.range(steps).map(batch)
 
         options = tf.data.Options()
-        options.autotune.enabled = (
-            False  # gathering a batch is little work; more threads would take cores from training
-        )
+        # Gathering a batch is little work: more threads would take cores from training, and to look for a better
+        # graph takes a second.
+        options.autotune.enabled = False
         options.threading.private_threadpool_size = 1
+        options.experimental_optimization.apply_default_optimizations = False
         self.dataset = (
             tf.data.Dataset.range(1)
             .flat_map(epoch)

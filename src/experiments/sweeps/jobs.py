@@ -2,7 +2,7 @@
 
 import pickle
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,9 +115,10 @@ def prepare(
     """
     assert isinstance(loader, ConfigLoaderImpl)
     _ = master.hydra.sweep.dir  # resolves ${now:...} once, for all jobs
-    composer, seen, jobs = Composer(loader, master), set[str](), []
+    composer, jobs = Composer(loader, master), list[Job]()
+    seen: dict[Any, list[Problem]] = {}  # what is wrong with places for data and records; a look may take seconds
     found: dict[Problem, list[str]] = {}
-    defaults: dict[str, Mapping[str, Any]] = {}
+    defaults: dict[str, Any] = {}
     shared = set.intersection(*map(set, combinations)) if len(combinations) > 1 else set[str]()
     for number, overrides in enumerate(combinations, start=first):
         own = tuple(override for override in overrides if override not in shared)
@@ -143,19 +144,24 @@ def prepare(
 
 
 def _checked(
-    composed: DictConfig, loader: ConfigLoaderImpl, defaults: dict[str, Mapping[str, Any]], seen: set[str]
+    composed: DictConfig, loader: ConfigLoaderImpl, defaults: dict[str, Any], seen: dict[Any, list[Problem]]
 ) -> Config:
     try:
         config = check(composed, Config)
     except Refused:
         choices = str(composed.hydra.runtime.choices)  # remedies come from the defaults of the same groups
         if choices not in defaults:
-            defaults[choices] = OmegaConf.to_container(group_defaults(composed, composed.hydra.job.config_name, loader))  # type: ignore[assignment]
+            defaults[choices] = OmegaConf.to_container(group_defaults(composed, composed.hydra.job.config_name, loader))
         return check(composed, Config, defaults[choices])
-    places = config.data.model_dump_json() + config.tracking.model_dump_json()
+    places = (config.data.name, config.data.path, config.tracking.enabled, config.tracking.uri)
     if places not in seen:
-        seen.add(places)
-        check_places(config)
+        seen[places] = []
+        try:
+            check_places(config)
+        except Refused as refused:
+            seen[places] = refused.problems
+    if seen[places]:
+        raise Refused(seen[places])
     return config
 
 

@@ -14,7 +14,7 @@ import experiments
 from experiments import backend, data
 from experiments.config.fingerprint import source_digest
 from experiments.config.schema import Data
-from experiments.tracking.record import quiet_mlflow
+from experiments.tracking.record import import_what_is_used_late, quiet_mlflow
 
 VARIABLE = "EXPERIMENTS_PRELOAD"  # JSON: the data sets that the runs read, the packages that they trust
 
@@ -28,8 +28,9 @@ def preload() -> None:
     for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
         if module.name != __name__:
             importlib.import_module(module.name)
-    for module_name in ("mlflow.keras", "sklearn.metrics", "matplotlib.backends.backend_agg", *wanted["trust"]):
-        importlib.import_module(module_name)
+    import_what_is_used_late()
+    for package in ("mlflow.keras", *wanted["trust"]):
+        importlib.import_module(package)
     source_digest(tuple(wanted["trust"]))
     for section in wanted["data"]:
         data.preload(Data(**section))

@@ -213,7 +213,7 @@ class SweepRecord:
             picture = figures.compare_runs(
                 [row["name"] for row in compared], [row["objective"] for row in compared], curves, ranked_by, metric
             )
-            self._client.log_figure(self._run_id, picture, "figures/runs.png", save_kwargs={"dpi": 110})
+            self._client.log_figure(self._run_id, picture, "figures/runs.png", save_kwargs=figures.SAVED)
 
     def abandon(self) -> Literal[""]:
         """End the sweep of a launcher that is gone; its workers notice, and end their runs first."""
