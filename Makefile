@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+LAUNCHERS := $(VENV)/.launchers
 # The first Python here that is 3.11 to 3.13 and starts; PYTHON=... chooses another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
@@ -13,11 +14,11 @@ endif
 PORT ?= 5000
 ARGS ?=
 
-.PHONY: help run test check ui format wheel clean
+.PHONY: help run test check ui format wheel launchers clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
 
 run: $(INSTALLED) ## train the default network; ARGS="optimizer=adam epochs=3" overrides
 	@$(BIN)/python scripts/quickstart.py $(ARGS)
@@ -41,15 +42,23 @@ format: $(INSTALLED) ## let ruff format and fix the code
 wheel: $(INSTALLED) ## build a wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
+launchers: $(LAUNCHERS) ## add the joblib and Ray launchers, see docs/scaling.md
+
 clean: ## remove the environment and what tools left behind; records stay
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Without ensurepip (a package of its own on Debian) the system's pip fills the environment.
+FIND_PIP = if [ -x $(BIN)/pip ]; then pip="$(BIN)/python -m pip"; else pip="$(PYTHON) -m pip --python $(abspath $(BIN)/python)"; fi
+
 $(INSTALLED): requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2; exit 2; }
 	@echo "setting up $(VENV) with $(PYTHON): a few minutes, once"
 	@$(PYTHON) -m venv --clear $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
-	@if [ -x $(BIN)/pip ]; then pip="$(BIN)/python -m pip"; else pip="$(PYTHON) -m pip --python $(abspath $(BIN)/python)"; fi; \
+	@$(FIND_PIP); \
 	$$pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt && \
 	$$pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(LAUNCHERS): requirements-launchers.txt $(INSTALLED)
+	@$(FIND_PIP); $$pip install --quiet --disable-pip-version-check --no-deps -r requirements-launchers.txt
 	@touch $@

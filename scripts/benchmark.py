@@ -1,4 +1,6 @@
-"""Measure the claims of docs/performance.md: `python scripts/benchmark.py epoch|command|startup [repeats]`.
+"""Measure the claims of docs/performance.md and docs/sweeps.md: `python scripts/benchmark.py NAME [repeats]`.
+
+NAME is one of: epoch command startup sweep first_epoch full_store memory writers
 
 What is compared runs in turn (A B C, A B C, ...), so that a machine that drifts hits all alike. Reported are medians,
 the spread, and the median of the ratios of each round. Results go to scripts/results/, with machine and versions.
@@ -8,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -17,16 +20,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 HERE = Path(__file__).resolve().parent
 VERSIONS = ("tensorflow", "keras", "mlflow", "hydra-core", "numpy")
 RUN = [sys.executable, "-m", "experiments.run"]
+QUICK = ["data=digits", "data.limit=300", "epochs=1", "model.layer_sizes=[8]"]
 
 
 def main() -> None:
     """Run the benchmark that the first argument names."""
     name = sys.argv[1] if len(sys.argv) > 1 else "startup"
     repeats = int(sys.argv[2]) if len(sys.argv) > 2 else 5
-    seconds, against, extra = {"epoch": epoch, "command": command, "startup": startup}[name](repeats)
+    measures = (epoch, command, startup, sweep, first_epoch, full_store, memory, writers)
+    seconds, against, extra = {measure.__name__: measure for measure in measures}[name](repeats)
     result = {
         "benchmark": name,
         "repeats": repeats,
@@ -44,6 +51,7 @@ def main() -> None:
     for group in ("seconds", "ratios"):
         for item, values in result[group].items():
             print(f"{item:60} median {values['median']:7.3f}   {values['minimum']:.3f} to {values['maximum']:.3f}")
+    print(json.dumps(extra, indent=2))
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -64,13 +72,15 @@ def machine() -> str:
 Result = tuple[dict[str, list[float]], list[tuple[str, str]], dict[str, Any]]
 
 
-def in_turn(candidates: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+def in_turn(
+    candidates: Mapping[str, Callable[[], float]], repeats: int, warm_up: bool = True
+) -> dict[str, list[float]]:
     """Time each candidate once a round; one round first that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for number in range(repeats + 1):
+    for number in range(repeats + warm_up):
         for name, measure in candidates.items():
             value = measure()
-            if number:
+            if number >= warm_up:
                 seconds[name].append(value)
     return seconds
 
@@ -181,6 +191,126 @@ def epoch(repeats: int) -> Result:
     fit, off, on, products_alone = candidates
     pairs = [(fit, off), (fit, on), (off, products_alone), (on, products_alone)]
     return in_turn(candidates, repeats), pairs, {"seed": config.seed}
+
+
+def sweep(repeats: int) -> Result:
+    """Seconds per run of a sweep of 16 reference runs, of the notebook's script, and of a multirun with autologging.
+
+    The script takes as long each time, so four runs of it stand for sixteen; the multirun imports once for all of its
+    runs, so it gets eight.
+    """
+    runs, alone, autologged = 16, 4, 8
+    baselines = HERE / "baselines"
+    with tempfile.TemporaryDirectory() as folder:
+        ours = process([*RUN, "-m", f"seed=range({runs})"], folder)
+        notebook = process([sys.executable, str(baselines / "notebook.py")], folder)
+        autolog = process(
+            [sys.executable, str(baselines / "hydra_autolog.py"), "-m", f"+n=range({autologged})"], folder
+        )
+        candidates = {
+            "a run of our sweep": lambda: ours() / runs,
+            "the notebook's script": lambda: sum(notebook() for _ in range(alone)) / alone,
+            "a run of a Hydra multirun with autologging": lambda: autolog() / autologged,
+        }
+        seconds = in_turn(candidates, repeats, warm_up=False)
+    first, second, third = candidates
+    return seconds, [(first, second), (first, third)], {"runs": runs, "workers": os.cpu_count()}
+
+
+def first_epoch(repeats: int) -> Result:
+    """From Enter to the end of the first epoch (a short one), of a single run and of a sweep of 100."""
+    short = ["data=digits", "model.layer_sizes=[8]"]
+
+    def until_first_epoch(arguments: list[str]) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            running = subprocess.Popen([*RUN, *arguments], cwd=folder, stdout=subprocess.PIPE, text=True)
+            assert running.stdout is not None
+            if "-m" not in arguments:
+                running.stdout.readline()
+            else:
+                while not any("epoch" in log.read_text() for log in Path(folder).glob("mlruns/multirun/*/*/*/run.log")):
+                    time.sleep(0.02)
+            seconds = time.perf_counter() - started
+            running.terminate()
+            running.communicate()
+            return seconds
+
+    candidates = {
+        "sweep of 100": lambda: until_first_epoch(["-m", *short, "seed=range(100)"]),
+        "single run": lambda: until_first_epoch(short),
+    }
+    return in_turn(candidates, repeats), [("sweep of 100", "single run")], {}
+
+
+def full_store(repeats: int) -> Result:
+    """A short run, and a sweep of four, on a store that holds 10,000 runs, against one that holds a few."""
+    with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryDirectory() as full:
+        for folder in (empty, full):
+            process([*RUN, *QUICK], folder)()
+        copies = 10_000
+        multiply_runs(Path(full) / "mlruns" / "mlflow.db", copies)
+        single, several = [*RUN, *QUICK], [*RUN, "-m", *QUICK, "seed=range(4)"]
+        candidates = {
+            f"run, {copies} in the store": process(single, full),
+            "run": process(single, empty),
+            f"sweep of 4, {copies} in the store": process(several, full),
+            "sweep of 4": process(several, empty),
+        }
+        names = list(candidates)
+        return in_turn(candidates, repeats), [(names[0], names[1]), (names[2], names[3])], {"runs in the store": copies}
+
+
+def multiply_runs(store: Path, copies: int) -> None:
+    """Copy the one run of a store, with all that belongs to it."""
+    with sqlite3.connect(store) as connection:
+        [(run_id,)] = connection.execute("SELECT run_uuid FROM runs").fetchall()
+        for number in range(copies):
+            for table in ("runs", "params", "tags", "metrics", "latest_metrics"):
+                columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+                values = ["run_uuid || ?" if column == "run_uuid" else column for column in columns]
+                connection.execute(
+                    f"INSERT INTO {table} ({', '.join(columns)}) "  # noqa: S608 - MLflow's own names
+                    f"SELECT {', '.join(values)} FROM {table} WHERE run_uuid = ?",
+                    (f"-{number}", run_id),
+                )
+
+
+def memory(repeats: int) -> Result:
+    """Growth of the launcher's resident memory while 200 short runs come and go."""
+    runs = 200
+    with tempfile.TemporaryDirectory() as folder:
+        running = subprocess.Popen(
+            [*RUN, "-m", *QUICK, f"seed=range({runs})"], cwd=folder, stdout=subprocess.PIPE, text=True
+        )
+        assert running.stdout is not None
+        resident = []
+        for line in running.stdout:
+            if line.startswith("["):
+                resident.append(psutil.Process(running.pid).memory_info().rss / 2**20)
+        assert running.wait() == 0
+    assert len(resident) == runs
+    return {}, [], {"runs": runs, "MiB after the first run": resident[0], "MiB after the last": resident[-1]}
+
+
+def writers(repeats: int) -> Result:
+    """500 short runs by 8 workers on one SQLite file: complete records, and errors of locks."""
+    runs = 500
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        command_line = [*RUN, "-m", *QUICK, f"seed=range({runs})", "hydra.launcher.workers=8"]
+        done = subprocess.run(command_line, cwd=folder, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - started
+        logs = [log.read_text() for log in Path(folder).glob("mlruns/multirun/*/*/*/run.log")]
+        models = len(list(Path(folder).glob("mlruns/artifacts/**/model.keras")))
+        with sqlite3.connect(Path(folder) / "mlruns" / "mlflow.db") as connection:
+            complete = connection.execute(
+                "SELECT count(*) FROM runs r JOIN latest_metrics m ON m.run_uuid = r.run_uuid AND m.key = 'objective' "
+                "JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'fingerprint' WHERE r.status = 'FINISHED'"
+            ).fetchone()[0]
+    locked = sum("locked" in text for text in [*logs, done.stdout, done.stderr])
+    found = {"runs": runs, "complete records": complete, "models": models, "outputs that say locked": locked}
+    return {"500 runs by 8 workers": [seconds]}, [], {**found, "exit status": done.returncode}
 
 
 if __name__ == "__main__":

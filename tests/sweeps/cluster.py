@@ -61,7 +61,7 @@ class Cluster:
     def _start(self, name: str, *arguments: str) -> None:
         options = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000", "--node-ip-address=127.0.0.1"]
         ports = ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
-        env = {**os.environ, **self.env, "NODE": name, "PYTHONWARNINGS": "default"}
+        env = {**os.environ, **self.env, "NODE": name}
         command = self.command(*_dies_with_parent(), RAY, "start", *arguments, *options, *ports, "--block")
         with (self.folder / "cluster.log").open("ab") as log:
             self._nodes.append(subprocess.Popen(command, cwd=self.folder, env=env, stdout=log, stderr=log))

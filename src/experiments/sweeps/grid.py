@@ -1,10 +1,13 @@
 """Every combination of a sweep: checked, those that finished before kept, the rest launched, all of them compared."""
 
+import importlib
+import signal
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -12,7 +15,7 @@ from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from experiments import data
@@ -57,10 +60,11 @@ def sweep(
             returns = pool.run(todo, launcher, recorder, console, kept=len(jobs) - len(todo))
         elif todo:
             ours = [f"tracking.parent={recorder.run_id}", "resume=false"] if recorder.run_id else []
-            returns = list(launcher.launch([[*job.overrides, *ours] for job in todo], initial_job_idx=0))
+            returns = _launched(launcher, [[*job.overrides, *ours] for job in todo])
         status = ""
     finally:
-        rows = rows_of(jobs, recorder.children(), dict(zip((job.number for job in todo), returns, strict=False)))
+        children = recorder.children(settle=status == "KILLED")
+        rows = rows_of(jobs, children, dict(zip((job.number for job in todo), returns, strict=False)))
         failed = sum(row.status != "FINISHED" for row in rows)
         recorder.end(
             status or ("FAILED" if failed else "FINISHED"), first.objective_metric, [row.told() for row in rows]
@@ -69,6 +73,25 @@ def sweep(
     if failed:
         raise RunFailed(f"{failed} of {len(rows)} runs did not finish; the same command with resume=true goes on")
     return returns
+
+
+def _launched(launcher: Launcher, jobs: Sequence[Sequence[str]]) -> list[JobReturn]:
+    """Have a launcher of somebody else's carry out jobs."""
+    try:
+        if type(launcher).__name__ == "RayLauncher":
+            # Before the launcher does it: that one sets a memory size, which Ray refuses where it joins a cluster; and
+            # Ray's own handler of SIGTERM would abort us in the middle of the record.
+            handler = signal.getsignal(signal.SIGTERM)
+            settings = OmegaConf.to_container(cast(Any, launcher).ray_cfg.init, resolve=True)
+            importlib.import_module("ray").init(**cast(dict[str, Any], settings))
+            signal.signal(signal.SIGTERM, handler)
+        return list(launcher.launch(jobs, initial_job_idx=0))
+    except Exception as error:  # a worker was killed, for one, or the cluster is not there
+        why = " ".join(str(error).split())[:400] or type(error).__name__
+        raise RunFailed(f"the launcher gave up: {why}; the same command with resume=true goes on") from error
+    finally:
+        if ray := sys.modules.get("ray"):
+            ray.shutdown()  # ends the runs of an interrupted sweep, which Ray would otherwise start anew
 
 
 def combinations(overrides: Sequence[Override]) -> list[list[str]]:

@@ -162,9 +162,9 @@ class SweepRecord:
             end_run(self._client, run.info.run_id, status, reason)
         return self._children(f" and tags.process LIKE '{pid} %'", limit=1)[0]
 
-    def children(self) -> list[Child]:
-        """All runs beneath the parent, the latest first."""
-        return self._children()
+    def children(self, settle: bool) -> list[Child]:
+        """All runs beneath the parent, the latest first; to settle them, wait until none is running, or end it."""
+        return self._settled() if settle else self._children()
 
     def end(self, status: str, ranked_by: str, rows: Sequence[Mapping[str, Any]]) -> str:
         """Log the ranked table and a picture that compares the runs, and end the parent run. Return its id.
@@ -174,8 +174,6 @@ class SweepRecord:
             ranked_by: The metric.
             rows: One a run, the best first; with at least run_id, name and objective.
         """
-        if status == "KILLED":
-            self._settled()
         if rows:
             self._log_table(rows)
             self._log_picture(ranked_by, rows)

@@ -64,9 +64,9 @@ class SweepRecorder:
         settled: Child = self._process.call("settle", pid, status, redact(reason), name, dict(tags))
         return settled
 
-    def children(self) -> list[Child]:
-        """The runs beneath the parent run, the latest first."""
-        return self._process.call("children") if self._process else []
+    def children(self, settle: bool) -> list[Child]:
+        """The runs beneath the parent run, the latest first; to settle them, wait until none is running, or end it."""
+        return self._process.call("children", settle) if self._process else []
 
     def end(self, status: str, ranked_by: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log the ranked results, and end the parent run."""
