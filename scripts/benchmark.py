@@ -196,10 +196,9 @@ def epoch(repeats: int) -> Result:
 def sweep(repeats: int) -> Result:
     """Seconds per run of a sweep of 16 reference runs, of the notebook's script, and of a multirun with autologging.
 
-    The script takes as long each time, so four runs of it stand for sixteen; the multirun imports once for all of its
-    runs, so it gets eight.
+    The script takes as long each time, and the multirun's runs do but for its imports: a few of each stand for sixteen.
     """
-    runs, alone, autologged = 16, 4, 8
+    runs, alone, autologged = 16, 3, 4
     baselines = HERE / "baselines"
     with tempfile.TemporaryDirectory() as folder:
         ours = process([*RUN, "-m", f"seed=range({runs})"], folder)

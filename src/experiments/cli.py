@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -55,6 +56,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
                     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
             except SystemExit as leaving:
                 _leave(int(leaving.code or DONE))
+            except BaseException:  # a mistake of ours, or of a package's: what Python would do, but leave at once
+                traceback.print_exc()
+                _leave(FAILED)
             _leave(DONE)
 
         return main

@@ -135,12 +135,11 @@ def test_a_failed_run_is_tried_again_and_enough_is_enough(tmp_path: Path) -> Non
     assert [status for _, status, _ in children(tmp_path)] == ["FAILED"] * 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_sweep_leaves_nothing_running(tmp_path: Path, number: int) -> None:
+def test_an_interrupted_sweep_leaves_nothing_running(tmp_path: Path) -> None:
     process = start(tmp_path, *LONG, "seed=0,1,2,3", "hydra.launcher.workers=2")
     wait_until(in_training(tmp_path, 2))
     members = family(process)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
     psutil.wait_procs(members, timeout=30)
     assert not [member for member in members if member.is_running()], "an orphan"
@@ -170,6 +169,21 @@ def test_a_shot_launcher_is_resumed_where_it_was(tmp_path: Path) -> None:
     assert f"resume: {kept} kept" in output
     assert list(finished(tmp_path).values()) == [1] * 5
     assert [status for _, status in parents(tmp_path)] == ["FINISHED"]
+
+
+def test_a_shot_server_is_replaced(tmp_path: Path) -> None:
+    """The process that workers are forked from: those under way are lost with it, the others run."""
+    process = start(
+        tmp_path, *QUICK, "epochs=300", "seed=range(3)", "hydra.launcher.workers=1", "hydra.launcher.retries=1"
+    )
+    wait_until(in_training(tmp_path, 1))
+    members = family(process)
+    workers(process)[0].parent().kill()
+    assert process.wait(timeout=200) == 0, (tmp_path / "out").read_text()
+    psutil.wait_procs(members, timeout=60)
+    assert not [member for member in members if member.is_running()], "an orphan"
+    assert list(finished(tmp_path).values()) == [1] * 3
+    assert "RUNNING" not in {status for _, status, _ in children(tmp_path)}
 
 
 def test_two_people_start_the_same_sweep_at_once(tmp_path: Path) -> None:

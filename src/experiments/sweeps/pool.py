@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -32,6 +33,7 @@ from experiments.tracking.sweep_recorder import SweepRecorder
 if TYPE_CHECKING:
     from hydra_plugins.experiments_sweeps import PoolLauncher
 
+PRELOAD = "EXPERIMENTS_PRELOAD"  # tells `preload` the data sets that runs read and the packages that they trust
 # How long an interrupted run may take to end its record, in seconds, before it is killed.
 GRACE = 20.0
 
@@ -50,11 +52,10 @@ def start_server(jobs: Sequence[Job]) -> None:
         "trust": sorted({package for job in jobs for package in job.config.trust}),
         "data": [json.loads(text) for text in {job.config.data.model_dump_json() for job in jobs}],
     }
-    os.environ["EXPERIMENTS_PRELOAD"] = json.dumps(wanted)
+    os.environ[PRELOAD] = json.dumps(wanted)
     multiprocessing.get_context("forkserver").set_forkserver_preload(["experiments.sweeps.preload"])
     with without_main():
         forkserver.ensure_running()
-    del os.environ["EXPERIMENTS_PRELOAD"]
 
 
 def run(
@@ -84,6 +85,16 @@ def run(
             pool.stop()
             raise
     return [pool.returned(job) for job in jobs]
+
+
+def _forked(target: Callable[..., Any], arguments: tuple[Any, ...]) -> ForkServerProcess:
+    """Start a process. If the server is gone, another one is started first."""
+    for _ in range(2):
+        process = multiprocessing.get_context("forkserver").Process(target=target, args=arguments)
+        with without_main(), suppress(EOFError, OSError):
+            process.start()
+            return process
+    raise RunFailed("no worker can be started: the process that they are forked from does not stay alive")
 
 
 def visible_gpus() -> list[str]:
@@ -150,11 +161,7 @@ class _Pool:
             "gpu": self._gpus[slot % len(self._gpus)] if self._gpus else None,
         }
         context = self._launcher.hydra_context
-        process = multiprocessing.get_context("forkserver").Process(
-            target=work, args=(theirs, self._task, job, context, settings)
-        )
-        with without_main():
-            process.start()
+        process = _forked(work, (theirs, self._task, job, context, settings))
         theirs.close()
         self._running.append(_Worker(job, process, ours, slot, time.monotonic()))
         view.started(job)

@@ -14,15 +14,14 @@ import experiments
 from experiments import backend, data
 from experiments.config.fingerprint import source_digest
 from experiments.config.schema import Data
+from experiments.sweeps.pool import PRELOAD
 from experiments.tracking.record import import_what_is_used_late, quiet_mlflow
-
-VARIABLE = "EXPERIMENTS_PRELOAD"  # JSON: the data sets that the runs read, the packages that they trust
 
 
 def preload() -> None:
     """Import this package as it is now, so that edits to its files cannot reach the runs, and load their data."""
     os.setsid()  # Ctrl-C reaches the launcher only, which decides what it means for the workers
-    wanted = json.loads(os.environ.pop(VARIABLE))
+    wanted = json.loads(os.environ[PRELOAD])
     backend.import_keras()
     quiet_mlflow()
     for module in pkgutil.walk_packages(experiments.__path__, "experiments."):

@@ -5,6 +5,7 @@ is kept by a second process. It imports MLflow while this one imports TensorFlow
 word, it says so in the run.
 """
 
+import atexit
 import contextlib
 import importlib
 import multiprocessing
@@ -42,6 +43,7 @@ class RecordingProcess:
 
     def __init__(self, uri: str, record: str) -> None:
         self._connection, other_end = multiprocessing.Pipe()
+        atexit.register(self._connection.close)  # or Python, before it leaves, waits for the process that waits for us
         if "mlflow" in sys.modules:  # nothing to wait for: a thread does
             threading.Thread(target=_serve, args=(other_end, uri, record), daemon=True).start()
         else:
