@@ -1,6 +1,7 @@
 """What all tests share: the commands, run as a user runs them."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 MNIST = Path(os.environ.get("EXPERIMENTS_DATA_DIR", "missing"), "mnist.npz").absolute()
+# Where pytest itself was started in the background, the shell had it ignore Ctrl-C, and its children would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 UNSET = ("EXPERIMENTS_DATA_DIR", "MLFLOW_TRACKING_URI", "PYTHONWARNINGS", "COLUMNS")
 
 

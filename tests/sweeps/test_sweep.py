@@ -109,7 +109,7 @@ def test_damaged_data_refuses_the_sweep(tmp_path: Path) -> None:
 
 def test_failures_leave_the_others_alone_and_are_listed(tmp_path: Path) -> None:
     """One run diverges, one is shot; both are FAILED with their reasons, and the rest goes on."""
-    command = ("data=digits", "epochs=400", "optimizer=sgd", "optimizer.learning_rate=0.01,1e30", "seed=0,1")
+    command = ("data=digits", "epochs=150", "optimizer=sgd", "optimizer.learning_rate=0.01,1e30", "seed=0,1")
     process = start(tmp_path, *command, "hydra.launcher.workers=2", "hydra.launcher.retries=0")
     wait_until(in_training(tmp_path, 1))
     workers(process)[0].kill()
@@ -150,9 +150,9 @@ def test_an_interrupted_sweep_leaves_nothing_running(tmp_path: Path) -> None:
 
 def test_a_shot_launcher_is_resumed_where_it_was(tmp_path: Path) -> None:
     """At random moments: what had finished is kept, the rest runs, and no run is left RUNNING."""
-    command = (*QUICK, "epochs=30", "seed=range(5)", "hydra.launcher.workers=2", "resume=true")
+    command = (*QUICK, "epochs=30", "seed=range(3)", "hydra.launcher.workers=2", "resume=true")
     moment = random.Random(0)
-    for runs in (1, 3):
+    for runs in (1, 2):
         process = start(tmp_path, *command)
         wait_until(lambda runs=runs: len(logs(tmp_path)) >= runs and in_training(tmp_path, 1)())
         members = family(process)
@@ -167,14 +167,14 @@ def test_a_shot_launcher_is_resumed_where_it_was(tmp_path: Path) -> None:
     status, output = sweep(tmp_path, *command)
     assert status == 0, output
     assert f"resume: {kept} kept" in output
-    assert list(finished(tmp_path).values()) == [1] * 5
+    assert list(finished(tmp_path).values()) == [1] * 3
     assert [status for _, status in parents(tmp_path)] == ["FINISHED"]
 
 
 def test_a_shot_server_is_replaced(tmp_path: Path) -> None:
     """The process that workers are forked from: those under way are lost with it, the others run."""
     process = start(
-        tmp_path, *QUICK, "epochs=300", "seed=range(3)", "hydra.launcher.workers=1", "hydra.launcher.retries=1"
+        tmp_path, *QUICK, "epochs=60", "seed=range(3)", "hydra.launcher.workers=1", "hydra.launcher.retries=1"
     )
     wait_until(in_training(tmp_path, 1))
     members = family(process)
@@ -217,16 +217,16 @@ def test_an_edit_during_a_sweep_changes_nothing_in_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("launcher", ["basic"])
 def test_other_launchers_record_the_same(tmp_path: Path, launcher: str) -> None:
-    command = (*QUICK, "optimizer=sgd", "optimizer.learning_rate=0.1,1e30", "seed=0,1", f"hydra/launcher={launcher}")
+    command = (*QUICK, "optimizer=sgd", "optimizer.learning_rate=0.1,1e30", f"hydra/launcher={launcher}")
     status, output = sweep(tmp_path, *command)
     assert status == 1
-    assert sorted(status for _, status, _ in children(tmp_path)) == ["FAILED"] * 2 + ["FINISHED"] * 2
+    assert sorted(status for _, status, _ in children(tmp_path)) == ["FAILED", "FINISHED"]
     assert [status for _, status in parents(tmp_path)] == ["FAILED"]
-    assert len(ranking(output)) == 4
+    assert len(ranking(output)) == 2
     status, output = sweep(tmp_path, *command, "resume=true")
     assert status == 1
-    assert "resume: 2 kept, 2 failed before: rerun" in output
-    assert len(children(tmp_path)) == 6
+    assert "resume: 1 kept, 1 failed before: rerun" in output
+    assert len(children(tmp_path)) == 3
     assert len(parents(tmp_path)) == 1
 
 

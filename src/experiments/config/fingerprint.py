@@ -21,7 +21,7 @@ def fingerprint(config: Config, data_digest: str) -> str:
 
 def config_fingerprint(config: Config) -> str:
     """Hash the resolved config, without what cannot matter."""
-    return _hash(json.dumps(config.model_dump(exclude=CANNOT_MATTER), sort_keys=True))
+    return _hash(json.dumps(config.model_dump(exclude=CANNOT_MATTER, exclude_unset=True), sort_keys=True))
 
 
 @cache  # the code that runs is the code that was imported, whatever its files say later

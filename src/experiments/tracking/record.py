@@ -122,7 +122,7 @@ class Record:
             tags={**_tags(config, dataset, overrides), **identity},
         )
         self.run_id = run.info.run_id
-        recorded = config.model_dump(exclude={"tracking": {"uri", "parent"}, "resume": True})
+        recorded = config.model_dump(exclude={"tracking": {"uri", "parent"}, "resume": True}, exclude_unset=True)
         parameters = flatten({**recorded, "runtime": dict(chosen)})
         self._client.log_batch(self.run_id, params=[Param(key, _as_text(value)) for key, value in parameters.items()])
         self._client.log_inputs(self.run_id, [_dataset_input(dataset)])
