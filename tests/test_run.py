@@ -64,12 +64,6 @@ def test_photographs_of_test_digits_are_read(reference: str, folder: Path, run_c
     assert (np.array(guesses) == labels).mean() >= 0.9
 
 
-def test_a_sweep_runs_one_by_one(run_cli: RunCli, tmp_path: Path) -> None:
-    done = run_cli("-m", "data=digits", "epochs=1", "tracking=off", "seed=0,1")
-    assert done.returncode == 0
-    assert done.stdout.count("test_accuracy") == 2
-
-
 def test_the_same_seed_gives_the_same_run(run_cli: RunCli) -> None:
     args = ["experiment=debug", "tracking=off"]
     first, again = (re.findall(r"(?:loss|accuracy) \S+", run_cli(*args).stdout) for _ in range(2))
