@@ -91,6 +91,7 @@ class SweepRecord:
     def _reopen(self, run_id: str) -> Opened:
         self._run_id = run_id
         if not self._take_lock():
+            self._run_id = ""  # it is another's: `abandon` must not end its runs
             return Opened(run_id, under_way=True)
         self._client.update_run(run_id, status="RUNNING")
         return Opened(run_id, self._settled())
