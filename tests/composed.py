@@ -1,6 +1,7 @@
 """Configs and runs for tests of the modules below the commands: digits, small networks, one process."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 
 from experiments import backend
+from experiments.checkpoints import Checkpoints
 from experiments.config import Config, check
 from experiments.data import Dataset, Split, load
 from experiments.evaluation import Report, evaluate
@@ -70,14 +72,22 @@ def build(checked: Config, dataset: Dataset, **options: Any) -> keras.Sequential
     return models.build(checked, dataset, **{"xla": False, "steps_per_execution": 1, **options})
 
 
-def train(*overrides: str, dataset: Dataset | None = None, folder: Path = Path(), eager: bool = False) -> Run:
+def train(
+    *overrides: str,
+    dataset: Dataset | None = None,
+    folder: Path = Path(),
+    eager: bool = False,
+    checkpoints: Checkpoints | None = None,
+    watchers: Sequence[keras.callbacks.Callback] = (),
+) -> Run:
     """Do what ``run.py`` does between data and record. `eager` saves the tracing, which takes longer than the steps."""
     checked = config(*overrides)
     dataset = dataset or load(checked.data, checked.seed)
     choices = training.choose(checked, dataset, 1)
-    callbacks = training.callbacks(checked, folder)
+    finished = checkpoints.state.epochs if checkpoints and checkpoints.state else 0
+    callbacks = training.callbacks(checked, folder, finished)
     model = build(checked, dataset, xla=choices.xla, steps_per_execution=1 if eager else choices.steps_per_execution)
     model.run_eagerly = eager
-    history = training.fit(model, dataset, checked, choices, callbacks)
+    history = training.fit(model, dataset, checked, choices, callbacks, watchers=watchers, checkpoints=checkpoints)
     measure = training.measurer(model, checked, dataset.classes, choices.evaluation_batch_size)
     return Run(checked, dataset, model, dict(history.metrics), evaluate(measure, dataset))

@@ -1,5 +1,6 @@
 """A compiled Keras model from the config and the data's shape."""
 
+import hashlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -47,6 +48,15 @@ def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int)
         steps_per_execution=steps_per_execution,
     )
     return model
+
+
+def weights_digest(model: keras.Sequential) -> str:
+    """Sha256 of a model's weights: their shapes, types and bytes, in Keras's order."""
+    digest = hashlib.sha256()
+    for array in model.get_weights():
+        digest.update(f"{array.dtype} {array.shape};".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def encode_labels(y: Labels, config: Config, classes: int) -> NDArray[Any]:

@@ -1,45 +1,92 @@
 """Train one configuration: ``python -m experiments.run optimizer=adam epochs=3``."""
 
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.cli import check_run, command
+from experiments.config import Config
+
+if TYPE_CHECKING:
+    from experiments.checkpoints import Checkpoints
+    from experiments.data import Dataset
+    from experiments.tracking.record import Before
+    from experiments.tracking.recorder import Recorder
 
 
 def run(composed: DictConfig) -> float:
     """Train, measure and record what a config says; return the objective."""
     config = check_run(composed)
-    from experiments import backend  # a refused run waits for nothing that training needs
+    from experiments.checkpoints import Checkpoints  # a refused run waits for nothing that training needs
     from experiments.data import load
     from experiments.tracking.recorder import Recorder
 
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
     recorder = Recorder(config.tracking)
     dataset = load(config.data, config.seed)
-    if config.resume and (finished := recorder.find_finished(config, dataset)):
-        print(f"resume: kept, as it finished before: run {finished.run_id}")
-        return finished.objective
-    threads = backend.start(config.runtime.threads, config.precision, config.seed)
+    before = recorder.find_before(config, dataset) if config.resume else None
+    if before and before.status == "FINISHED":
+        print(f"resume: kept, as it finished before: run {before.run_id}")
+        return before.objective
+    checkpoints = Checkpoints(Path(before.folder) if before else folder)
+    if before:
+        epochs = checkpoints.state.epochs if checkpoints.state else 0
+        print(f"resume: goes on after epoch {epochs} of {config.epochs}: run {before.run_id}")
+        with suppress(OSError):
+            folder.rmdir()  # its output goes where it went before; a log stays
+    overrides = list(hydra.overrides.task)
+    return train(config, dataset, recorder, checkpoints, overrides=overrides, before=before).measures["objective"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a run: metrics by epoch, measures of the finished model, and the sha256 of its weights."""
+
+    history: Mapping[str, Sequence[float]]
+    measures: Mapping[str, float]
+    weights_digest: str
+
+
+def train(
+    config: Config,
+    dataset: "Dataset",
+    recorder: "Recorder",
+    checkpoints: "Checkpoints",
+    *,
+    overrides: Sequence[str] = (),
+    before: "Before | None" = None,
+) -> Trained:
+    """Build the model, fit it from where its checkpoint stands, measure and record it."""
+    from experiments import backend
+
+    state = checkpoints.state
+    threads = backend.start(state.threads if state else config.runtime.threads, config.precision, config.seed)
     from experiments import models, training  # they import TensorFlow, which `backend` has started
     from experiments.evaluation import evaluate, objective
     from experiments.progress import ShowProgress, show_result
 
-    hydra = HydraConfig.get()
     choices = training.choose(config, dataset, threads)
     model = models.build(config, dataset, choices.xla, choices.steps_per_execution)
-    callbacks = training.callbacks(config, Path(hydra.runtime.output_dir))
-    opened = recorder.start(config, dataset, asdict(choices), list(hydra.overrides.task))
+    callbacks = training.callbacks(config, checkpoints.folder, state.epochs if state else 0)
+    opened = recorder.start(config, dataset, asdict(choices), overrides, checkpoints=checkpoints, before=before)
     with opened, ShowProgress() as progress:
         watchers = [progress, training.OnEpochEnd(recorder.log_epoch)]
-        history = training.fit(model, dataset, config, choices, [*callbacks, *watchers])
+        saved = checkpoints if config.tracking.enabled else None
+        history = training.fit(model, dataset, config, choices, callbacks, watchers=watchers, checkpoints=saved)
         report = evaluate(training.measurer(model, config, dataset.classes, choices.evaluation_batch_size), dataset)
-        ranked_by = objective(config, history.metrics, report)
-        recorder.log_results({**report.measures, **history.timings, "objective": ranked_by}, history.metrics, report)
+        measures = {**report.measures, "objective": objective(config, history.metrics, report)}
+        digest = models.weights_digest(model)
+        recorder.log_results({**measures, **history.timings}, history.metrics, report, digest)
         recorder.log_model(model, dataset.test.x[:1], len(history.metrics["loss"]) - 1)
+    checkpoints.remove()
     show_result(progress.console, report, recorder.run_id)
-    return ranked_by
+    return Trained(history.metrics, measures, digest)
 
 
 main = command("config")(run)

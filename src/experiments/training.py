@@ -1,6 +1,8 @@
 """Trains a model: the choices that make it fast, the order of the batches, the callbacks."""
 
 import math
+import random
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from experiments.checkpoints import Checkpoints, State, remembered
 from experiments.config import Config, Problem, Refused, RunFailed
 from experiments.config.schema import Mlp
 from experiments.data import Dataset, Split
@@ -73,22 +76,37 @@ def fit(
     config: Config,
     choices: Choices,
     callbacks: Sequence[keras.callbacks.Callback],
+    *,
+    watchers: Sequence[keras.callbacks.Callback] = (),
+    checkpoints: Checkpoints | None = None,
 ) -> History:
-    """Train the compiled model on the training set; `callbacks` come after those that every run has.
+    """Train the compiled model on the training set, from where its checkpoint stands if it has one.
+
+    Args:
+        model: As `models.build` made it.
+        dataset: The data.
+        config: The config.
+        choices: See `choose`.
+        callbacks: Those of the config. They come after the ones that every run has, and their state is kept.
+        watchers: More of them, without a state that matters.
+        checkpoints: Where the run is saved after each epoch; None: nowhere.
 
     Raises:
         RunFailed: The loss is not a number, or memory ran out.
     """
     batches = Batches(dataset, config)
     validation = dataset.validation
+    before = checkpoints.state if checkpoints else None
+    keep = [KeepCheckpoints(checkpoints, callbacks, choices.threads)] if checkpoints else []
     started = time.perf_counter()
     try:
-        history = model.fit(
+        fitted = model.fit(
             batches.dataset,
             epochs=config.epochs,
+            initial_epoch=_first_epoch(before, config),
             shuffle=False,  # `Batches` did
             verbose=0,
-            callbacks=[batches.follow_epochs(), StopOnNaN(), *callbacks],
+            callbacks=[batches.follow_epochs(), StopOnNaN(), *callbacks, *watchers, *keep],
             validation_data=validation and (validation.x, encode_labels(validation.y, config, dataset.classes)),
             validation_batch_size=choices.evaluation_batch_size,
         )
@@ -96,9 +114,22 @@ def fit(
         raise RunFailed(
             f"memory ran out while training. Try a smaller batch_size than {config.batch_size}, or a smaller model"
         ) from error
-    seconds = time.perf_counter() - started
-    seen = len(dataset.train) * len(history.epoch)
-    return History(history.history, {"fit_seconds": seconds, "samples_per_second": seen / seconds})
+    seconds = time.perf_counter() - started + (before.seconds if before else 0)
+    history = _continued(before, fitted.history)
+    seen = len(dataset.train) * len(history["loss"])
+    return History(history, {"fit_seconds": seconds, "samples_per_second": seen / seconds})
+
+
+def _first_epoch(before: State | None, config: Config) -> int:
+    if before is None:
+        return 0
+    return config.epochs if before.stopped else before.epochs
+
+
+def _continued(before: State | None, metrics: Mapping[str, list[float]]) -> dict[str, list[float]]:
+    """The history of a run that went on from a checkpoint."""
+    earlier = before.history if before else {}
+    return {name: [*earlier.get(name, ()), *metrics.get(name, ())] for name in {**earlier, **metrics}}
 
 
 def measurer(
@@ -127,8 +158,13 @@ def measurer(
     return measure
 
 
-def callbacks(config: Config, output_folder: Path) -> list[keras.callbacks.Callback]:
+def callbacks(config: Config, output_folder: Path, finished: int = 0) -> list[keras.callbacks.Callback]:
     """Build the callbacks that the config names. Their files stay in the run's output folder.
+
+    Args:
+        config: The config.
+        output_folder: Of the run.
+        finished: Epochs that the run had finished when it was interrupted.
 
     Raises:
         Refused: Keras does not know a callback or its arguments, or a file would be somewhere else.
@@ -145,7 +181,17 @@ def callbacks(config: Config, output_folder: Path) -> list[keras.callbacks.Callb
                         Problem(f"callbacks.{key}.{name}", what, f"callbacks.{key}.{name}={Path(given).name}")
                     )
         built.append(create("callback", section.name, arguments, f"callbacks.{key}", config.trust))
+        if finished and isinstance(built[-1], keras.callbacks.CSVLogger):
+            _go_on_with(built[-1], finished)
     return built
+
+
+def _go_on_with(logger: keras.callbacks.CSVLogger, finished: int) -> None:
+    """Have a log of epochs keep the lines of those that finished, not of one that has to be repeated."""
+    logger.append, file = True, Path(logger.filename)
+    if file.is_file():
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(lines[: 1 + finished]))
 
 
 class Batches:
@@ -201,6 +247,55 @@ class Batches:
                 epoch.assign(number)
 
         return FollowEpochs()
+
+
+class KeepCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
+    """Saves a run after each epoch, and has an interrupted one go on from there, to the last bit.
+
+    It has to be the last of the callbacks: they set themselves back when training begins.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, callbacks: Sequence[keras.callbacks.Callback], threads: int) -> None:
+        super().__init__()
+        self._checkpoints, self._callbacks, self._threads = checkpoints, callbacks, threads
+        self._history: dict[str, list[float]] = {}
+        self._earlier = 0.0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._started = time.perf_counter()
+        if state := self._checkpoints.state:
+            self._history, self._earlier = {key: list(values) for key, values in state.history.items()}, state.seconds
+            for variable, value in zip(self._variables(), state.variables, strict=True):
+                variable.assign(value)
+            for callback, attributes in zip(self._callbacks, state.callbacks, strict=True):
+                vars(callback).update(attributes)
+            python, numpy = state.random
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        for name, value in (logs or {}).items():
+            self._history.setdefault(name, []).append(float(value))
+        state = State(
+            epochs=epoch + 1,
+            stopped=bool(self.model.stop_training),
+            seconds=self._earlier + time.perf_counter() - self._started,
+            threads=self._threads,
+            history=self._history,
+            variables=[np.asarray(variable) for variable in self._variables()],
+            callbacks=[remembered(callback, "params", "append_header") for callback in self._callbacks],
+            random=(random.getstate(), np.random.get_state()),
+        )
+        try:
+            self._checkpoints.save(state)
+        except OSError as error:  # a net that is missing is no reason to fall
+            print(f"no checkpoint of epoch {epoch + 1}: {error.strerror or error}", file=sys.stderr)
+
+    def _variables(self) -> list[Any]:
+        optimizer = self.model.optimizer
+        if not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        return [*self.model.variables, *optimizer.variables]
 
 
 class OnEpochEnd(keras.callbacks.Callback):  # type: ignore[misc]

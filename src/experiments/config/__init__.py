@@ -2,6 +2,17 @@
 
 from experiments.config.checks import check
 from experiments.config.problems import Problem, Refused, RunFailed, suggest
-from experiments.config.schema import Config, PredictConfig
+from experiments.config.schema import CompareConfig, Config, PredictConfig, PromoteConfig, ReproduceConfig
 
-__all__ = ["Config", "PredictConfig", "Problem", "Refused", "RunFailed", "check", "suggest"]
+__all__ = [
+    "CompareConfig",
+    "Config",
+    "PredictConfig",
+    "Problem",
+    "PromoteConfig",
+    "Refused",
+    "ReproduceConfig",
+    "RunFailed",
+    "check",
+    "suggest",
+]

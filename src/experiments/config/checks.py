@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -78,8 +79,18 @@ def find_problems(plain: dict[str, Any], schema: type[Section], defaults: Mappin
     return problems
 
 
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    values = {str(key): config[key] for key in config if key != "hydra"}
+    return {
+        key: OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
+        for key, value in values.items()
+    }
+
+
 def _resolve(config: DictConfig, defaults: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     """Resolve interpolations; what cannot be resolved gets its default, so that the other keys can be checked."""
+    with suppress(OmegaConfBaseException):
+        return _resolved(config), []  # without a copy, which takes most of the time of a check
     copy = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     problems: dict[str, Problem] = {}
     while True:

@@ -1,5 +1,6 @@
 """Types and ranges of every config key. The defaults are in ``conf/``, the meaning of each key in its comment there."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -192,3 +193,47 @@ class PredictConfig(Section):
     format: Literal["text", "json"]
     tracking: Tracking
     trust: list[Annotated[str, AfterValidator(_package)]]
+
+
+class DataPlace(Section):
+    path: str | None
+
+
+class ReproduceConfig(Section):
+    run: str
+    data: DataPlace
+    tracking: Tracking
+    trust: list[Annotated[str, AfterValidator(_package)]]
+
+
+def _alias(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or re.fullmatch(r"latest|v\d+", name, re.IGNORECASE):
+        raise ValueError(f"got {name!r}, expected letters, digits, _ and -; latest, v1, v2, … are MLflow's own")
+    return name
+
+
+def _registered_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+        raise ValueError(f"got {name!r}, expected letters, digits, _, . and -, and neither . nor - first")
+    return name
+
+
+class PromoteConfig(Section):
+    run: str
+    name: Annotated[str, AfterValidator(_registered_name)] | None
+    alias: Annotated[str, AfterValidator(_alias)]
+    tracking: Tracking
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class CompareConfig(Section):
+    sweep: str | None
+    runs: list[str]
+    filter: Annotated[list[str], BeforeValidator(_listed)]
+    sort: str | None
+    format: Literal["text", "csv", "json", "markdown"]
+    report: str | None
+    tracking: Tracking

@@ -23,7 +23,7 @@ from experiments.config import RunFailed
 from experiments.config.fingerprint import config_fingerprint, fingerprint
 from experiments.sweeps import pool
 from experiments.sweeps.jobs import Job, prepare
-from experiments.sweeps.results import rows_of, show
+from experiments.sweeps.results import runs_of, show, told
 from experiments.tracking.sweep_recorder import SweepRecorder
 from hydra_plugins.experiments_sweeps import PoolLauncher
 
@@ -59,20 +59,23 @@ def sweep(
         if isinstance(launcher, PoolLauncher):
             returns = pool.run(todo, launcher, recorder, console, kept=len(jobs) - len(todo))
         elif todo:
-            ours = [f"tracking.parent={recorder.run_id}", "resume=false"] if recorder.run_id else []
-            returns = _launched(launcher, [[*job.overrides, *ours] for job in todo])
+            returns = _launched(launcher, [[*job.overrides, *_beneath(recorder.run_id, job)] for job in todo])
         status = ""
     finally:
         children = recorder.children(settle=status == "KILLED")
-        rows = rows_of(jobs, children, dict(zip((job.number for job in todo), returns, strict=False)))
-        failed = sum(row.status != "FINISHED" for row in rows)
+        runs = runs_of(jobs, children, dict(zip((job.number for job in todo), returns, strict=False)))
+        failed = sum(run.status != "FINISHED" for run in runs)
         recorder.end(
-            status or ("FAILED" if failed else "FINISHED"), first.objective_metric, [row.told() for row in rows]
+            status or ("FAILED" if failed else "FINISHED"), first.objective_metric, [told(run) for run in runs]
         )
-        show(console, rows, first, recorder.run_id)
+        show(console, runs, first, recorder.run_id)
     if failed:
-        raise RunFailed(f"{failed} of {len(rows)} runs did not finish; the same command with resume=true goes on")
+        raise RunFailed(f"{failed} of {len(runs)} runs did not finish; the same command with resume=true goes on")
     return returns
+
+
+def _beneath(parent: str, job: Job) -> list[str]:
+    return [f"tracking.parent={parent}", f"resume={str(job.begun).lower()}"] if parent else []
 
 
 def _launched(launcher: Launcher, jobs: Sequence[Sequence[str]]) -> list[JobReturn]:
@@ -138,7 +141,7 @@ def what_remains(jobs: Sequence[Job], before: Sequence["Child"]) -> tuple[list[J
         statuses = by_print.get(job.fingerprint)
         if statuses and "FINISHED" in statuses:
             continue
-        todo.append(job)
+        todo.append(replace(job, begun=statuses is not None))
         if statuses is None:
             changed = config_fingerprint(job.config) in by_print
             reasons["ran with other code or data" if changed else "never ran"] += 1

@@ -32,6 +32,7 @@ class Job:
             the files later, in a tenth of the memory.
         config: The same, checked.
         fingerprint: Of config, code and data; empty until the data was read.
+        begun: It was interrupted before, and goes on.
     """
 
     number: int
@@ -41,6 +42,7 @@ class Job:
     composed: bytes
     config: Config
     fingerprint: str = ""
+    begun: bool = False
 
     @property
     def name(self) -> str:

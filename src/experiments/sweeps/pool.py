@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -192,7 +192,7 @@ class _Pool:
         again = failures <= self._launcher.retries
         view.failed(worker.job, value, worker.job.folder / LOG, again)
         if again:
-            self._pending.appendleft(worker.job)
+            self._pending.appendleft(replace(worker.job, begun=True))
         limit = self._launcher.max_failures
         lost = sum(kind == "failed" for kind, _ in self._outcomes.values()) - again
         if limit is not None and lost >= limit and self._pending:

@@ -15,7 +15,12 @@ from experiments import backend, data
 from experiments.config.fingerprint import source_digest
 from experiments.config.schema import Data
 from experiments.sweeps.pool import PRELOAD
+from experiments.tracking.provenance import working_tree
 from experiments.tracking.record import import_what_is_used_late, quiet_mlflow
+
+
+# Why no worker can be forked from this process, if so.
+trouble = ""
 
 
 def preload() -> None:
@@ -23,6 +28,8 @@ def preload() -> None:
     os.setsid()  # Ctrl-C reaches the launcher only, which decides what it means for the workers
     wanted = json.loads(os.environ[PRELOAD])
     backend.import_keras()
+    from tensorflow.python.eager import context
+
     quiet_mlflow()
     for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
         if module.name != __name__:
@@ -30,7 +37,15 @@ def preload() -> None:
     import_what_is_used_late()
     for package in ("mlflow.keras", *wanted["trust"]):
         importlib.import_module(package)
+        if context.context()._initialized:
+            global trouble
+            trouble = (
+                f"{package} runs TensorFlow when it is imported, whose threads do not survive a fork; have it do that in a "
+                "function, or use hydra/launcher=basic"
+            )
+            return
     source_digest(tuple(wanted["trust"]))
+    working_tree()
     for section in wanted["data"]:
         data.preload(Data(**section))
     gc.collect()

@@ -56,7 +56,7 @@ def _run(task: str, job: Job, context: HydraContext, settings: Mapping[str, Any]
     version.setbase("1.3")
     config = pickle.loads(job.composed)  # noqa: S301 - the launcher composed it
     with open_dict(config):
-        config.resume = False  # the launcher has looked
+        config.resume = job.begun and bool(settings["parent"])  # the launcher has looked for all
         if settings["parent"]:
             config.tracking.parent = settings["parent"]
         if config.runtime.threads == "auto":
@@ -64,6 +64,8 @@ def _run(task: str, job: Job, context: HydraContext, settings: Mapping[str, Any]
     module, _, name = task.partition(":")
     function = getattr(importlib.import_module(module), name)
     try:
+        if trouble := getattr(sys.modules.get("experiments.sweeps.preload"), "trouble", ""):
+            raise RunFailed(trouble)
         outcome = run_job(function, config, "hydra.sweep.dir", "hydra.sweep.subdir", context)
         if outcome.status == JobStatus.COMPLETED:
             return "done", outcome.return_value

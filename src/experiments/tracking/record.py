@@ -1,34 +1,31 @@
 """One run in MLflow: parameters, tags, metrics, figures, model. Runs in the recording process."""
 
 import gc
-import getpass
 import importlib
 import importlib.metadata
 import json
 import logging
+import math
 import os
-import platform
-import re
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from omegaconf import OmegaConf
 
-from experiments import __version__
 from experiments.config import Config
-from experiments.config.schema import Tracking
+from experiments.tracking import lock
+from experiments.tracking.provenance import environment, origin, working_tree
 from experiments.tracking.store import allow_many_writers, alone, redact, sqlite_file
 
 if TYPE_CHECKING:
     from experiments.evaluation import Report
 
-VERSIONED = ("tensorflow", "keras", "mlflow", "numpy", "hydra-core")
 MODEL_REQUIREMENTS = ("keras", "tensorflow", "numpy")
 USED_LATE = (
     "mlflow.store.tracking.sqlalchemy_store",
@@ -66,11 +63,20 @@ def open_store(uri: str) -> Any:
     return client
 
 
-class Finished(NamedTuple):
-    """A run that has finished, and what it reached."""
+class Before(NamedTuple):
+    """An earlier run of the same fingerprint.
+
+    Attributes:
+        objective: What it reached, if it finished.
+        folder: Of its output.
+        under_way: It is running now.
+    """
 
     run_id: str
+    status: str
     objective: float
+    folder: str = ""
+    under_way: bool = False
 
 
 class Record:
@@ -86,20 +92,43 @@ class Record:
         self._monitor: Any = None
         self._entered = int(time.time() * 1000)
         self._client = open_store(uri)
+        self._lock: Any = None
+        self._recorded: set[tuple[str, int]] = set()  # metrics and steps that the run had before it was resumed
+        self._has_model = False
         if own_process:
             # All imports at once, while the other process imports TensorFlow, and not while it waits for the end.
             _import_keras_flavour()
             import_what_is_used_late()
             gc.freeze()  # all that was imported stays: spares the collector a look through it, which takes 0.1 s
 
-    def find_finished(self, config: Config, wanted: str) -> Finished | Literal[False]:
-        """Find the latest finished run with a fingerprint, beneath the same parent if there is one."""
-        condition = f"tags.fingerprint = '{wanted}' and attributes.status = 'FINISHED'"
+    def find_before(self, config: Config, wanted: str) -> Before | Literal[False]:
+        """Find the latest finished run with a fingerprint, else the latest that can go on.
+
+        Beneath the same parent, if there is one. A run that can go on is kept from others from now on.
+        """
+        condition = f"tags.fingerprint = '{wanted}'"
         if config.tracking.parent:
             condition += f" and tags.`mlflow.parentRunId` = '{config.tracking.parent}'"
         ids = [experiment(self._client, config.tracking.experiment, self._uri)]
-        found = self._client.search_runs(ids, condition, max_results=1)
-        return bool(found) and Finished(found[0].info.run_id, found[0].data.metrics["objective"])
+        found = self._client.search_runs(ids, condition, max_results=100, order_by=["start_time DESC"])
+        for run in found:
+            if run.info.status == "FINISHED":
+                return Before(run.info.run_id, run.info.status, run.data.metrics["objective"])
+        for run in found:
+            if folder := self._left_here(run):
+                self._lock = lock.take(Path(folder, "lock"))
+                now = self._client.get_run(run.info.run_id)  # it may have been finished while we waited
+                reached = now.data.metrics.get("objective", math.nan)
+                return Before(now.info.run_id, now.info.status, reached, folder, under_way=self._lock is None)
+        return False
+
+    def _left_here(self, run: Any) -> str:
+        """The output folder of an interrupted run, if it can go on from there."""
+        folder = str(run.data.tags.get("output_folder", ""))
+        if run.data.tags.get("host") != socket.gethostname() or not folder or not Path(folder).is_dir():
+            return ""
+        measured = any(not name.startswith("system/") for name in run.data.metrics)
+        return folder if not measured or any(Path(folder).glob("checkpoints/*.npz")) else ""
 
     def start(
         self,
@@ -122,6 +151,7 @@ class Record:
             tags={**_tags(config, dataset, overrides), **identity},
         )
         self.run_id = run.info.run_id
+        self._lock = self._lock or lock.take(Path(identity["output_folder"], "lock"))
         recorded = config.model_dump(exclude={"tracking": {"uri", "parent"}, "resume": True}, exclude_unset=True)
         parameters = flatten({**recorded, "runtime": dict(chosen)})
         self._client.log_batch(self.run_id, params=[Param(key, _as_text(value)) for key, value in parameters.items()])
@@ -129,10 +159,37 @@ class Record:
         self._client.log_text(self.run_id, redact(OmegaConf.to_yaml(recorded)), "config/config.yaml")
         self._client.log_text(self.run_id, "".join(f"{line}\n" for line in overrides), "config/overrides.txt")
         self._client.log_text(self.run_id, environment(), "environment.txt")
+        if (tree := working_tree()) and tree.patch:
+            self._client.log_text(self.run_id, tree.patch, "code/uncommitted.patch")
+        self._watch_system(config)
+
+    def go_on(self, config: Config, run_id: str, process: str) -> None:
+        """Open an interrupted run again. What it has recorded stays, and is not recorded twice."""
+        import mlflow
+
+        mlflow.set_experiment(experiment_id=experiment(self._client, config.tracking.experiment, self._uri))
+        self.run_id = run_id
+        run = self._client.get_run(run_id)
+        for name in run.data.metrics:
+            if not name.startswith("system/"):
+                history = self._client.get_metric_history(run_id, name)
+                self._recorded.update((name, point.step) for point in history)
+        models = [
+            self._client.get_logged_model(each.model_id) for each in (run.outputs and run.outputs.model_outputs) or ()
+        ]
+        self._has_model = any(model.status == "READY" for model in models)
+        if "failure" in run.data.tags:
+            self._client.delete_tag(run_id, "failure")
+        self._client.set_tag(run_id, "process", process)
+        self._client.set_tag(run_id, "resumed", str(int(run.data.tags.get("resumed", "0")) + 1))
+        self._client.update_run(run_id, status="RUNNING")
+        self._watch_system(config)
+
+    def _watch_system(self, config: Config) -> None:
         if config.tracking.system_metrics:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-            self._monitor = SystemMetricsMonitor(self.run_id, sampling_interval=1)
+            self._monitor = SystemMetricsMonitor(self.run_id, sampling_interval=1, resume_logging=True)
             self._monitor.start()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -140,7 +197,14 @@ class Record:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._client.log_batch(self.run_id, [Metric(key, float(value), now, step) for key, value in metrics.items()])
+        new = {key: value for key, value in metrics.items() if (key, step) not in self._recorded}
+        self._client.log_batch(self.run_id, [Metric(key, float(value), now, step) for key, value in new.items()])
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Add tags."""
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log_report(self, history: Mapping[str, Sequence[float]], report: "Report") -> None:
         """Write ``report.json`` and draw ``figures/``."""
@@ -152,6 +216,9 @@ class Record:
 
     def log_model(self, file: str, example: Any, classes: int, step: int) -> None:
         """Log a saved Keras model as ``model``, with signature and input example."""
+        if self._has_model:  # the run died after it had logged it
+            Path(file).unlink()
+            return
         import mlflow.keras
         import numpy as np
         from mlflow.models import Model, ModelSignature
@@ -184,6 +251,10 @@ class Record:
             self._monitor.finish()
         if self.run_id:
             end_run(self._client, self.run_id, status, trace)
+        if self._lock:
+            if status == "FINISHED":
+                Path(self._lock.name).unlink(missing_ok=True)
+            self._lock.close()
         return self.run_id
 
     def abandon(self) -> None:
@@ -230,19 +301,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def environment() -> str:
-    """Installed packages as ``name==version`` lines; no addresses, which may hold credentials."""
-    found = {}
-    for item in importlib.metadata.distributions():
-        # Not its `name` and `version`: each parses the whole file, description and all.
-        text = item.read_text("METADATA") or item.read_text("PKG-INFO") or ""
-        fields = dict(re.findall(r"^(Name|Version): (.+)$", text.partition("\n\n")[0], re.MULTILINE))
-        if "Name" in fields:
-            found[fields["Name"]] = fields["Version"]
-    lines = [f"{name}=={found[name]}" for name in sorted(found, key=str.lower)]
-    return "\n".join([f"# Python {platform.python_version()} on {platform.platform()}", *lines]) + "\n"
-
-
 def _as_text(value: Any) -> str:
     return redact(value) if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
@@ -280,39 +338,6 @@ def _tags(config: Config, dataset: Mapping[str, Any], overrides: Sequence[str]) 
         "dataset.digest": dataset["digest"],
         **({"mlflow.parentRunId": config.tracking.parent} if config.tracking.parent else {}),
     }
-
-
-def origin(tracking: Tracking, overrides: Sequence[str], command: str) -> dict[str, str]:
-    """Tags that say where a run comes from: command, code, versions, machine, user."""
-    line = " ".join([command, *(f"'{item}'" for item in overrides)])
-    return {
-        **{key: str(value) for key, value in tracking.tags.items()},
-        **{f"version.{name}": importlib.metadata.version(name) for name in VERSIONED},
-        **_git_tags(),
-        "version.python": platform.python_version(),
-        "version.experiments": __version__,
-        "overrides": " ".join(overrides),
-        "host": socket.gethostname(),
-        "mlflow.user": getpass.getuser(),
-        "mlflow.source.name": "experiments.run",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.note.content": f"`{line}`",
-    }
-
-
-def _git_tags() -> dict[str, str]:
-    """Commit of the current folder, and whether files differ from it; nothing outside a repository."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain")
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return {"git.commit": commit, "git.dirty": str(bool(changed)).lower(), "mlflow.source.git.commit": commit}
 
 
 def _dataset_input(dataset: Mapping[str, Any]) -> Any:

@@ -22,15 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from experiments.config import Config, RunFailed
-from experiments.config.fingerprint import config_fingerprint, fingerprint
+from experiments.checkpoints import Checkpoints
+from experiments.config import Config, Problem, Refused, RunFailed
+from experiments.config.fingerprint import config_fingerprint, fingerprint, source_digest
 from experiments.config.schema import Tracking
 from experiments.tracking.store import redact, store_uri
 
 if TYPE_CHECKING:
     from experiments.data import Dataset
     from experiments.evaluation import Report
-    from experiments.tracking.record import Finished
+    from experiments.tracking.record import Before
 
 
 class RecordingProcess:
@@ -98,35 +99,59 @@ class Recorder:
         self.run_id = ""
         self._process = RecordingProcess(store_uri(config), "record.Record") if config.enabled else None
 
-    def find_finished(self, config: Config, dataset: "Dataset") -> "Finished | None":
-        """Find a finished run with the same config, code and data, beneath the same parent if the run has one."""
+    def find_before(self, config: Config, dataset: "Dataset") -> "Before | None":
+        """Find an earlier run with the same config, code and data: one that finished, else one that can go on.
+
+        Beneath the same parent, if the run has one.
+
+        Raises:
+            Refused: It is under way.
+        """
         if self._process is None:
             return None
-        return self._process.call("find_finished", config, fingerprint(config, dataset.digest)) or None
+        before: Before | None = self._process.call("find_before", config, fingerprint(config, dataset.digest)) or None
+        if before and before.under_way:
+            what = f"the run {before.run_id} of this config is under way; wait for it, or start another"
+            raise Refused(Problem("resume", what, "resume=false"))
+        return before
 
     def start(
-        self, config: Config, dataset: "Dataset", chosen: Mapping[str, Any], overrides: Sequence[str]
+        self,
+        config: Config,
+        dataset: "Dataset",
+        chosen: Mapping[str, Any],
+        overrides: Sequence[str],
+        *,
+        checkpoints: Checkpoints,
+        before: "Before | None" = None,
     ) -> "Recorder":
-        """Open the run. For use in a ``with`` statement."""
-        if self._process is not None:
-            sizes = {
-                "train": len(dataset.train),
-                "validation": len(dataset.validation or ()),
-                "test": len(dataset.test),
-            }
-            described = {
-                "name": dataset.name,
-                "digest": dataset.digest,
-                "source": dataset.source,
-                "profile": sizes | {"classes": dataset.classes, "input_shape": dataset.input_shape},
-            }
-            identity = {
-                "fingerprint": fingerprint(config, dataset.digest),
-                "fingerprint.config": config_fingerprint(config),
-                "process": process_name(os.getpid()),
-            }
-            overrides = [redact(override) for override in overrides]
-            self._process.send("start", config, described, chosen, overrides, identity)
+        """Open the run, or one that was interrupted before. For use in a ``with`` statement.
+
+        Args:
+            config: The config.
+            dataset: The data.
+            chosen: What ``runtime: auto`` became.
+            overrides: Of the command.
+            checkpoints: Of the run.
+            before: The run to go on with.
+        """
+        process = process_name(os.getpid())
+        if self._process is None:
+            return self
+        if before is not None:
+            self._process.send("go_on", config, before.run_id, process)
+            for epoch, metrics in enumerate(checkpoints.state.by_epoch if checkpoints.state else ()):
+                self.log_epoch(epoch, metrics)  # it may have died before it could record one
+            return self
+        identity = {
+            "fingerprint": fingerprint(config, dataset.digest),
+            "fingerprint.config": config_fingerprint(config),
+            "fingerprint.code": source_digest(tuple(config.trust)),
+            "output_folder": str(checkpoints.folder.absolute()),
+            "process": process,
+        }
+        overrides = [redact(override) for override in overrides]
+        self._process.send("start", config, _described(dataset), chosen, overrides, identity)
         return self
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -135,10 +160,13 @@ class Recorder:
             self._process.raise_failure()
             self._process.send("log_metrics", dict(metrics), epoch)
 
-    def log_results(self, metrics: Mapping[str, float], history: Mapping[str, Any], report: "Report") -> None:
+    def log_results(
+        self, metrics: Mapping[str, float], history: Mapping[str, Any], report: "Report", weights_digest: str
+    ) -> None:
         """Record the measures of the finished model, ``report.json`` and the figures."""
         if self._process is not None:
             self._process.send("log_metrics", dict(metrics), len(history["loss"]) - 1)
+            self._process.send("tag", {"weights.digest": weights_digest})
             self._process.send("log_report", dict(history), report)
 
     def log_model(self, model: Any, example: Any, step: int) -> None:
@@ -170,6 +198,17 @@ class Recorder:
             self.run_id = reply
         if failure and error is None:
             raise RunFailed(failure)
+
+
+def _described(dataset: "Dataset") -> dict[str, Any]:
+    parts = {"train": dataset.train, "validation": dataset.validation or (), "test": dataset.test}
+    sizes = {name: len(part) for name, part in parts.items()}
+    return {
+        "name": dataset.name,
+        "digest": dataset.digest,
+        "source": dataset.source,
+        "profile": sizes | {"classes": dataset.classes, "input_shape": dataset.input_shape},
+    }
 
 
 class Failure(str):

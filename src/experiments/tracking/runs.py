@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from experiments.config import Problem, Refused
 from experiments.config.schema import Data, Tracking
 from experiments.evaluation import lower_is_better
+from experiments.tracking import registry
 from experiments.tracking.record import quiet_mlflow
 from experiments.tracking.store import lacks_run, problems, sqlite_file, store_uri
 
@@ -28,14 +29,28 @@ class RecordedRun:
 
 
 def find_run(which: str, tracking: Tracking) -> RecordedRun:
-    """Look up a run.
-
-    Args:
-        which: ``latest`` (finished), ``best`` (by the validation metric) or a run id.
-        tracking: The store, and the MLflow experiment that latest and best are looked for in (empty: all).
+    """Look up a run, and fetch its model.
 
     Raises:
-        Refused: There is no such run, or it left no model.
+        Refused: As `look_up`, and where the run left no model.
+    """
+    client, run = look_up(which, tracking)
+    model = logged_model(client, run)
+    return RecordedRun(run.info.run_id, run.info.run_name, _data(client, run), _model_folder(model, run))
+
+
+def look_up(which: str, tracking: Tracking) -> tuple[Any, Any]:
+    """Look up a run as MLflow has it.
+
+    Args:
+        which: ``latest`` (finished), ``best`` (by the validation metric), a run id, or ``NAME@ALIAS`` of the registry.
+        tracking: The store, and the MLflow experiment that latest and best are looked for in (empty: all).
+
+    Returns:
+        MLflow's client of the store, and the run.
+
+    Raises:
+        Refused: There is no such run.
     """
     uri = store_uri(tracking)
     if found := problems(tracking):  # MLflow itself would retry for minutes
@@ -45,13 +60,28 @@ def find_run(which: str, tracking: Tracking) -> RecordedRun:
             Problem("run", f"nothing is recorded in {file}; train something first: python -m experiments.run")
         )
     finders = {"latest": _latest, "best": _best}
-    if which not in finders and lacks_run(uri, which):
+    if "@" in which:
+        registry.refuse_unknown(uri, which)
+    elif which not in finders and lacks_run(uri, which):
         raise _unknown(which)
     mlflow = quiet_mlflow()
     mlflow.set_tracking_uri(uri)
-    client = mlflow.MlflowClient()
-    run = finders.get(which, _by_id)(client, which, tracking.experiment)
-    return RecordedRun(run.info.run_id, run.info.run_name, _data(client, run), _model_folder(run))
+    client = mlflow.MlflowClient(uri, registry_uri=uri)
+    run_id = registry.run_behind(client, which) if "@" in which else which
+    return client, finders.get(which, _by_id)(client, run_id, tracking.experiment)
+
+
+def logged_model(client: Any, run: Any) -> Any:
+    """Find the model that a run logged; the last, if the run was interrupted after its model and resumed.
+
+    Raises:
+        Refused: It left none.
+    """
+    outputs = sorted(run.outputs.model_outputs, key=lambda output: output.step) if run.outputs else []
+    models = [client.get_logged_model(output.model_id) for output in outputs]
+    if not (complete := [model for model in models if model.name == "model" and model.status == "READY"]):
+        raise _no_model(run)
+    return complete[-1]
 
 
 def own_classes(model_folder: Path, trust: Sequence[str]) -> dict[str, str]:
@@ -86,25 +116,33 @@ def _classes(value: Any) -> Iterator[tuple[str, str]]:
             yield from _classes(inner)
 
 
-def _search(client: Any, experiment: str, condition: str, order: str) -> Any:
-    """The first finished run that fits, or None."""
+def count_alike(client: Any, run: Any, experiment: str, limit: int = 1000) -> int:
+    """Count the finished runs that `best` compares a run with, itself included; at most `limit`."""
+    return len(_search(client, experiment, _alike(run), "attributes.start_time DESC", limit))
+
+
+def _search(client: Any, experiment: str, condition: str, order: str, limit: int = 1) -> list[Any]:
+    """The first finished runs that fit."""
     wanted = f"name = '{experiment}'" if experiment else None
     ids = [item.experiment_id for item in client.search_experiments(filter_string=wanted)]
     finished = f"attributes.status = 'FINISHED'{condition}"
-    runs = client.search_runs(ids, filter_string=finished, order_by=[order], max_results=1) if ids else []
-    return runs[0] if runs else None
+    return list(client.search_runs(ids, filter_string=finished, order_by=[order], max_results=limit)) if ids else []
+
+
+def _alike(run: Any) -> str:
+    """Only what can be compared: the same metric on the same data."""
+    return "".join(f" and tags.`{key}` = '{run.data.tags[key]}'" for key in ("objective", "dataset.digest"))
 
 
 def _latest(client: Any, which: str, experiment: str) -> Any:
-    found = _search(client, experiment, "", "attributes.start_time DESC")
-    if found is None:
+    if not (found := _search(client, experiment, "", "attributes.start_time DESC")):
         raise Refused(Problem("run", "no run has finished yet; train something first: python -m experiments.run"))
-    return found
+    return found[0]
 
 
 def _best(client: Any, which: str, experiment: str) -> Any:
     newest = _search(client, experiment, " and tags.objective LIKE 'val_%'", "attributes.start_time DESC")
-    if newest is None:
+    if not newest:
         raise Refused(
             Problem(
                 "run",
@@ -113,10 +151,8 @@ def _best(client: Any, which: str, experiment: str) -> Any:
                 "run=latest",
             )
         )
-    # Only what can be compared: the same metric on the same data.
-    alike = "".join(f" and tags.{key} = '{newest.data.tags[key]}'" for key in ("objective", "dataset"))
-    direction = "ASC" if lower_is_better(newest.data.tags["objective"]) else "DESC"
-    return _search(client, experiment, alike, f"metrics.objective {direction}")
+    direction = "ASC" if lower_is_better(newest[0].data.tags["objective"]) else "DESC"
+    return _search(client, experiment, _alike(newest[0]), f"metrics.objective {direction}")[0]
 
 
 def _by_id(client: Any, which: str, experiment: str) -> Any:
@@ -146,11 +182,15 @@ def _data(client: Any, run: Any) -> Data:
         ) from error
 
 
-def _model_folder(run: Any) -> Path:
+def _model_folder(model: Any, run: Any) -> Path:
+    """Not by ``runs:/ID/model``, for which MLflow lists all models of the experiment, and copies the files."""
     import mlflow
 
     try:
-        return Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/model"))
+        return Path(mlflow.artifacts.download_artifacts(model.artifact_location))
     except (mlflow.MlflowException, OSError) as error:
-        status = run.info.status
-        raise Refused(Problem("run", f"{run.info.run_id} ({status}) left no model", "run=latest")) from error
+        raise _no_model(run) from error
+
+
+def _no_model(run: Any) -> Refused:
+    return Refused(Problem("run", f"{run.info.run_id} ({run.info.status}) left no model", "run=latest"))

@@ -1,7 +1,6 @@
 """The parent run of a sweep in MLflow. Runs in a recording process of its own, which outlives a killed launcher."""
 
 import csv
-import fcntl
 import io
 import os
 import signal
@@ -14,12 +13,11 @@ from typing import IO, Any, Literal
 import psutil
 
 from experiments.config.schema import Tracking
-from experiments.tracking.record import end_run, experiment, open_store, origin, run_name
+from experiments.tracking import lock
+from experiments.tracking.provenance import origin
+from experiments.tracking.record import end_run, experiment, open_store, run_name
 from experiments.tracking.recorder import process_name
 from experiments.tracking.store import FOLDER
-
-# How long a sweep that is resumed waits for what is left of the one before it, in seconds.
-PATIENCE = 30.0
 
 
 @dataclass(frozen=True)
@@ -98,18 +96,8 @@ class SweepRecord:
 
     def _take_lock(self) -> bool:
         """Keep other launchers from resuming the sweep for as long as this process lives."""
-        folder = FOLDER / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / self._run_id).open("w")
-        patience = time.monotonic() + PATIENCE
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
-            except BlockingIOError:
-                if time.monotonic() > patience:
-                    return False
-                time.sleep(0.1)
+        self._lock = lock.take(FOLDER / "locks" / self._run_id)
+        return self._lock is not None
 
     def _children(self, condition: str = "", limit: int = 50_000) -> list[Child]:
         wanted = f"tags.`mlflow.parentRunId` = '{self._run_id}'{condition}"
@@ -128,7 +116,7 @@ class SweepRecord:
     def _settled(self) -> list[Child]:
         """The children, once none is running: their launcher is gone, and they end by themselves, or cannot."""
         children = self._children()
-        patience = time.monotonic() + PATIENCE
+        patience = time.monotonic() + lock.PATIENCE
         for child in children:
             if child.status == "RUNNING" and child.tags.get("host") == socket.gethostname():
                 while (process := _process_of(child)) and time.monotonic() < patience:

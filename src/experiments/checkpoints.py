@@ -1,0 +1,153 @@
+"""Where a run stood after its last epochs, on disk: a file is whole or not there, and the last two are kept."""
+
+import json
+import shutil
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+KEPT = 2  # the one before the last is there for a last one that the disk lost
+UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class State:
+    """A run after an epoch: all that its next epochs depend on.
+
+    Attributes:
+        epochs: How many have finished.
+        stopped: Whether a callback has ended training.
+        seconds: What training took so far.
+        threads: With how many; sums depend on it in their last bits.
+        history: Each metric's values by epoch.
+        variables: Of the model and of its optimizer, in Keras's order.
+        callbacks: What each callback of the config remembers.
+        random: The states of Python's and NumPy's random numbers.
+    """
+
+    epochs: int
+    stopped: bool
+    seconds: float
+    threads: int
+    history: Mapping[str, Sequence[float]]
+    variables: Sequence[NDArray[Any]]
+    callbacks: Sequence[Mapping[str, Any]]
+    random: Sequence[Any]
+
+    @property
+    def by_epoch(self) -> list[dict[str, float]]:
+        """The metrics of each epoch."""
+        return [{name: values[epoch] for name, values in self.history.items()} for epoch in range(self.epochs)]
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Attributes:
+        folder: Of the run's output; they are in ``checkpoints/`` below it.
+        state: The latest one that can be read; None if there is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._own = folder / "checkpoints"
+        self.state = next(filter(None, map(_read, reversed(self._files()))), None)
+
+    def save(self, state: State) -> None:
+        """Write a checkpoint, and remove the ones before the last two.
+
+        It is not forced to the disk, which may take longer than an epoch: if the machine loses power, and so the end of
+        the file, its checksum tells, and the one before counts.
+
+        Raises:
+            OSError: It cannot be written. Those before are as they were.
+        """
+        self._own.mkdir(parents=True, exist_ok=True)
+        arrays: list[NDArray[Any]] = []
+        described = json.dumps(_packed(vars(state), arrays)).encode()
+        unfinished = self._own / "unfinished"
+        try:
+            with unfinished.open("wb") as file:
+                np.savez(file, np.frombuffer(described, np.uint8), *arrays)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise
+        unfinished.replace(self._own / f"epoch_{state.epochs:06}.npz")
+        for old in self._files()[:-KEPT]:
+            old.unlink()
+
+    def remove(self) -> None:
+        """Remove all of them: the run has finished."""
+        shutil.rmtree(self._own, ignore_errors=True)
+
+    def _files(self) -> list[Path]:
+        return sorted(self._own.glob("epoch_*.npz"))
+
+
+def _read(file: Path) -> State | None:
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            described, *arrays = (archive[f"arr_{number}"] for number in range(len(archive.files)))
+        return State(**_unpacked(json.loads(described.tobytes()), arrays))
+    except UNREADABLE:
+        return None
+
+
+def remembered(owner: object, *without: str) -> dict[str, Any]:
+    """Collect the attributes of an object that can be written down: numbers, texts, arrays, and collections of them."""
+    found = {}
+    for name, value in vars(owner).items():
+        try:
+            _packed(value, [])
+        except TypeError:  # a file, a model, a function
+            continue
+        if name not in without:
+            found[name] = value
+    return found
+
+
+def _packed(value: Any, arrays: list[NDArray[Any]]) -> Any:
+    """Write a value as JSON can hold it; its arrays go to `arrays`.
+
+    Raises:
+        TypeError: It holds something else.
+    """
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            raise TypeError(f"cannot be written down: {value.dtype}")
+        arrays.append(value)
+        return {"array": len(arrays) - 1, "dtype": str(value.dtype)}
+    if isinstance(value, np.generic):
+        return _packed(np.asarray(value), arrays) | {"scalar": True}
+    if isinstance(value, dict):
+        return {"items": [[_packed(key, arrays), _packed(item, arrays)] for key, item in value.items()]}
+    if isinstance(value, tuple):
+        return {"tuple": [_packed(item, arrays) for item in value]}
+    if isinstance(value, list):
+        return [_packed(item, arrays) for item in value]
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(f"cannot be written down: {type(value).__name__}")
+
+
+def _unpacked(value: Any, arrays: Sequence[NDArray[Any]]) -> Any:
+    if isinstance(value, list):
+        return [_unpacked(item, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "items" in value:
+        return {_unpacked(key, arrays): _unpacked(item, arrays) for key, item in value["items"]}
+    if "tuple" in value:
+        return tuple(_unpacked(item, arrays) for item in value["tuple"])
+    array = arrays[value["array"]]
+    if array.dtype.kind == "V":  # bfloat16, which NumPy's format does not know by name
+        import ml_dtypes
+
+        array = array.view(getattr(ml_dtypes, value["dtype"]))
+    return array[()] if "scalar" in value else array

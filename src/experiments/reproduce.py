@@ -1,0 +1,112 @@
+"""Train a recorded run again and prove that it comes out the same: ``python -m experiments.reproduce run=ID``."""
+
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from experiments.checkpoints import Checkpoints
+from experiments.cli import command
+from experiments.config import Problem, Refused, ReproduceConfig, RunFailed, check
+from experiments.config.fingerprint import source_digest
+from experiments.data import load
+from experiments.run import Trained, train
+from experiments.tracking.provenance import environment, hardware, origin, working_tree
+from experiments.tracking.recorder import Recorder
+from experiments.tracking.stored import StoredRun, read_run
+
+
+def reproduce(composed: DictConfig) -> None:
+    """Say what differs from when the run was made, train it again, and compare."""
+    config = check(composed, ReproduceConfig)
+    stored = read_run(config.run, config.tracking, config.trust, config.data.path)
+    dataset = load(stored.config.data, stored.config.seed)
+    recorded = stored.tags.get("dataset.digest")
+    if dataset.digest != recorded:
+        what = f"{dataset.source} is not what the run was trained on: sha256 {dataset.digest[:12]}…, then {recorded}"
+        raise Refused(Problem("data", f"{what}; name the file that was used", "data.path=FILE"))
+    console = Console()
+    console.print(f"run {stored.run_id}  {stored.name}", markup=False, highlight=False, soft_wrap=True)
+    for what, said in conditions(stored):
+        console.print(f"  {what:9} {said}", markup=False, highlight=False, soft_wrap=True)
+    with tempfile.TemporaryDirectory() as folder:
+        trained = train(stored.config, dataset, Recorder(stored.config.tracking), Checkpoints(Path(folder)))
+    _judge(console, stored, trained)
+
+
+def conditions(stored: StoredRun) -> Iterator[tuple[str, str]]:
+    """Compare what a result may depend on, then and now: code, data, versions, processor."""
+    yield "code", _code(stored)
+    yield "data", f"the same: {stored.tags['dataset']}, sha256 {stored.tags['dataset.digest'][:12]}…"
+    now = origin(stored.config.tracking, (), "")
+    versions = {key.partition(".")[2]: value for key, value in stored.tags.items() if key.startswith("version.")}
+    changed = {key: then for key, then in versions.items() if now.get(f"version.{key}") != then}
+    told = "; ".join(f"{key} {then} then, {now.get(f'version.{key}', 'none')} now" for key, then in changed.items())
+    others = _packages(stored.environment) ^ _packages(environment())
+    count = len({line.partition("==")[0] for line in others} - set(changed))
+    also = f"; {count} other packages differ" if count and stored.environment else ""
+    same = ", ".join(f"{key} {versions[key]}" for key in ("tensorflow", "keras", "numpy") if key in versions)
+    yield "versions", (told or f"the same: {same}") + also
+    then, processor = stored.tags.get("hardware.processor", "unknown"), hardware()["hardware.processor"]
+    yield "processor", f"the same: {processor}" if then == processor else f"{then} then, {processor} now"
+
+
+def _code(stored: StoredRun) -> str:
+    commit, dirty = stored.tags.get("git.commit", ""), stored.tags.get("git.dirty") == "true"
+    whence = f"commit {commit[:12]}" + (" with code/uncommitted.patch of its artifacts" if dirty else "")
+    if source_digest(tuple(stored.config.trust)) == stored.tags.get("fingerprint.code"):
+        tree = working_tree()
+        elsewhere = commit and tree and tree.commit != commit
+        return "the same" + (f", though the run was of {whence}" if elsewhere else f": {whence}" if commit else "")
+    return "differs from that of the run" + (f", which was of {whence}" if commit else "")
+
+
+def _packages(text: str) -> set[str]:
+    return {line for line in text.splitlines() if line and not line.startswith(("#", "experiments=="))}
+
+
+def _judge(console: Console, stored: StoredRun, trained: Trained) -> None:
+    """Say that it is identical.
+
+    Raises:
+        RunFailed: It is not; the table of what differs is printed before.
+    """
+    again = _measured(trained)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("metric", "epoch", "recorded", "now", "difference"):
+        table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
+    total = different = 0
+    for name in dict.fromkeys([*stored.metrics, *again]):
+        then, now = dict(stored.metrics.get(name, ())), again.get(name, {})
+        for step in sorted({*then, *now}):
+            total += 1
+            a, b = then.get(step), now.get(step)
+            if a != b and not (a is not None and b is not None and math.isnan(a) and math.isnan(b)):
+                different += 1
+                gap = "" if a is None or b is None else f"{b - a:.2g}"
+                table.add_row(name, str(step + 1), *("none" if x is None else repr(x) for x in (a, b)), gap)
+    digest = stored.tags.get("weights.digest")
+    weights = "not recorded" if digest is None else "the same" if digest == trained.weights_digest else "different"
+    if different:
+        console.print(table)
+    if different or weights == "different":
+        raise RunFailed(f"it differs: {different} of {total} values, and the weights are {weights}")
+    told = f"weights {weights}" + (f", sha256 {trained.weights_digest[:12]}…" if digest else "")
+    console.print(f"identical: all {total} values; {told}", highlight=False, soft_wrap=True)
+
+
+def _measured(trained: Trained) -> Mapping[str, Mapping[int, float]]:
+    """Every metric by step, as it would be recorded."""
+    by_epoch = {name: dict(enumerate(map(float, values))) for name, values in trained.history.items()}
+    last = len(trained.history["loss"]) - 1
+    return by_epoch | {name: {last: float(value)} for name, value in trained.measures.items()}
+
+
+main = command("reproduce")(reproduce)
+
+if __name__ == "__main__":
+    main()

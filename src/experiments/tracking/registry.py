@@ -1,0 +1,182 @@
+"""MLflow's model registry: versions of a model, and aliases for those in use. It is in the same store as the runs."""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.config import Problem, Refused, suggest
+from experiments.evaluation import lower_is_better
+from experiments.tracking.store import alone, sqlite_file
+
+# Of the run's tags and metrics, what a version carries too, so that versions can be compared without their runs.
+EVIDENCE = ("objective", "dataset", "dataset.digest", "fingerprint", "git.commit", "weights.digest")
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What became of an alias: MLflow's version that it names, and the one that it named before, if any."""
+
+    version: Any
+    previous: Any | None
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the alias named another version before."""
+        return self.previous is not None and self.previous.version != self.version.version
+
+
+def promote(client: Any, run: Any, model: Any, name: str, alias: str, *, chosen: str) -> Promotion:
+    """Register a run's model with its evidence, unless it is, and have the alias name it.
+
+    A step that was done before is left out: after a crash the same call does the rest.
+
+    Args:
+        client: MLflow's.
+        run: A finished run of ours.
+        model: The model that it logged.
+        name: Of the registered model.
+        alias: That is to name the run's version.
+        chosen: How the run was chosen, for the description of a new version.
+    """
+    with alone(client.tracking_uri):
+        version = _version_of(client, run, name) or _register(client, run, model, name)
+        _add_evidence(client, run, version, chosen)
+        _link(client, model, version)
+        previous = _named(client, name, alias)
+        client.set_registered_model_alias(name, alias, version.version)
+    return Promotion(client.get_model_version(name, version.version), previous)
+
+
+def _version_of(client: Any, run: Any, name: str) -> Any:
+    found = client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'")
+    return max(found, key=lambda version: int(version.version), default=None)
+
+
+def _register(client: Any, run: Any, model: Any, name: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"models:/{model.model_id}"
+    return client.create_model_version(name, source, run.info.run_id, model_id=model.model_id)
+
+
+def _add_evidence(client: Any, run: Any, version: Any, chosen: str) -> None:
+    """Tags and description, where the version has none: a person may have written one since, or registered the run."""
+    tags = {"run_id": run.info.run_id, "value": str(run.data.metrics["objective"])}
+    tags |= {key: run.data.tags[key] for key in EVIDENCE if key in run.data.tags}
+    for key, value in tags.items():
+        if key not in version.tags:
+            client.set_model_version_tag(version.name, version.version, key, value)
+    if not version.description:
+        client.update_model_version(version.name, version.version, _description(client, run, chosen))
+
+
+def _description(client: Any, run: Any, chosen: str) -> str:
+    """What speaks for a run, in Markdown."""
+    tags, metrics = run.data.tags, run.data.metrics
+    facts = {
+        "chosen": chosen,
+        "sweep": _sweep(client, tags),
+        "data": f"{tags['dataset']}, sha256 {tags['dataset.digest']}",
+        "code": _code(tags),
+        "command": tags.get("mlflow.note.content", "").partition("\n")[0],
+    }
+    lines = [f"**{tags['objective']} {metrics['objective']:.4f}** of run {run.info.run_id}, {run.info.run_name}", ""]
+    lines += [f"- {key}: {value}" for key, value in facts.items() if value]
+    lines += ["", "| metric | at the end |", "| --- | --- |"]
+    lines += [f"| {key} | {metrics[key]:.6g} |" for key in sorted(metrics) if not key.startswith("system/")]
+    return "\n".join(lines)
+
+
+def _code(tags: Mapping[str, str]) -> str:
+    if "git.commit" not in tags:
+        return ""
+    return f"commit {tags['git.commit']}{', with uncommitted changes' * (tags.get('git.dirty') == 'true')}"
+
+
+def _sweep(client: Any, tags: Mapping[str, str]) -> str:
+    """The sweep that a run is of, and how many runs it was compared with there."""
+    if "mlflow.parentRunId" not in tags:
+        return ""
+    parent = client.get_run(tags["mlflow.parentRunId"])
+    runs = parent.data.metrics.get("finished_runs")
+    compared = f", {runs:.0f} finished runs" if runs else ""
+    return f"run {parent.info.run_id}, {parent.info.run_name}{compared}"
+
+
+def _link(client: Any, model: Any, version: Any) -> None:
+    """Have the model's own page name the version, as `mlflow.register_model` does."""
+    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+    linked = json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    entry = {"name": version.name, "version": version.version}
+    if entry not in linked:
+        client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([*linked, entry])})
+
+
+def _named(client: Any, name: str, alias: str) -> Any | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, alias)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no such name, or alias
+            raise
+        return None
+
+
+def run_behind(client: Any, which: str) -> str:
+    """Return the id of the run whose model ``NAME@ALIAS`` stands for.
+
+    Raises:
+        Refused: There is no such name or alias, or the version came from elsewhere.
+    """
+    name, _, alias = which.rpartition("@")
+    if (version := _named(client, name, alias)) is None:
+        known = client.search_registered_models(max_results=1000)
+        raise _unknown(which, (f"{model.name}@{alias}" for model in known for alias in model.aliases))
+    if not version.run_id:
+        raise Refused(Problem("run", f"version {version.version} of {name} came from no run", "run=latest"))
+    return str(version.run_id)
+
+
+def refuse_unknown(uri: str, which: str) -> None:
+    """Refuse a ``NAME@ALIAS`` that a SQLite store surely lacks; MLflow takes two seconds to import.
+
+    Raises:
+        Refused: With the names that the store has.
+    """
+    if (file := sqlite_file(uri)) is None:
+        return
+    with contextlib.suppress(sqlite3.DatabaseError):  # no MLflow store, or of another version
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=3)) as connection:
+            rows = connection.execute("SELECT name || '@' || alias FROM registered_model_aliases").fetchall()
+        known = [name for (name,) in rows]
+        if which not in known and not which.endswith("@latest"):  # MLflow's own alias, which is not stored
+            raise _unknown(which, known)
+
+
+def _unknown(which: str, known: Iterable[str]) -> Refused:
+    names = sorted(known)
+    what = f"there is no {which!r} in this store's registry; "
+    if not names:
+        return Refused(Problem("run", f"{what}promote a run first: python -m experiments.promote", "run=latest"))
+    return Refused(Problem("run", what + suggest(which, names), f"run={names[0]}"))
+
+
+def measured_better(one: Any, other: Any) -> bool:
+    """Whether a version did better than another by the same measure on the same data, as far as their tags say."""
+    same = ("objective", "dataset.digest")
+    if not all(key in one.tags and key in other.tags for key in (*same, "value")):
+        return False
+    if any(one.tags[key] != other.tags[key] for key in same):
+        return False
+    difference = float(one.tags["value"]) - float(other.tags["value"])
+    return difference < 0 if lower_is_better(one.tags["objective"]) else difference > 0

@@ -1,0 +1,232 @@
+"""The recorded runs that are to be compared: found in few queries, as a store may hold many thousands."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from experiments.comparison import CIRCUMSTANCES, Run
+from experiments.config import CompareConfig, Config, Problem, Refused
+from experiments.config.schema import Tracking
+from experiments.tracking.record import quiet_mlflow
+from experiments.tracking.store import lacks_run, problems, sqlite_file, store_uri
+
+PAGE = 1000  # runs per query
+BULK = 100  # runs whose curves are read by one query
+POINTS = 1_000_000  # of a curve, times BULK: more than there are
+SIDE_BY_SIDE = 8  # requests to a server
+WHOLE_ID = 32  # characters
+# Metrics that are measured once, at the end.
+ONCE = re.compile(r"test_.*|final_.*|objective|fit_seconds|samples_per_second|system/.*")
+
+
+class Origin(NamedTuple):
+    """What decides whether runs can be compared: the metric that they are ranked by, and their data."""
+
+    ranked_by: str
+    dataset: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Runs to compare.
+
+    Attributes:
+        title: What they are.
+        sweep: The id of their parent, if they are the runs of a sweep.
+        runs: In the order in which they started.
+        origins: By the run's id; empty texts where a run did not record them.
+        circumstances: Parameters that nobody asked for, and that change no result.
+    """
+
+    title: str
+    sweep: str
+    runs: Sequence[Run]
+    origins: Mapping[str, Origin]
+    circumstances: frozenset[str]
+
+
+def connect(tracking: Tracking, wanted: Mapping[str, str]) -> Any:
+    """Return MLflow's client of a store that answers and holds the runs, as far as can be seen at once.
+
+    Args:
+        tracking: The store.
+        wanted: Ids of runs, to the config key that named them.
+
+    Raises:
+        Refused: There is no such store or run.
+    """
+    uri = store_uri(tracking)
+    if found := problems(tracking):  # MLflow itself would retry for minutes
+        raise Refused([replace(problem, remedy="") for problem in found])
+    if (file := sqlite_file(uri)) and not file.exists():
+        what = f"nothing is recorded in {file}; train something first: python -m experiments.run"
+        raise Refused(Problem("sweep", what))
+    unknown = {run_id for run_id in wanted if len(run_id) >= WHOLE_ID and lacks_run(uri, run_id)}
+    unknown |= {run_id for run_id in wanted if not re.fullmatch(r"[\w-]{4,64}", run_id)}
+    if unknown:
+        raise Refused([_unknown(key, run_id) for run_id, key in wanted.items() if run_id in unknown])
+    mlflow = quiet_mlflow()
+    mlflow.set_tracking_uri(uri)
+    return mlflow.MlflowClient()
+
+
+def select(client: Any, config: CompareConfig) -> Selection:
+    """Find the runs.
+
+    Raises:
+        Refused: There are none.
+    """
+    name = config.tracking.experiment
+    filter_string = f"name = '{_quoted(name)}'" if name else None
+    experiments = {item.experiment_id: item.name for item in client.search_experiments(filter_string=filter_string)}
+    if not experiments:
+        raise _no_experiment(client, name)
+    ids = list(experiments)
+    if config.runs:
+        found = _by_ids(client, ids, config.runs)
+        return _selection("chosen runs", "", found)
+    if name and config.sweep is None:
+        found = [run for run in _search(client, ids) if "sweep" not in run.data.tags]
+        return _selection(f"experiment {name}", "", found)
+    parent = _sweep(client, ids, config.sweep or "latest")
+    found = _search(client, ids, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    return _selection(f"{parent.info.run_name or 'sweep'}, run {parent.info.run_id}", parent.info.run_id, found)
+
+
+def with_curves(client: Any, runs: Sequence[Run], metrics: Sequence[str] | None = None) -> list[Run]:
+    """The runs with what they recorded after each epoch of these metrics, or of all."""
+    every = dict.fromkeys(key for run in runs for key in run.metrics if not ONCE.fullmatch(key))
+    read: dict[str, dict[str, dict[int, float]]] = {run.run_id: {} for run in runs}
+    for key in every if metrics is None else metrics:
+        for run_id, point in _points(client, [run.run_id for run in runs if key in run.metrics], key):
+            read[run_id].setdefault(key, {})[point.step] = point.value
+    return [
+        replace(run, curves={key: [by_step[step] for step in sorted(by_step)] for key, by_step in curves.items()})
+        for run, curves in ((run, read[run.run_id]) for run in runs)
+    ]
+
+
+def confusion_matrices(client: Any, run_ids: Sequence[str]) -> dict[str, list[list[int]]]:
+    """The confusion matrices of those runs that left one, by their ids; rows are the truth."""
+    import mlflow
+
+    found = {}
+    for run_id in run_ids:
+        try:
+            report = json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/report.json"))
+            found[run_id] = report["confusion_matrix"]
+        except (mlflow.MlflowException, OSError, ValueError, KeyError, TypeError):
+            continue  # it was never measured, or its files are elsewhere: the rest can be compared all the same
+    return found
+
+
+def _points(client: Any, run_ids: Sequence[str], key: str) -> list[tuple[str, Any]]:
+    """All points of a metric's curves, each with its run, in the order in which they were recorded."""
+    store = client._tracking_client.store
+    if hasattr(store, "get_metric_history_bulk"):  # a database
+        parts = [run_ids[start : start + BULK] for start in range(0, len(run_ids), BULK)]
+        found = [point for part in parts for point in store.get_metric_history_bulk(part, key, POINTS)]
+        return [(point.run_id, point) for point in found]
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        curves = pool.map(lambda run_id: client.get_metric_history(run_id, key), run_ids)
+        return [(run_id, point) for run_id, curve in zip(run_ids, curves, strict=True) for point in curve]
+
+
+def _search(client: Any, experiments: Sequence[str], condition: str = "", order: str = "ASC", limit: int = 0) -> Any:
+    """All runs that fit, by their start, or the first few."""
+    runs, token = [], None
+    while True:
+        page = client.search_runs(
+            experiments, condition, max_results=limit or PAGE, order_by=[f"start_time {order}"], page_token=token
+        )
+        runs += page
+        token = page.token
+        if limit or not token:
+            return runs
+
+
+def _by_ids(client: Any, experiments: Sequence[str], wanted: Sequence[str]) -> list[Any]:
+    """Runs by their ids, or by how these begin, as tables show them."""
+    whole = ",".join(f"'{run_id}'" for run_id in wanted if len(run_id) >= WHOLE_ID)
+    found = _search(client, experiments, f"attributes.run_id IN ({whole})") if whole else []
+    missing = [run_id for run_id in wanted if run_id not in {run.info.run_id for run in found}]
+    for run_id in missing:
+        matches = _search(client, experiments, f"attributes.run_id LIKE '{run_id}%'", limit=2)
+        if not matches:
+            raise Refused(_unknown("runs", run_id))
+        if len(matches) > 1:
+            raise Refused(Problem("runs", f"{run_id} is the beginning of several ids; write more of it"))
+        found += matches
+    for run in found:
+        if "sweep" in run.data.tags:
+            what = f"{run.info.run_id} is a sweep, which has runs beneath it"
+            raise Refused(Problem("runs", what, f"sweep={run.info.run_id}"))
+    unique = {run.info.run_id: run for run in found}
+    return sorted(unique.values(), key=lambda run: run.info.start_time)
+
+
+def _sweep(client: Any, experiments: Sequence[str], which: str) -> Any:
+    """The parent run of a sweep."""
+    if which == "latest":
+        if found := _search(client, experiments, "tags.sweep LIKE '%'", "DESC", limit=1):
+            return found[0]
+        what = "no sweep is recorded; start one: python -m experiments.run -m seed=0,1,2"
+        raise Refused(Problem("sweep", what, "tracking.experiment=NAME"))
+    found = _search(client, experiments, f"attributes.run_id LIKE '{which}%'", limit=2)
+    if len(found) != 1:
+        raise Refused(_unknown("sweep", which))
+    if "sweep" in found[0].data.tags:
+        return found[0]
+    parent = found[0].data.tags.get("mlflow.parentRunId")
+    what = f"{which} is a run of the sweep {parent}" if parent else f"{which} is a single run, no sweep"
+    raise Refused(Problem("sweep", what, f"sweep={parent}" if parent else f"runs=[{which}]"))
+
+
+def _selection(title: str, sweep: str, found: Sequence[Any]) -> Selection:
+    if not found:
+        raise Refused(Problem("sweep", f"{title} has no runs", "sweep=latest"))
+    typed = " ".join(run.data.tags.get("overrides", "") for run in found)
+    chosen = {word.lstrip("+").partition("=")[0] for word in typed.split()}
+    runs = [_run(item) for item in found]
+    keys = {key for run in runs for key in run.parameters if key.startswith(CIRCUMSTANCES)}
+    origins = {item.info.run_id: _origin(item.data.tags) for item in found}
+    return Selection(title, sweep, runs, origins, frozenset(keys - chosen))
+
+
+def _run(item: Any) -> Run:
+    info, data = item.info, item.data
+    sections = {name: place for place, name in enumerate(Config.model_fields)}
+    keys = sorted(data.params, key=lambda key: sections.get(key.partition(".")[0], len(sections)))
+    return Run(
+        run_id=info.run_id,
+        name=info.run_name or "",
+        status=info.status,
+        parameters={key: data.params[key] for key in keys},
+        objective=data.metrics.get("objective"),
+        seconds=(info.end_time - info.start_time) / 1000 if info.end_time else None,
+        metrics=dict(data.metrics),
+        failure=data.tags.get("failure", ""),
+    )
+
+
+def _origin(tags: Mapping[str, str]) -> Origin:
+    return Origin(tags.get("objective", ""), tags.get("dataset", ""), tags.get("dataset.digest", "")[:12])
+
+
+def _no_experiment(client: Any, name: str) -> Refused:
+    from experiments.config import suggest
+
+    known = [item.name for item in client.search_experiments()]
+    return Refused(Problem("tracking.experiment", f"there is no experiment {name}; {suggest(name, known)}"))
+
+
+def _unknown(key: str, run_id: str) -> Problem:
+    return Problem(key, f"there is no run {run_id!r} in this store", "sweep=latest")
+
+
+def _quoted(name: str) -> str:
+    return name.replace("'", "\\'")

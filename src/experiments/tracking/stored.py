@@ -1,0 +1,87 @@
+"""A recorded run as data: its config, what it measured and where it came from. Nothing in it is executed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from experiments.config import Config, Problem, Refused
+from experiments.config.checks import find_problems
+from experiments.config.schema import Tracking
+from experiments.tracking.runs import look_up
+
+# What a run measures of the machine, not of the model.
+TIMINGS = ("fit_seconds", "samples_per_second")
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A finished run.
+
+    Attributes:
+        config: With the choices that ``runtime: auto`` became.
+        tags: MLflow's.
+        metrics: (step, value) of every metric but the timings, in the order of steps.
+        environment: Its ``environment.txt``; empty if that is lost.
+    """
+
+    run_id: str
+    name: str
+    config: Config
+    tags: Mapping[str, str]
+    metrics: Mapping[str, Sequence[tuple[int, float]]]
+    environment: str
+
+
+def read_run(which: str, tracking: Tracking, trust: Sequence[str], data_path: str | None) -> StoredRun:
+    """Read a finished run from the record.
+
+    Args:
+        which: See `look_up`.
+        tracking: The store.
+        trust: Packages whose classes the config may name. What the record says about that does not count.
+        data_path: Where the data lies now; None: where the config says.
+
+    Raises:
+        Refused: There is no such run, it did not finish, or its config is no longer a valid one.
+    """
+    client, run = look_up(which, tracking)
+    run_id, status = run.info.run_id, run.info.status
+    if status != "FINISHED":
+        what = f"{run_id} is {status}: there is no result to compare with"
+        raise Refused(Problem("run", what, "run=latest"))
+    plain = _plain_config(run_id)
+    chosen = {key.partition(".")[2]: value for key, value in run.data.params.items() if key.startswith("runtime.")}
+    plain |= {"trust": list(trust), "tracking": {"enabled": False}, "resume": False}
+    plain["runtime"] = {key: yaml.safe_load(value) for key, value in chosen.items()}
+    if data_path and isinstance(plain.get("data"), dict):
+        plain["data"]["path"] = data_path
+    if problems := find_problems(plain, Config, {}):
+        where = f"run {run_id[:8]}: config/config.yaml"
+        raise Refused([Problem(f"{where}: {problem.where}", problem.what) for problem in problems])
+    names = [name for name in run.data.metrics if name not in TIMINGS and not name.startswith("system/")]
+    histories = {name: client.get_metric_history(run_id, name) for name in names}
+    metrics = {name: sorted((point.step, point.value) for point in points) for name, points in histories.items()}
+    environment = _text(run_id, "environment.txt") or ""
+    return StoredRun(run_id, run.info.run_name, Config.model_validate(plain), run.data.tags, metrics, environment)
+
+
+def _plain_config(run_id: str) -> dict[str, Any]:
+    text = _text(run_id, "config/config.yaml")
+    try:
+        plain = yaml.safe_load(text or "")
+    except yaml.YAMLError:
+        plain = None
+    if not isinstance(plain, dict):
+        raise Refused(Problem("run", f"{run_id} has no readable config/config.yaml: not a run of ours"))
+    return plain
+
+
+def _text(run_id: str, file: str) -> str | None:
+    import mlflow
+
+    try:
+        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{file}"))
+    except (mlflow.MlflowException, OSError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,158 @@
+"""`python -m experiments.reproduce`: identical, different, or cannot."""
+
+import contextlib
+import importlib.metadata
+import re
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.config import Refused
+from experiments.config.schema import Tracking
+from experiments.reproduce import conditions
+from experiments.tracking.provenance import environment
+from experiments.tracking.stored import StoredRun, read_run
+from tests.composed import config
+
+RunCli = Callable[..., Any]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
+SMALL = ["data=digits", "data.limit=200", "epochs=2", "model.layer_sizes=[16]", "data.validation_size=0.2"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reproduce")
+
+
+@pytest.fixture
+def run_id(folder: Path, run_cli: RunCli) -> str:
+    """A run of a changed working tree; made once."""
+    kept = folder / "run_id"
+    if not kept.exists():
+        for arguments in (["init", "-q"], ["add", "."], [*AUTHOR, "commit", "-qm", "first", "--allow-empty"]):
+            subprocess.run(["git", *arguments], cwd=folder, check=True)
+        (folder / "new.py").write_text("x = 1\n")
+        done = run_cli(*SMALL, "model.dropout=0.2", "callbacks=csv_log", cwd=folder)
+        assert (done.returncode, done.stderr) == (0, "")
+        kept.write_text(re.findall(r"recorded as run (\w+)", done.stdout)[0])
+    return kept.read_text()
+
+
+AUTHOR = ["-c", "user.name=Somebody", "-c", "user.email=somebody@example.com"]
+
+
+@contextmanager
+def changed(folder: Path, statement: str, back: str) -> Iterator[None]:
+    """Change the store, for a while."""
+
+    def execute(what: str) -> None:
+        with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as connection:
+            assert connection.execute(what).rowcount == 1
+            connection.commit()
+
+    execute(statement)
+    try:
+        yield
+    finally:
+        execute(back)
+
+
+def test_identical(folder: Path, run_id: str, run_cli: RunCli) -> None:
+    done = run_cli(f"run={run_id}", module="reproduce", cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^  code +the same: commit \w{12} with code/uncommitted.patch", done.stdout, re.MULTILINE)
+    assert re.search(r"^  data +the same: digits, sha256", done.stdout, re.MULTILINE)
+    assert re.search(r"^  versions +the same: tensorflow", done.stdout, re.MULTILINE)
+    assert re.search(r"^  processor +the same: .", done.stdout, re.MULTILINE)
+    # loss, accuracy and both of validation in each epoch; at the end test and validation again, and the objective
+    assert re.search(r"^identical: all 13 values; weights the same, sha256 \w{12}…$", done.stdout, re.MULTILINE)
+    with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+
+
+def test_uncommitted_changes_are_kept(folder: Path, run_id: str) -> None:
+    (patch,) = (folder / "mlruns" / "artifacts" / run_id).rglob("uncommitted.patch")
+    assert "+x = 1" in patch.read_text()
+
+
+def test_different(folder: Path, run_id: str, run_cli: RunCli) -> None:
+    where = "metrics SET value = value {} 0.25 WHERE key = 'val_accuracy' AND step = 1"
+    with changed(folder, f"UPDATE {where.format('+')}", f"UPDATE {where.format('-')}"):
+        done = run_cli(f"run={run_id}", module="reproduce", cwd=folder)
+    assert done.returncode == 1
+    assert done.stderr == "error: it differs: 1 of 13 values, and the weights are the same\n"
+    assert re.search(r"^val_accuracy +2 .* -0.25$", done.stdout, re.MULTILINE)
+
+
+def test_other_data_cannot_reproduce_it(folder: Path, run_id: str, run_cli: RunCli) -> None:
+    with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as connection:
+        digest = connection.execute("SELECT value FROM tags WHERE key = 'dataset.digest'").fetchone()[0]
+    where = "UPDATE tags SET value = '{}' WHERE key = 'dataset.digest'"
+    with changed(folder, where.format("0123"), where.format(digest)):
+        done = run_cli(f"run={run_id}", module="reproduce", cwd=folder)
+    assert done.returncode == 2
+    assert "error: data: digits of scikit-learn is not what the run was trained on" in done.stderr
+
+
+def test_what_differs_is_told() -> None:
+    tags = {
+        "fingerprint.code": "0",
+        "git.commit": "0123456789abcdef",
+        "git.dirty": "true",
+        "dataset": "digits",
+        "dataset.digest": "0123",
+        "hardware.processor": "Abacus",
+        "version.keras": "2.0.0",
+        "version.numpy": importlib.metadata.version("numpy"),
+    }
+    packages = f"# Python 2\nkeras==2.0.0\nold==1\n{environment()}"
+    told = dict(conditions(StoredRun("id", "name", config(), tags, {}, packages)))
+    assert told["code"].startswith("differs from that of the run, which was of commit 0123456789ab with code/")
+    assert re.fullmatch(r"keras 2.0.0 then, 3\S+ now; 1 other packages differ", told["versions"])
+    assert told["processor"].startswith("Abacus then, ")
+
+
+def tampered(folder: Path, run_id: str, was: str, becomes: str) -> Any:
+    """Change the stored config, for a while."""
+    file = folder / "mlruns" / "artifacts" / run_id / "artifacts" / "config" / "config.yaml"
+    text = file.read_text()
+    assert was in text
+    restored = contextlib.ExitStack()
+    restored.callback(file.write_text, text)
+    file.write_text(text.replace(was, becomes))
+    return restored
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "told"),
+    [
+        ("activation: relu", "activation: {_target_: os.system}", "config/config.yaml: model.activation"),
+        ("epochs: 2", "epochs: 0", "config/config.yaml: epochs: got 0, expected a whole number of at least 1"),
+        ("epochs: 2", "epochs: [", "has no readable config/config.yaml: not a run of ours"),
+        ("epochs: 2", "epochs: !!python/name:os.system", "has no readable config/config.yaml: not a run of ours"),
+        ("trust: []", "trust: [os]\nunknown: 1", "config/config.yaml: unknown"),
+    ],
+)
+def test_a_stored_config_is_data(folder: Path, run_id: str, was: str, becomes: str, told: str) -> None:
+    store = Tracking(enabled=True, uri=f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
+    with tampered(folder, run_id, was, becomes), pytest.raises(Refused, match=re.escape(told)):
+        read_run(run_id, store, [], None)
+
+
+def test_a_stored_config_grants_no_trust(folder: Path, run_id: str, run_cli: RunCli) -> None:
+    with tampered(folder, run_id, "name: rmsprop", "name: os.system"), tampered(folder, run_id, "[]", "[os]"):
+        done = run_cli(f"run={run_id}", module="reproduce", cwd=folder)
+    assert done.returncode == 2
+    assert "is not one of Keras's own; if you trust the code of os, say so" in done.stderr
+
+
+def test_a_run_that_did_not_finish_cannot_be_reproduced(folder: Path, run_id: str) -> None:
+    store = Tracking(enabled=True, uri=f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
+    killed = changed(folder, "UPDATE runs SET status = 'KILLED'", "UPDATE runs SET status = 'FINISHED'")
+    with killed, pytest.raises(Refused, match=f"{run_id} is KILLED: there is no result to compare with"):
+        read_run(run_id, store, [], None)

@@ -1,0 +1,211 @@
+"""A run that was interrupted goes on, and comes out as the one that never was, to the last bit."""
+
+import gc
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from experiments.checkpoints import Checkpoints
+from experiments.tracking import lock
+from experiments.tracking.record import Record, experiment, open_store
+from tests.composed import Run, config, names, train
+
+EVERYTHING = (
+    "epochs=5",
+    "data.validation_size=30",
+    "model.dropout=0.3",
+    "model.batch_normalization=true",
+    "callbacks=[early_stopping,reduce_lr_on_plateau,best_weights,csv_log]",
+    "callbacks.early_stopping.patience=1",
+    "callbacks.early_stopping.monitor=val_accuracy",
+    "callbacks.reduce_lr_on_plateau.patience=1",
+)
+CASES = {
+    **{name: (f"optimizer={name}",) for name in names("optimizer")},
+    "everything": EVERYTHING,
+    "stops early": (
+        *EVERYTHING,
+        "callbacks.early_stopping.min_delta=0.9",
+        "callbacks.early_stopping.patience=2",
+        "epochs=9",
+    ),
+    "averaged weights": ("optimizer=adam", "optimizer.use_ema=true", "callbacks=swap_ema_weights"),
+    "schedule": ("optimizer=adam", "optimizer/schedule=cosine", "optimizer.schedule.warmup_epochs=1"),
+    "accumulated gradients": ("optimizer=sgd", "+optimizer.gradient_accumulation_steps=3", "batch_size=20"),
+    "half precision": ("optimizer=adam", "precision=mixed_float16"),
+}
+
+
+# MLflow's and Keras's own, and a CSV log that an interrupt leaves open
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+]
+
+
+class Interrupt(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends training at the beginning of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self._epoch = epoch
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        if epoch == self._epoch:
+            raise KeyboardInterrupt
+
+
+def resumed(folder: Path, at: int, *overrides: str) -> Run:
+    folder.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        train(*overrides, folder=folder, eager=True, checkpoints=Checkpoints(folder), watchers=[Interrupt(at)])
+    gc.collect()  # what the interrupt left open
+    found = Checkpoints(folder)
+    assert found.state is not None
+    assert found.state.epochs == at
+    return train(*overrides, folder=folder, eager=True, checkpoints=found)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_to_the_last_bit(case: str, tmp_path: Path) -> None:
+    overrides = ("epochs=3", "model.layer_sizes=[8]", *CASES[case])
+    never, again = train(*overrides, folder=tmp_path, eager=True), resumed(tmp_path / "run", 2, *overrides)
+    assert {key: list(map(float, values)) for key, values in never.history.items()} == again.history
+    assert all(np.array_equal(one, other) for one, other in zip(never.weights, again.weights, strict=True))
+    for file in ("epochs.csv", "best.weights.h5"):
+        assert (
+            (tmp_path / file).is_file()
+            == (tmp_path / "run" / file).is_file()
+            == (case in ("everything", "stops early"))
+        )
+    if case == "everything":
+        assert (tmp_path / "epochs.csv").read_text() == (tmp_path / "run" / "epochs.csv").read_text()
+
+
+def test_one_that_had_stopped_early_does_not_train_on(tmp_path: Path) -> None:
+    never = train(*CASES["stops early"], folder=tmp_path, eager=True, checkpoints=Checkpoints(tmp_path))
+    assert len(never.history["loss"]) < 9
+    again = train(*CASES["stops early"], folder=tmp_path, eager=True, checkpoints=Checkpoints(tmp_path))
+    assert again.history == {key: list(map(float, values)) for key, values in never.history.items()}
+    assert all(np.array_equal(one, other) for one, other in zip(never.weights, again.weights, strict=True))
+
+
+def test_a_full_disk_does_not_end_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    train(folder=tmp_path, eager=True, checkpoints=Checkpoints(tmp_path))
+    assert "no checkpoint of epoch 1: " in capsys.readouterr().err
+
+
+LONG = ["data=digits", "epochs=40", "batch_size=16", "model.layer_sizes=[600]", "model.dropout=0.2", "optimizer=adam"]
+
+
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "experiments.run", *LONG, *arguments]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def kill_after(folder: Path, process: "subprocess.Popen[str]", epoch: int, everything: bool) -> None:
+    """Shoot a process, and those that it started, too, once an epoch is in the record."""
+    while not query(folder, f"SELECT 1 FROM metrics WHERE key = 'loss' AND step >= {epoch - 1}"):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    (os.killpg if everything else os.kill)(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def query(folder: Path, statement: str) -> list[Any]:
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as connection:
+        return connection.execute(statement).fetchall()
+    return []  # there is no store yet
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Everything that two runs of the same config must have in common."""
+    own = "key NOT IN ('fit_seconds', 'samples_per_second')"
+    points = query(folder, f"SELECT key, step, value FROM metrics WHERE {own} ORDER BY key, step")
+    return {"weights": query(folder, "SELECT value FROM tags WHERE key = 'weights.digest'"), "points": points}
+
+
+@pytest.fixture(scope="module")
+def never_killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("never")
+    output, errors = start(folder).communicate()
+    assert "recorded as run" in output, errors
+    found = outcome(folder)
+    assert len(found["points"]) == 40 * 2 + 3
+    return found
+
+
+def test_shot_and_resumed(never_killed: dict[str, Any], tmp_path: Path) -> None:
+    """First the whole group of processes is shot, then, of the resumed run, the training process alone."""
+    kill_after(tmp_path, start(tmp_path), 3, everything=True)
+    assert query(tmp_path, "SELECT status FROM runs") == [("RUNNING",)]
+    kill_after(tmp_path, start(tmp_path, "resume=true"), 20, everything=False)
+    done = start(tmp_path, "resume=true")
+    output, errors = done.communicate()
+    assert (done.returncode, errors) == (0, "")
+    went_on = re.search(r"resume: goes on after epoch (\d+) of 40: run (\w+)\n", output)
+    assert went_on
+    assert int(went_on[1]) >= 19
+    assert query(tmp_path, "SELECT run_uuid, status FROM runs") == [(went_on[2], "FINISHED")]
+    assert outcome(tmp_path) == never_killed
+    assert query(tmp_path, "SELECT value FROM tags WHERE key = 'resumed'") == [("2",)]
+    assert not query(tmp_path, "SELECT value FROM tags WHERE key = 'failure'")
+    assert not list((tmp_path / "mlruns" / "outputs").rglob("*.npz"))
+
+
+def test_only_one_goes_on_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    checked = config("tracking=mlflow", f"tracking.uri={uri}", "data.limit=100")
+    client = open_store(uri)
+    origin = {"fingerprint": "1", "host": socket.gethostname(), "output_folder": str(tmp_path)}
+    run_id = client.create_run(experiment(client, checked.tracking.experiment, uri), tags=origin).info.run_id
+    first, second = Record(uri, own_process=False), Record(uri, own_process=False)
+    before = first.find_before(checked, "1")
+    assert before
+    assert (before.run_id, before.status, before.under_way) == (run_id, "RUNNING", False)
+    before = second.find_before(checked, "1")
+    assert before
+    assert before.under_way
+    first.go_on(checked, run_id, "1 2.0")
+    first.end("KILLED", "")
+    before = second.find_before(checked, "1")
+    assert before
+    assert (before.status, before.under_way) == ("KILLED", False)
+    second.go_on(checked, run_id, "1 2.0")
+    second.log_metrics({"objective": 0.5}, 1)
+    second.end("FINISHED", "")
+    assert not (tmp_path / "lock").exists()
+    before = first.find_before(checked, "1")
+    assert before
+    assert (before.status, before.objective) == ("FINISHED", 0.5)
+    assert first.find_before(checked, "2") is False
+
+
+def test_what_lies_elsewhere_cannot_go_on(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    checked = config("tracking=mlflow", f"tracking.uri={uri}", "data.limit=100")
+    client = open_store(uri)
+    here = {"fingerprint": "1", "host": socket.gethostname(), "output_folder": str(tmp_path)}
+    for tags in (here | {"host": "elsewhere"}, here | {"output_folder": str(tmp_path / "gone")}):
+        client.create_run(experiment(client, checked.tracking.experiment, uri), tags=tags)
+    measured = client.create_run(experiment(client, checked.tracking.experiment, uri), tags=here)
+    client.log_metric(measured.info.run_id, "loss", 1.0, step=0)  # and there is no checkpoint
+    assert Record(uri, own_process=False).find_before(checked, "1") is False
