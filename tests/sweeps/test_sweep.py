@@ -132,7 +132,8 @@ def test_a_failed_run_is_tried_again_and_enough_is_enough(tmp_path: Path) -> Non
     assert status == 1
     assert output.count("is started anew") == 1
     assert "3 runs are not started: hydra.launcher.max_failures=1" in output
-    assert [status for _, status, _ in children(tmp_path)] == ["FAILED"] * 2
+    assert [status for _, status, _ in children(tmp_path)] == ["FAILED"]
+    assert query(tmp_path, "SELECT value FROM tags WHERE key = 'resumed'") == [("1",)]
 
 
 def test_an_interrupted_sweep_leaves_nothing_running(tmp_path: Path) -> None:
@@ -226,8 +227,15 @@ def test_other_launchers_record_the_same(tmp_path: Path, launcher: str) -> None:
     status, output = sweep(tmp_path, *command, "resume=true")
     assert status == 1
     assert "resume: 1 kept, 1 failed before: rerun" in output
-    assert len(children(tmp_path)) == 3
+    assert len(children(tmp_path)) == 2, "the failed run was tried again as the same run"
     assert len(parents(tmp_path)) == 1
+
+
+def test_a_trusted_package_that_cannot_be_forked_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import tensorflow as tf\n\nONE = tf.constant(1)\n")
+    status, output = sweep(tmp_path, *QUICK, "trust=[mine]", "seed=0,1", PYTHONPATH=str(tmp_path))
+    assert status == 1
+    assert "mine runs TensorFlow when it is imported, and its threads do not survive a fork" in output
 
 
 def test_a_sweep_without_a_record(tmp_path: Path) -> None:

@@ -8,16 +8,15 @@ import importlib
 import json
 import os
 import pkgutil
-from contextlib import suppress
 
 import experiments
 from experiments import backend, data
+from experiments.config import RunFailed
 from experiments.config.fingerprint import source_digest
 from experiments.config.schema import Data
 from experiments.sweeps.pool import PRELOAD
 from experiments.tracking.provenance import working_tree
 from experiments.tracking.record import import_what_is_used_late, quiet_mlflow
-
 
 # Why no worker can be forked from this process, if so.
 trouble = ""
@@ -38,12 +37,10 @@ def preload() -> None:
     for package in ("mlflow.keras", *wanted["trust"]):
         importlib.import_module(package)
         if context.context()._initialized:
-            global trouble
-            trouble = (
-                f"{package} runs TensorFlow when it is imported, whose threads do not survive a fork; have it do that in a "
-                "function, or use hydra/launcher=basic"
+            raise RunFailed(
+                f"{package} runs TensorFlow when it is imported, and its threads do not survive a fork; let a function "
+                "do that, or use hydra/launcher=basic"
             )
-            return
     source_digest(tuple(wanted["trust"]))
     working_tree()
     for section in wanted["data"]:
@@ -52,5 +49,9 @@ def preload() -> None:
     gc.freeze()  # keeps the collector from touching, and so copying, the memory that workers share
 
 
-with suppress(Exception):  # a worker meets it again, and says so in its run
+try:
     preload()
+except RunFailed as failed:
+    trouble = str(failed)
+except Exception:  # noqa: S110 - a worker meets it again, and says so in its run
+    pass

@@ -92,8 +92,12 @@ def select(client: Any, config: CompareConfig) -> Selection:
     if name and config.sweep is None:
         found = [run for run in _search(client, ids) if "sweep" not in run.data.tags]
         return _selection(f"experiment {name}", "", found)
-    parent = _sweep(client, ids, config.sweep or "latest")
-    found = _search(client, ids, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    return of_sweep(client, ids, _sweep(client, ids, config.sweep or "latest"))
+
+
+def of_sweep(client: Any, experiments: Sequence[str], parent: Any) -> Selection:
+    """The runs beneath a parent run."""
+    found = _search(client, experiments, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     return _selection(f"{parent.info.run_name or 'sweep'}, run {parent.info.run_id}", parent.info.run_id, found)
 
 

@@ -13,7 +13,7 @@ from typing import IO, Any, Literal
 import psutil
 
 from experiments.config.schema import Tracking
-from experiments.tracking import lock
+from experiments.tracking import lock, selection
 from experiments.tracking.provenance import origin
 from experiments.tracking.record import end_run, experiment, open_store, run_name
 from experiments.tracking.recorder import process_name
@@ -156,17 +156,19 @@ class SweepRecord:
         return self._settled() if settle else self._children()
 
     def end(self, status: str, ranked_by: str, rows: Sequence[Mapping[str, Any]]) -> str:
-        """Log the ranked table and a picture that compares the runs, and end the parent run. Return its id.
+        """Log the ranked table, a report and a picture that compare the runs, and end the parent run. Return its id.
 
         Args:
             status: FINISHED, FAILED or KILLED.
             ranked_by: The metric.
             rows: One a run, the best first; with at least run_id, name and objective.
         """
-        if rows:
-            self._log_table(rows)
-            self._log_picture(ranked_by, rows)
-        end_run(self._client, self._run_id, status)
+        try:
+            if rows:
+                self._log_table(rows)
+                self._log_comparison(ranked_by, rows)
+        finally:
+            end_run(self._client, self._run_id, status)
         return self._run_id
 
     def _log_table(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -190,16 +192,21 @@ class SweepRecord:
             tags=[RunTag(key, value) for key, value in tags.items()],
         )
 
-    def _log_picture(self, ranked_by: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        from experiments import figures
+    def _log_comparison(self, ranked_by: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        from experiments import figures, report
+        from experiments.comparison import best_runs, compare, curve_of
 
-        metric = ranked_by.removeprefix("test_")  # measured once; its curve is that of training
-        compared = [row for row in rows if row["status"] == "FINISHED"][: figures.COMPARED]
-        curves = [[point.value for point in self._client.get_metric_history(row["run_id"], metric)] for row in compared]
-        if compared:
-            picture = figures.compare_runs(
-                [row["name"] for row in compared], [row["objective"] for row in compared], curves, ranked_by, metric
-            )
+        compared = selection.of_sweep(self._client, self._ids, self._client.get_run(self._run_id))
+        runs = selection.with_curves(self._client, compared.runs)
+        comparison = compare(runs, compared.title, ranked_by, compared.circumstances)
+        confusion = selection.confusion_matrices(self._client, best_runs(comparison))
+        self._client.log_text(self._run_id, report.page(comparison, confusion), "report.html")
+        metric, by_id = curve_of(ranked_by), {run.run_id: run for run in runs}
+        shown = [row for row in rows if row["status"] == "FINISHED" and row["run_id"] in by_id][: figures.COMPARED]
+        if shown:
+            curves = [by_id[row["run_id"]].curves.get(metric, ()) for row in shown]
+            names, objectives = [row["name"] for row in shown], [row["objective"] for row in shown]
+            picture = figures.compare_runs(names, objectives, curves, ranked_by, metric)
             self._client.log_figure(self._run_id, picture, "figures/runs.png", save_kwargs=figures.SAVED)
 
     def abandon(self) -> Literal[""]:

@@ -1,0 +1,258 @@
+"""Recorded runs side by side: grouped by config over their seeds, ranked, and what the ranking is worth."""
+
+import math
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+from experiments.evaluation import lower_is_better
+
+ALPHA = 0.05  # how often at most, in many comparisons of equal configs, any of them is called worse than the best
+INTERVALS = "intervals: 95 % of the mean, by Student's t"
+# Parameters, by what their keys start with, that say how and where a run is carried out, not what it is.
+CIRCUMSTANCES = ("runtime.", "tracking.", "trust", "resume", "data.path")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, as a comparison sees it.
+
+    Attributes:
+        run_id: MLflow's; empty where nothing was recorded.
+        name: Of the run, for people.
+        status: FINISHED, FAILED, KILLED, RUNNING, or "not run".
+        parameters: The config as it was recorded, dotted keys to text.
+        objective: What it is ranked by; None unless it finished.
+        seconds: From its start to its end.
+        metrics: The last value of every metric.
+        curves: The values of the metrics of each epoch, by epoch.
+        failure: Why it failed.
+        log: The file that its output went to.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    parameters: Mapping[str, str]
+    objective: float | None = None
+    seconds: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    failure: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The place of one config in the ranking, over all of its seeds.
+
+    Attributes:
+        settings: The parameters that differ between the configs compared, but for the seed.
+        runs: Its finished runs, in the order of their seeds.
+        mean: Of the objective.
+        deviation: The sample standard deviation (n - 1); None for a single run.
+        interval: The 95 % confidence interval of the mean; None for a single run.
+        level: Whether it cannot be told from the best (the best itself cannot, either).
+    """
+
+    settings: Mapping[str, str]
+    runs: Sequence[Run]
+    mean: float
+    deviation: float | None
+    interval: tuple[float, float] | None
+    level: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs, compared.
+
+    Attributes:
+        title: What they are.
+        ranked_by: The objective: a metric's name.
+        lower_is_better: Whether the objective is to be made small.
+        parameters: The keys that differ between the runs, in the config's order; with ``seed``, if that differs.
+        standings: The configs with finished runs, the best first.
+        unfinished: Runs without a result.
+        method: How it was decided which configs cannot be told from the best, in one sentence, with its source;
+            empty where there is only one seed, so that nothing can be said.
+    """
+
+    title: str
+    ranked_by: str
+    lower_is_better: bool
+    parameters: Sequence[str]
+    standings: Sequence[Standing]
+    unfinished: Sequence[Run]
+    method: str
+
+
+def compare(
+    runs: Sequence[Run], title: str, ranked_by: str, circumstances: Collection[str] = CIRCUMSTANCES
+) -> Comparison:
+    """Group runs by config over their seeds, and rank the configs by their means.
+
+    Args:
+        runs: In the order in which they started: of runs with the same config and seed, the last that finished counts.
+        title: What they are.
+        ranked_by: Their objective; it must be the same metric on the same data.
+        circumstances: Parameters, by what their keys start with, that make no other config of it. They count only
+            where nothing else differs.
+    """
+    lower, keys = lower_is_better(ranked_by), differing(runs, circumstances)
+    settings = [key for key in keys if key != "seed"]
+    counted = _last_of_repeats(runs, keys)
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in counted:
+        if has_result(run):
+            groups.setdefault(tuple(_value(run, key) for key in settings), []).append(run)
+    standings = [_standing(dict(zip(settings, values, strict=True)), group) for values, group in groups.items()]
+    standings.sort(key=lambda standing: standing.mean if lower else -standing.mean)
+    standings, method = _tell_apart(standings)
+    unfinished = [run for run in counted if not has_result(run)]
+    return Comparison(title, ranked_by, lower, keys, standings, unfinished, method)
+
+
+def by_run(comparison: Comparison) -> Comparison:
+    """The same runs, each ranked for itself: the seed is a setting like any other."""
+    standings = [
+        Standing(
+            {key: _value(run, key) for key in comparison.parameters}, [run], run.objective or 0.0, None, None, False
+        )
+        for standing in comparison.standings
+        for run in standing.runs
+    ]
+    standings.sort(key=lambda standing: standing.mean if comparison.lower_is_better else -standing.mean)
+    return replace(comparison, standings=standings, method="")
+
+
+def best_runs(comparison: Comparison, count: int = 3) -> list[str]:
+    """Ids: the best run of each of the best configs."""
+    sign = 1 if comparison.lower_is_better else -1
+    best = (min(item.runs, key=lambda run: sign * (run.objective or 0.0)) for item in comparison.standings[:count])
+    return [run.run_id for run in best]
+
+
+def has_result(run: Run) -> bool:
+    """Whether a run can be ranked."""
+    return run.status == "FINISHED" and run.objective is not None and math.isfinite(run.objective)
+
+
+def curve_of(metric: str) -> str:
+    """The name of the curve that belongs to a metric that was measured at the end."""
+    return metric.removeprefix("test_").removeprefix("final_")
+
+
+def differing(runs: Sequence[Run], circumstances: Collection[str] = CIRCUMSTANCES) -> list[str]:
+    """The parameters that are not the same in all runs, in the runs' order.
+
+    Left out are those that follow from the name of their section, as ``optimizer.rho`` does from ``optimizer.name``;
+    and circumstances, unless nothing else differs.
+    """
+    known = [run for run in runs if run.parameters]  # a worker that died early recorded none
+    keys = dict.fromkeys(key for run in known for key in run.parameters)
+    found = [key for key in keys if len({_value(run, key) for run in known}) > 1]
+    settings = [key for key in found if not key.startswith(tuple(circumstances))] or found
+    return [key for key in settings if not _follows(key, settings, known)]
+
+
+def _value(run: Run, key: str) -> str:
+    value = run.parameters.get(key, "")
+    return "" if value == "{}" else value  # a section without entries, which has keys of its own elsewhere
+
+
+def _follows(key: str, differing: Sequence[str], runs: Sequence[Run]) -> bool:
+    """Whether the name of a section that the parameter is in decides its value, in all runs."""
+    sections = key.split(".")
+    names = [".".join([*sections[:depth], "name"]) for depth in range(1, len(sections))]
+    return any(
+        name != key
+        and name in differing
+        and len({(_value(run, name), _value(run, key)) for run in runs}) == len({_value(run, name) for run in runs})
+        for name in names
+    )
+
+
+def _last_of_repeats(runs: Sequence[Run], keys: Sequence[str]) -> list[Run]:
+    """Of each config and seed, the last run that finished; where none did, the last."""
+    last: dict[object, Run] = {}
+    for number, run in enumerate(runs):
+        which = tuple(_value(run, key) for key in keys) if run.parameters or not keys else number
+        if has_result(run) or which not in last or not has_result(last[which]):
+            last.pop(which, None)
+            last[which] = run
+    return list(last.values())
+
+
+def _standing(settings: Mapping[str, str], runs: Sequence[Run]) -> Standing:
+    ordered = sorted(runs, key=lambda run: _seed_order(seed_of(run)))
+    values = [run.objective for run in ordered if run.objective is not None]
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Standing(settings, ordered, mean, None, None, False)
+    deviation = statistics.stdev(values)
+    half = _quantile(len(values) - 1) * deviation / math.sqrt(len(values))
+    return Standing(settings, ordered, mean, deviation, (mean - half, mean + half), False)
+
+
+@cache
+def _quantile(freedom: int) -> float:
+    """What Student's t with so many degrees of freedom exceeds in 2.5 % of all cases."""
+    from scipy import stats  # takes a second
+
+    return float(stats.t.ppf(0.975, freedom))
+
+
+def seed_of(run: Run) -> str:
+    """The seed as it was recorded; empty if it was not."""
+    return run.parameters.get("seed", "")
+
+
+def _seed_order(seed: str) -> tuple[float, str]:
+    return (float(seed) if seed.isdecimal() else math.inf, seed)
+
+
+def _tell_apart(standings: Sequence[Standing]) -> tuple[list[Standing], str]:
+    """Mark the configs that cannot be told from the first, the best; say how that was decided."""
+    if all(len(standing.runs) < 2 for standing in standings):
+        return list(standings), ""
+    if len(standings) == 1:
+        return [replace(standings[0], level=True)], INTERVALS
+    # All pairs, not only those with the best: which one is the best was found in the same runs.
+    pairs = math.comb(len(standings), 2)
+    judged, tests = [replace(standings[0], level=True)], dict[str, None]()
+    for other in standings[1:]:
+        test, p = _p_value(standings[0].runs, other.runs)
+        judged.append(replace(other, level=p is None or p * pairs > ALPHA))
+        if test:
+            tests[test] = None
+    corrected = f", corrected for all {pairs} pairs of configs (Bonferroni; Dunn 1961)" if pairs > 1 else ""
+    method = (
+        f"{' or '.join(tests)} at {100 * ALPHA:g} %{corrected}" if tests else "no test, which takes two seeds of each"
+    )
+    return judged, f"{method}; {INTERVALS}"
+
+
+def _p_value(best: Sequence[Run], other: Sequence[Run]) -> tuple[str, float | None]:
+    """Name of the test and its two-sided p for equal means; None where nothing can be said."""
+    from scipy import stats
+
+    a, b = ({seed_of(run): run.objective or 0.0 for run in runs} for runs in (best, other))
+    rounding = 1e-9 * max(map(abs, [*a.values(), *b.values()]))
+    if len(shared := sorted(a.keys() & b.keys())) >= 2:
+        name, pairs = "paired t-test on shared seeds (Student 1908)", [(a[seed], b[seed]) for seed in shared]
+        if statistics.stdev(x - y for x, y in pairs) <= rounding:
+            return name, None
+        return name, float(stats.ttest_rel(*zip(*pairs, strict=True)).pvalue)
+    if min(len(a), len(b)) < 2:
+        return "", None
+    name, x, y = "Welch's t-test (Welch 1947)", _moments(a.values()), _moments(b.values())
+    if x[1] + y[1] <= rounding:
+        return name, None
+    return name, float(stats.ttest_ind_from_stats(*x, *y, equal_var=False).pvalue)
+
+
+def _moments(values: Collection[float]) -> tuple[float, float, int]:
+    """Mean, sample standard deviation, count."""
+    return statistics.fmean(values), statistics.stdev(values), len(values)

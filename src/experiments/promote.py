@@ -1,0 +1,98 @@
+"""From winner to use, a recorded run's model into MLflow's registry: ``python -m experiments.promote run=best``."""
+
+import os
+import shlex
+from typing import Any
+
+from omegaconf import DictConfig
+
+from experiments.cli import command
+from experiments.config import Problem, PromoteConfig, Refused, RunFailed, check
+from experiments.config.problems import assign
+from experiments.config.schema import Tracking
+from experiments.tracking import registry
+from experiments.tracking.runs import count_alike, logged_model, look_up
+from experiments.tracking.store import redact, store_uri
+
+
+def promote(composed: DictConfig) -> None:
+    """Register the run's model, have the alias name it, and say what it replaced and what to do next."""
+    config = check(composed, PromoteConfig)
+    environment = _environment(config.tracking)  # before MLflow sets it
+    client, run = look_up(config.run, config.tracking)
+    _refuse_unusable(run)
+    model = logged_model(client, run)
+    name = config.name or run.data.tags["dataset"]
+    chosen = _chosen(client, run, config)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        done = registry.promote(client, run, model, name, config.alias, chosen=chosen)
+    except MlflowException as error:
+        raise RunFailed(f"MLflow's registry: {error.message}") from error
+    print(_told(done, config))
+    print("\n".join(_next(f"{name}@{config.alias}", config.tracking, environment)))
+
+
+def _refuse_unusable(run: Any) -> None:
+    run_id, tags = run.info.run_id, run.data.tags
+    if "sweep" in tags:
+        raise Refused(Problem("run", f"{run_id} is a sweep; promote one of its runs", "run=best"))
+    if run.info.status != "FINISHED":
+        what = f"{run_id} is {run.info.status}; only a finished run can be promoted"
+        raise Refused(Problem("run", what, "run=latest"))
+    if not {"objective", "dataset", "dataset.digest"} <= tags.keys() or "objective" not in run.data.metrics:
+        raise Refused(Problem("run", f"{run_id} has no objective and data set: not a run of ours", "run=latest"))
+
+
+def _chosen(client: Any, run: Any, config: PromoteConfig) -> str:
+    """How the run was chosen, in words."""
+    if config.run != "best":
+        return {"latest": "as the latest", run.info.run_id: "by its id"}.get(config.run, f"as {config.run}")
+    count = count_alike(client, run, config.tracking.experiment)
+    runs = f"{count} finished runs" if count < 1000 else "1000 finished runs or more"
+    return f"as the best by {run.data.tags['objective']} of {runs} on this data"
+
+
+def _told(done: registry.Promotion, config: PromoteConfig) -> str:
+    now, before, name = done.version, done.previous, f"{done.version.name}@{config.alias}"
+    if before is None:
+        return f"{name} is {_described(now)}"
+    if not done.replaced:
+        return f"{name} is {_described(now)}, as before"
+    return "\n".join([f"{name} was {_described(before)}, is now {_described(now)}", *_warning(done, config)])
+
+
+def _described(version: Any) -> str:
+    measured = f", {version.tags['objective']} {float(version.tags['value']):.4f}" if "value" in version.tags else ""
+    return f"version {version.version} (run {version.run_id}{measured})"
+
+
+def _warning(done: registry.Promotion, config: PromoteConfig) -> list[str]:
+    if not (done.previous and registry.measured_better(done.previous, done.version)):
+        return []
+    chosen = {"name": config.name, "alias": config.alias, "tracking.uri": config.tracking.uri}
+    own = [assign(key, redact(value)) for key, value in chosen.items() if value and value != "champion"]
+    back = " ".join(["python -m experiments.promote", f"run={done.previous.run_id}", *own])
+    return [f"version {done.previous.version} did better, by the same measure on the same data; to go back: {back}"]
+
+
+def _environment(tracking: Tracking) -> str:
+    """What `mlflow` has to be told of the store, as it is typed in front of the command."""
+    uri = store_uri(tracking)
+    return "" if os.environ.get("MLFLOW_TRACKING_URI") == uri else f"MLFLOW_TRACKING_URI={shlex.quote(redact(uri))} "
+
+
+def _next(name: str, tracking: Tracking, environment: str) -> list[str]:
+    """The commands that take the model from here."""
+    own = f" {assign('tracking.uri', redact(tracking.uri))}" if tracking.uri else ""
+    return [
+        f"predict  python -m experiments.predict run={name}{own}",
+        f"serve    {environment}mlflow models serve -m models:/{name} --env-manager local",
+    ]
+
+
+main = command("promote")(promote)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""Compared runs as text: a table for the terminal, CSV, JSON, Markdown."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import zip_longest
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+
+from experiments.comparison import Comparison, Run, Standing, curve_of
+
+Ranked = Sequence[tuple[int, Standing]]
+"""Configs with their ranks, in the order in which they are shown."""
+
+BARS = "▁▂▃▄▅▆▇█"
+CURVE_WIDTH = 12  # characters
+ID_WIDTH = 8
+# What a table that is wider than the terminal gives up, step by step: the width of settings, which are folded then,
+# and columns.
+GIVEN_UP: Sequence[tuple[int | None, Sequence[str]]] = (
+    (None, ()),
+    (24, ()),
+    (24, ("curve",)),
+    (16, ("curve", "seconds")),
+    (12, ("curve", "seconds", "run")),
+)
+
+
+class Column(NamedTuple):
+    """A column of a table, with a text for each row."""
+
+    header: str
+    cells: Sequence[str]
+    is_setting: bool = False
+
+
+def show(console: Console, comparison: Comparison, ranked: Ranked) -> None:
+    """Print the ranking. In a pipe, each config has one line, however long."""
+    if not (console.is_terminal or "COLUMNS" in os.environ):
+        console = Console(file=console.file, width=1000)
+    curves = {} if console.options.ascii_only else sparklines(comparison)
+    everything = columns(comparison, ranked, curves)
+    if console.options.ascii_only:
+        everything = [column._replace(header=column.header.replace("±", "+-")) for column in everything]
+    for width, left_out in GIVEN_UP:
+        table = _table([column for column in everything if column.header not in left_out], width)
+        if Measurement.get(console, console.options.update_width(10_000), table).maximum <= console.width:
+            break
+    console.print(table)
+
+
+def say(console: Console, lines: Sequence[str]) -> None:
+    """Print lines as they are; a terminal's are broken between words."""
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+
+
+def show_failures(console: Console, runs: Sequence[Run]) -> None:
+    """Print the runs that failed, with their reasons and logs."""
+    for run in runs:
+        if run.status == "FAILED":
+            reason = f": {run.failure}" if run.failure else ""
+            log = f"\n    log: {run.log}" if run.log else ""
+            console.print(
+                f"[red]{run.status}[/red] {escape(f'{run.name or run.run_id}{reason}{log}')}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What a reader has to know of the ranking: what it is worth, and what its marks mean."""
+    found = []
+    if comparison.ranked_by.startswith("test_"):
+        found.append(
+            f"ranked by {comparison.ranked_by}, as no run held out a validation set: what the best reaches on new "
+            "images is less; data.validation_size=0.1 ranks by validation"
+        )
+    if len(comparison.standings) == 1 and comparison.method:
+        found.append(comparison.method)
+    elif several_seeds(comparison):
+        found.append(f"= cannot be told from the best: {comparison.method}")
+        if all(standing.level for standing in comparison.standings):
+            found.append("no config can be told from the best; more seeds may tell: seed=range(10)")
+    elif len(comparison.standings) > 1:
+        found.append("one seed each: differences may be noise; seed=0,1,2,3,4 would tell")
+    return found
+
+
+def columns(comparison: Comparison, ranked: Ranked, curves: Mapping[int, str]) -> list[Column]:
+    """All that a table can show: settings, result, spread over the seeds, curve, seconds, run.
+
+    Args:
+        comparison: What is shown.
+        ranked: Its configs.
+        curves: As `sparklines` gives them.
+    """
+    several = several_seeds(comparison)
+    settings = [key for key in comparison.parameters if key != "seed" or not several]
+    headers, lost = short_names(settings), comparison.unfinished
+    digits = _digits([standing.mean for _, standing in ranked])
+    found = [Column("", [*(str(rank) for rank, _ in ranked), *("" for _ in lost)])]
+    for key in settings:
+        values = [_setting(standing, key) for _, standing in ranked] + [run.parameters.get(key, "") for run in lost]
+        found.append(Column(headers[key], values, is_setting=True))
+    results = [f"{standing.mean:.{digits}f}" for _, standing in ranked] + [_status(run) for run in lost]
+    found.append(Column(comparison.ranked_by, results))
+    if several:
+        halves = [
+            f"{(item.interval[1] - item.interval[0]) / 2:.{digits}f}" if item.interval else "" for _, item in ranked
+        ]
+        found.append(Column("± 95 %", halves))
+        found.append(Column("n", [str(len(standing.runs)) for _, standing in ranked]))
+        if len(ranked) > 1:
+            found.append(Column("=", ["=" if standing.level else "" for _, standing in ranked]))
+    if curves:
+        found.append(Column("curve", [curves[rank] for rank, _ in ranked]))
+    seconds = [_mean_seconds(standing.runs) for _, standing in ranked] + [_mean_seconds([run]) for run in lost]
+    found.append(Column("seconds", seconds))
+    if not several:
+        found.append(
+            Column(
+                "run", [item.runs[0].run_id[:ID_WIDTH] for _, item in ranked] + [run.run_id[:ID_WIDTH] for run in lost]
+            )
+        )
+    return found
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """The shortest ends of dotted keys that tell them apart; ``optimizer`` for ``optimizer.name``."""
+
+    def ends(key: str) -> list[str]:
+        parts = key.removesuffix(".name").split(".")
+        return [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)] + [key]
+
+    found = {}
+    for key in keys:
+        others = [end for other in keys if other != key for end in ends(other)]
+        found[key] = next((end for end in ends(key) if end not in others), key)
+    return found
+
+
+def sparklines(comparison: Comparison) -> dict[int, str]:
+    """The curves of the ranked metric, by rank: means over the seeds, all on one scale.
+
+    Empty if no run recorded two epochs.
+    """
+    metric = curve_of(comparison.ranked_by)
+    means = {
+        rank: _mean_curve([run.curves.get(metric, ()) for run in standing.runs])
+        for rank, standing in enumerate(comparison.standings, start=1)
+    }
+    if max(map(len, means.values()), default=0) < 2:
+        return {}
+    values = [value for curve in means.values() for value in curve if math.isfinite(value)]
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    return {rank: sparkline(curve, low, high) for rank, curve in means.items()}
+
+
+def sparkline(curve: Sequence[float], low: float, high: float, width: int = CURVE_WIDTH) -> str:
+    """Draw a curve with a block a value; where there are more than `width`, with the means of equal parts.
+
+    Args:
+        curve: The values; those that are not finite leave a gap.
+        low: What the lowest block stands for.
+        high: What the highest block stands for.
+        width: In characters.
+    """
+    count = min(len(curve), width)
+    parts = [curve[place * len(curve) // count : (place + 1) * len(curve) // count] for place in range(count)]
+    line = ""
+    for part in parts:
+        finite = [value for value in part if math.isfinite(value)]
+        share = (fmean(finite) - low) / (high - low) if finite and high > low else 0.5
+        line += BARS[min(max(round(share * (len(BARS) - 1)), 0), len(BARS) - 1)] if finite else " "
+    return line
+
+
+def as_csv(comparison: Comparison, ranked: Ranked) -> str:
+    """One line a run: what differs, objective, seconds, metrics, id, name, status."""
+    runs = [run for _, standing in ranked for run in standing.runs] + list(comparison.unfinished)
+    metrics = sorted({key for run in runs for key in run.metrics} - {"objective"})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*comparison.parameters, "objective", "seconds", *metrics, "run_id", "name", "status"])
+    for run in runs:
+        settings = [run.parameters.get(key, "") for key in comparison.parameters]
+        measured = [run.metrics.get(key) for key in metrics]
+        writer.writerow([*settings, run.objective, run.seconds, *measured, run.run_id, run.name, run.status])
+    return text.getvalue()
+
+
+def as_json(comparison: Comparison, ranked: Ranked) -> str:
+    """All of it; what is not a finite number is null."""
+    standings = [
+        {"rank": rank, "n": len(standing.runs), **asdict(standing)}  # with its runs
+        for rank, standing in ranked
+    ]
+    return json.dumps(_finite({**asdict(comparison), "standings": standings}), indent=2)
+
+
+def as_markdown(comparison: Comparison, ranked: Ranked) -> str:
+    """The terminal's table, and the notes."""
+    shown = columns(comparison, ranked, sparklines(comparison))
+    lines = [[column.header for column in shown], ["---" if column.is_setting else "---:" for column in shown]]
+    lines += [list(row) for row in zip_longest(*(column.cells for column in shown), fillvalue="")]
+    rows = ["| " + " | ".join(_cell(text) for text in line) + " |" for line in lines]
+    return "\n".join(rows) + "".join(f"\n\n{note}" for note in notes(comparison)) + "\n"
+
+
+def _table(shown: Sequence[Column], width: int | None) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in shown:
+        if column.is_setting:
+            table.add_column(escape(column.header), overflow="fold", max_width=width)
+        else:
+            right = column.header not in ("run", "curve", "=")
+            table.add_column(escape(column.header), justify="right" if right else "left", no_wrap=True)
+    for row in zip_longest(*(column.cells for column in shown), fillvalue=""):
+        table.add_row(*map(escape, row))
+    return table
+
+
+def several_seeds(comparison: Comparison) -> bool:
+    """Whether any config has runs with several seeds."""
+    return any(len(standing.runs) > 1 for standing in comparison.standings)
+
+
+def _setting(standing: Standing, key: str) -> str:
+    return standing.settings.get(key, standing.runs[0].parameters.get(key, ""))
+
+
+def _status(run: Run) -> str:
+    return "no result" if run.status == "FINISHED" else run.status
+
+
+def _digits(values: Sequence[float]) -> int:
+    """Decimals that show four digits of the largest value, and at least four."""
+    largest = max(map(abs, values), default=0.0)
+    return 4 if largest >= 0.1 or largest == 0 else min(3 - math.floor(math.log10(largest)), 12)
+
+
+def _mean_seconds(runs: Sequence[Run]) -> str:
+    known = [run.seconds for run in runs if run.seconds is not None]
+    return f"{fmean(known):.1f}" if known else ""
+
+
+def _mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
+    """The mean at each epoch of the curves that reach it."""
+    return [fmean(value for value in values if value is not None) for values in zip_longest(*curves)]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())

@@ -1,0 +1,267 @@
+"""``python -m experiments.compare`` on a store with a sweep, single runs and somebody else's; nothing is trained."""
+
+import csv
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+
+from experiments.cli import CONF
+from experiments.compare import compare_runs, main
+from experiments.config import Refused
+from experiments.tracking.record import open_store
+
+# MLflow's own, of SQLAlchemy.
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+
+RunCli = Callable[..., subprocess.CompletedProcess[str]]
+REACHED = {"adam": (0.971, 0.974, 0.972), "rmsprop": (0.970, 0.973, 0.9712), "sgd": (0.90, 0.91, 0.89)}
+
+
+class Store:
+    """A store that is filled by MLflow's own client."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.client = open_store(f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
+        self.clock = 1_700_000_000_000
+        self.experiments: dict[str, str] = {}
+
+    def run(
+        self,
+        experiment: str,
+        parameters: dict[str, str],
+        objective: float | None = None,
+        status: str = "FINISHED",
+        /,
+        **tags: str,
+    ) -> str:
+        from mlflow.entities import Metric, Param
+
+        if experiment not in self.experiments:
+            self.experiments[experiment] = self.client.create_experiment(experiment)
+        self.clock += 1000
+        tags = {key.replace("__", "."): value for key, value in tags.items()}
+        name = " ".join(f"{key}={value}" for key, value in parameters.items())
+        run = self.client.create_run(self.experiments[experiment], self.clock, tags, name)
+        metrics = []
+        if objective is not None:
+            curve = [0.5, 0.9, objective]
+            metrics = [Metric("val_accuracy", value, self.clock + step, step) for step, value in enumerate(curve)]
+            metrics += [Metric("loss", 1 - value, self.clock + step, step) for step, value in enumerate(curve)]
+            metrics += [
+                Metric("objective", objective, self.clock, 2),
+                Metric("test_accuracy", objective, self.clock, 2),
+            ]
+        self.client.log_batch(run.info.run_id, metrics, [Param(*item) for item in parameters.items()])
+        self.client.set_terminated(run.info.run_id, status, self.clock + 2500)
+        return str(run.info.run_id)
+
+
+OURS = {"objective": "val_accuracy", "dataset": "digits", "dataset__digest": "d" * 64}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A sweep of three optimizers and three seeds with a failure, runs by the test set, on other data, of others."""
+    made = Store(tmp_path_factory.mktemp("compare"))
+    parent = made.run("digits", {"seed": "0,1,2"}, sweep="identity")
+    for name, reached in REACHED.items():
+        own = {"adam": {"optimizer.beta_1": "0.9"}, "rmsprop": {"optimizer.rho": "0.9"}, "sgd": {}}[name]
+        for seed, objective in enumerate(reached):
+            parameters = {"epochs": "3", "seed": str(seed), "optimizer.name": name, "data.name": "digits", **own}
+            parameters["runtime.threads"] = str(1 + seed % 2)
+            made.run("digits", parameters, objective, mlflow__parentRunId=parent, **OURS)
+    lost = {"epochs": "3", "seed": "0", "optimizer.name": "lion", "data.name": "digits"}
+    made.lion = made.run(
+        "digits", lost, None, "FAILED", mlflow__parentRunId=parent, failure="the loss became nan", **OURS
+    )
+    by_test = {**OURS, "objective": "test_accuracy"}
+    made.by_test = made.run("by test", {"epochs": "1", "data.name": "digits"}, 0.5, **by_test)
+    made.run("by test", {"epochs": "2", "data.name": "digits"}, 0.6, **by_test)
+    made.other = made.run("mnist", {"epochs": "1", "data.name": "mnist"}, 0.7, **{**OURS, "dataset": "mnist"})
+    made.run("mnist", {"epochs": "1", "data.name": "digits"}, 0.7, **OURS)
+    made.run("theirs", {"lr": "1"}, None)
+    made.sweep = parent
+    return made
+
+
+@pytest.fixture
+def call(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., str]]:
+    """Compare in this process; return what was printed."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.chdir(store.folder)
+
+    def compare(*overrides: str) -> str:
+        compare_runs(hydra.compose("compare", list(overrides)))
+        return capsys.readouterr().out
+
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        yield compare
+
+
+def rows(output: str) -> list[list[str]]:
+    return [line.split() for line in output.splitlines() if re.match(r" *\d |  +\w", line)][1:]
+
+
+def test_the_latest_sweep_grouped_over_its_seeds(call: Callable[..., str], store: Store) -> None:
+    output = call()
+    assert output.startswith(f"seed=0,1,2, run {store.sweep} (10 runs)\n")
+    assert [row[:2] for row in rows(output)[:3]] == [["1", "adam"], ["2", "rmsprop"], ["3", "sgd"]]
+    assert rows(output)[0][2:6] == ["0.9723", "0.0038", "3", "="]
+    assert "=" not in rows(output)[2]
+    assert "▁" in rows(output)[0][6]
+    assert "FAILED optimizer" not in output
+    assert "FAILED epochs=3 seed=0 optimizer.name=lion data.name=digits: the loss became nan" in output
+    assert "beta_1" not in output.split("FAILED")[0], "it follows from the optimizer"
+    assert "threads" not in output, "the machine decided it"
+    assert "corrected for all 3 pairs" in output
+    assert call("sweep=latest") == call(f"sweep={store.sweep}") == call(f"sweep={store.sweep[:8]}") == output
+
+
+def test_runs_by_their_ids(call: Callable[..., str], store: Store) -> None:
+    told = json.loads(call("format=json"))
+    ids = [run["run_id"] for standing in told["standings"] for run in standing["runs"][:1]]
+    output = call(f"runs=[{ids[0]},{ids[1][:8]}]")
+    assert [row[1] for row in rows(output)] == ["adam", "rmsprop"]
+    assert rows(output)[0][-1] == ids[0][:8]
+    assert "one seed each" in output
+
+
+def test_an_experiment(call: Callable[..., str]) -> None:
+    assert [row[1] for row in rows(call("tracking.experiment=by test"))] == ["2", "1"]
+
+
+def test_curves_are_read_whole(call: Callable[..., str]) -> None:
+    [standing, *_] = json.loads(call("format=json"))["standings"]
+    assert standing["runs"][0]["curves"] == {
+        "loss": pytest.approx([0.5, 0.1, 0.029]),
+        "val_accuracy": [0.5, 0.9, 0.971],
+    }
+
+
+@pytest.mark.parametrize(
+    ("condition", "left"),
+    [
+        ("val_accuracy>0.95", ["adam", "rmsprop"]),
+        ("optimizer=sgd", ["sgd"]),
+        ("optimizer.name != sgd", ["adam", "rmsprop"]),
+        ("seconds<=2.5", ["adam", "rmsprop", "sgd"]),
+        ("ranked_by=val_accuracy", ["adam", "rmsprop", "sgd"]),
+        ("rho=0.9", ["rmsprop"]),
+    ],
+)
+def test_a_filter(call: Callable[..., str], condition: str, left: list[str]) -> None:
+    told = json.loads(call(f'filter="{condition}"', "format=json"))
+    names = [standing["runs"][0]["parameters"]["optimizer.name"] for standing in told["standings"]]
+    assert names == left
+
+
+def test_several_filters_and_an_order(call: Callable[..., str]) -> None:
+    told = list(
+        csv.DictReader(io.StringIO(call('filter=["status=FINISHED","seed<2"]', "sort=-optimizer", "format=csv")))
+    )
+    assert [row["optimizer.name"] for row in told] == ["sgd", "sgd", "rmsprop", "rmsprop", "adam", "adam"]
+    assert call("format=markdown").startswith("|  | optimizer | val_accuracy | ± 95 % | n | = | curve | seconds |\n")
+
+
+REFUSALS = [
+    (["sweep=latest", "runs=[abcd1234]"], "runs: got a sweep and runs, expected one of them", "runs=[]"),
+    (["filter=nonsense"], "filter: got 'nonsense', expected a key, one of", """'filter="status=FINISHED"'"""),
+    (['filter="val_acuracy>1"'], "no run has val_acuracy; did you mean 'val_accuracy'?", ""),
+    (['filter="epochs>99"'], "filter: none of the 10 runs fits: epochs>99", ""),
+    (["sort=optimzer.name"], "sort: no run has optimzer.name; did you mean 'optimizer.name'?", ""),
+    (["sort=lr"], "sort: no run has lr; known: ", ""),
+    (["sweep=" + "0" * 31 + "a"], "sweep: there is no run", "sweep=latest"),
+    (["runs=[nosuchrun]"], "runs: there is no run 'nosuchrun' in this store", "sweep=latest"),
+    (["runs=[x]"], "runs: there is no run 'x' in this store", "sweep=latest"),
+    (["tracking.experiment=digit"], "there is no experiment digit; did you mean 'digits'?", ""),
+    (["tracking.experiment=theirs"], "says what it is ranked by", ""),
+    (["report=missing/page.html"], "report: there is no folder", "report=page.html"),
+    (["format=html"], "format: got html, expected text or csv or json or markdown", ""),
+    (["tracking.experiment=mnist"], "which cannot be ranked together", "\"filter='dataset=mnist'\""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "what", "remedy"), REFUSALS, ids=lambda item: str(item)[:40])
+def test_refusals(call: Callable[..., str], overrides: list[str], what: str, remedy: str) -> None:
+    with pytest.raises(Refused) as caught:
+        call(*overrides)
+    [problem] = caught.value.problems
+    assert what in str(problem)
+    if remedy:
+        assert shlex.split(remedy) == shlex.split(problem.remedy) or remedy == problem.remedy
+        if not overrides[0].startswith("runs") and "report" not in overrides[0]:
+            kept = [
+                word for word in overrides if word.partition("=")[0] != problem.remedy.partition("=")[0].strip("'\"")
+            ]
+            assert call(*kept, *shlex.split(problem.remedy))
+
+
+def test_runs_that_are_ranked_differently(call: Callable[..., str], store: Store) -> None:
+    with pytest.raises(Refused, match="ranked by different metrics") as caught:
+        call(f"runs=[{store.by_test},{store.lion}]", 'filter="status!=RUNNING"')
+    remedy = shlex.split(caught.value.problems[0].remedy)
+    assert remedy == ["filter=['status!=RUNNING','ranked_by=val_accuracy']"]
+
+
+def test_a_sweep_and_its_runs_are_not_confused(call: Callable[..., str], store: Store) -> None:
+    with pytest.raises(Refused, match=f"try  runs=.{store.other}"):
+        call(f"sweep={store.other}")
+    with pytest.raises(Refused, match=f"try  sweep={store.sweep}"):
+        call(f"sweep={store.lion}")
+    with pytest.raises(Refused, match=f"try  sweep={store.sweep}"):
+        call(f"runs=[{store.sweep}]")
+
+
+def test_the_report_is_written_whole_or_not_at_all(
+    call: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.html"
+    assert call(f"report={page}").endswith(f"report: {page}\n")
+    text = page.read_text()
+    assert "<html" in text
+    assert "rmsprop" in text
+    monkeypatch.setattr("experiments.report.page", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        call(f"report={page}")
+    assert page.read_text() == text
+    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_without_a_store(run_cli: RunCli) -> None:
+    done = run_cli(module="compare")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: sweep: nothing is recorded in ")
+    assert "mlflow" not in done.stdout
+
+
+def test_through_the_shell(store: Store) -> None:
+    """The quotes that the help tells to type, and the short name of an experiment."""
+    [line] = [line for line in (CONF / "compare.yaml").read_text().splitlines() if "val_accuracy>0.97" in line]
+    typed = line.split("experiments.compare ")[1].split("  ")[0]
+    command = f"{sys.executable} -m experiments.compare {typed} experiment=digits sort=-val_accuracy"
+    done = subprocess.run(command, shell=True, cwd=store.folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("experiment digits (")
+    assert [row[1] for row in rows(done.stdout)] == ["adam", "rmsprop"]
+
+
+def test_the_short_name_of_an_experiment_is_the_keys_other_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Any] = []
+    monkeypatch.setattr("experiments.compare.command", lambda name: lambda task: lambda: called.append(list(sys.argv)))
+    monkeypatch.setattr(sys, "argv", ["compare", "experiment=a b", "sweep=latest"])
+    with pytest.raises(AssertionError):
+        main()
+    assert called == [["compare", "tracking.experiment=a b", "sweep=latest"]]

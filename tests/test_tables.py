@@ -1,0 +1,202 @@
+"""Compared runs as text: at any width, for people and for programs."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from experiments.comparison import Comparison, Run, compare
+from experiments.filters import ordered
+from experiments.tables import BARS, as_csv, as_json, as_markdown, notes, short_names, show, sparkline, sparklines
+
+LAYERS = '[{"Dense":{"units":512,"activation":"relu"}},{"Dense":{"units":10,"activation":"softmax"}}]'
+
+
+def comparison(seeds: int = 3, curves: bool = True, layers: str = "[512]") -> Comparison:
+    """Two optimizers and two sizes over some seeds, and a run that failed."""
+    runs = []
+    for place, (name, size) in enumerate((n, s) for n in ("rmsprop", "adam") for s in ("[16]", layers)):
+        for seed in range(seeds):
+            reached = 0.9 + 0.02 * place + 0.003 * ((seed * 7 + place * 5) % 4)
+            runs.append(
+                Run(
+                    f"{place}{seed}" + 30 * "a",
+                    f"optimizer={name}",
+                    "FINISHED",
+                    {"optimizer.name": name, "model.layer_sizes": size, "seed": str(seed)},
+                    reached,
+                    2.5 + seed,
+                    {"val_accuracy": reached, "val_loss": 1 - reached, "objective": reached},
+                    {"val_accuracy": [0.3, 0.6, reached]} if curves else {},
+                )
+            )
+    lost = {"optimizer.name": "sgd", "model.layer_sizes": "[16]", "seed": "0"}
+    runs.append(Run("f" * 32, "optimizer=sgd", "FAILED", lost, None, 1.0, failure="the loss became nan", log="run.log"))
+    return compare(runs, "sweep", "val_accuracy")
+
+
+def shown(
+    compared: Comparison, width: int, terminal: bool = True, sort: str | None = None, encoding: str = "utf-8"
+) -> list[str]:
+    text = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    console = Console(file=text, width=width, force_terminal=terminal, no_color=True, color_system=None)
+    show(console, compared, ordered(compared, sort))
+    text.seek(0)
+    return [line.rstrip() for line in text.read().splitlines()]
+
+
+def test_a_config_is_a_line_with_all_that_counts() -> None:
+    lines = shown(comparison(), 80)
+    assert lines[0].split() == [
+        "optimizer",
+        "layer_sizes",
+        "val_accuracy",
+        "±",
+        "95",
+        "%",
+        "n",
+        "=",
+        "curve",
+        "seconds",
+    ]
+    assert lines[1].split() == ["1", "adam", "[512]", "0.9660", "0.0075", "3", "=", "▁▄█", "3.5"]
+    assert len(lines) == 6
+    assert lines[5].split() == ["sgd", "[16]", "FAILED", "1.0"]
+
+
+def test_with_one_seed_a_run_has_its_id() -> None:
+    lines = shown(comparison(seeds=1, curves=False), 80)
+    assert lines[0].split() == ["optimizer", "layer_sizes", "val_accuracy", "seconds", "run"]
+    assert lines[1].split()[-1] == "30aaaaaa"
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("layers", ["[512]", LAYERS])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_no_line_is_wider_than_the_terminal(width: int, layers: str, seeds: int) -> None:
+    lines = shown(comparison(seeds, layers=layers), width)
+    assert max(map(cell_len, lines)) <= width
+    assert sum("0.9" in line for line in lines) >= 4
+    assert "…" not in "".join(lines), "results are never cut"
+    whole = "".join(line for line in lines for line in line.split() if '"' in line or "]" in line)
+    assert whole.count("512") >= 2 or width < 80
+
+
+def test_in_a_pipe_a_config_is_one_line() -> None:
+    lines = shown(comparison(layers=LAYERS), 80, terminal=False)
+    assert len(lines) == 6
+    assert LAYERS in lines[1]
+
+
+def test_a_terminal_without_unicode_gets_none() -> None:
+    lines = shown(comparison(), 100, encoding="ascii")
+    assert "+- 95 %" in lines[0]
+    assert "curve" not in lines[0]
+
+
+def test_another_order_keeps_the_ranks() -> None:
+    assert [line.split()[0] for line in shown(comparison(), 80, sort="optimizer.name")[1:5]] == ["1", "2", "3", "4"]
+    assert [line.split()[0] for line in shown(comparison(), 80, sort="val_accuracy")[1:5]] == ["4", "3", "2", "1"]
+
+
+def test_notes_say_what_the_ranking_is_worth() -> None:
+    [marks] = notes(comparison())
+    assert marks.startswith("= cannot be told from the best: paired t-test")
+    level = replace(comparison(), standings=comparison().standings[:2])
+    assert all(standing.level for standing in level.standings)
+    assert notes(level)[1].startswith("no config can be told from the best; more seeds may tell")
+    [noise] = notes(comparison(seeds=1))
+    assert noise == "one seed each: differences may be noise; seed=0,1,2,3,4 would tell"
+    alone = compare(comparison().standings[0].runs, "", "val_accuracy")
+    assert notes(alone) == ["intervals: 95 % of the mean, by Student's t"]
+    assert shown(alone, 80)[0].split() == ["val_accuracy", "±", "95", "%", "n", "curve", "seconds"]
+    by_test = compare([Run("", "", "FINISHED", {}, 0.5)], "", "test_accuracy")
+    assert notes(by_test)[0].startswith("ranked by test_accuracy, as no run held out a validation set")
+
+
+def test_names_are_as_short_as_they_can_be() -> None:
+    assert short_names(["optimizer.name", "optimizer.learning_rate", "model.layer_sizes", "seed"]) == {
+        "optimizer.name": "optimizer",
+        "optimizer.learning_rate": "learning_rate",
+        "model.layer_sizes": "layer_sizes",
+        "seed": "seed",
+    }
+    assert short_names(["a.rate", "b.rate"]) == {"a.rate": "a.rate", "b.rate": "b.rate"}
+    assert short_names(["loss.name", "loss"]) == {"loss.name": "loss.name", "loss": "loss"}
+
+
+@given(st.lists(st.from_regex(r"\A[a-c](\.[a-c]|\.name){0,3}\Z", fullmatch=True), unique=True, max_size=8))
+def test_short_names_tell_keys_apart(keys: list[str]) -> None:
+    names = short_names(keys)
+    assert len(set(names.values())) == len(keys)
+    assert all(f".{key}.".find(f".{name}") >= 0 for key, name in names.items())
+
+
+@given(st.lists(st.floats(width=32), max_size=300), st.integers(1, 40))
+def test_a_sparkline_has_a_block_a_value(curve: list[float], width: int) -> None:
+    finite = [value for value in curve if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    line = sparkline(curve, low, high, width)
+    assert len(line) == min(len(curve), width)
+    assert set(line) <= {*BARS, " "}
+    if len(curve) <= width and high > low:
+        assert line[curve.index(high)] == BARS[-1]
+        assert line[curve.index(low)] == BARS[0]
+
+
+def test_sparklines_have_one_scale() -> None:
+    assert sparkline([0.0, 1.0], 0, 2) == "▁▄" or sparkline([0.0, 1.0], 0, 2) == "▁▅"
+    assert sparkline([5.0, 5.0], 5, 5) == sparkline([math.nan, 1.0], 1, 1)[1] * 2
+    assert sparklines(comparison(curves=False)) == {}
+    assert {len(line) for line in sparklines(comparison()).values()} == {3}
+
+
+def test_csv_has_a_line_a_run() -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(compared := comparison(), ordered(compared, None)))))
+    assert len(rows) == 13
+    measured = ["objective", "seconds", "val_accuracy", "val_loss"]
+    assert list(rows[0]) == ["optimizer.name", "model.layer_sizes", "seed", *measured, "run_id", "name", "status"]
+    assert float(rows[0]["val_accuracy"]) == float(rows[0]["objective"])
+    assert (rows[12]["status"], rows[12]["objective"]) == ("FAILED", "")
+
+
+def test_json_has_everything() -> None:
+    compared = comparison()
+    told = json.loads(as_json(compared, ordered(compared, None)))
+    assert (told["ranked_by"], told["parameters"]) == ("val_accuracy", ["optimizer.name", "model.layer_sizes", "seed"])
+    best = told["standings"][0]
+    assert (best["rank"], best["n"], best["level"]) == (1, 3, True)
+    assert best["interval"][0] < best["mean"] < best["interval"][1]
+    assert best["runs"][0]["curves"]["val_accuracy"][0] == 0.3
+    assert told["unfinished"][0]["failure"] == "the loss became nan"
+
+
+def test_json_is_json_whatever_the_metrics_are() -> None:
+    odd = Run("", "", "FINISHED", {}, 0.5, metrics={"loss": math.nan}, curves={"loss": [math.inf, 1.0]})
+    compared = compare([odd], "", "val_accuracy")
+    text = as_json(compared, ordered(compared, None))
+    [run] = json.loads(text, parse_constant=pytest.fail)["standings"][0]["runs"]
+    assert (run["metrics"], run["curves"]) == ({"loss": None}, {"loss": [None, 1.0]})
+
+
+def test_markdown_is_a_table_and_its_notes() -> None:
+    compared = comparison(layers="a|b")
+    lines = as_markdown(compared, ordered(compared, None)).splitlines()
+    assert lines[0].startswith("|  | optimizer | layer_sizes | val_accuracy |")
+    assert lines[1].startswith("| ---: | --- | --- | ---: |")
+    assert len({line.replace("\\|", "").count("|") for line in lines[:7]}) == 1
+    assert lines[-1].startswith("= cannot be told")
+
+
+@given(st.floats(min_value=1e-12, max_value=1e12))
+def test_a_result_shows_four_digits_at_least(value: float) -> None:
+    [_, line] = shown(compare([Run("", "", "FINISHED", {}, value)], "", "val_loss"), 120)
+    told = line.split()[1]
+    assert float(told) == pytest.approx(value, rel=1e-3, abs=1e-12)
