@@ -143,7 +143,7 @@ THROUGH_THE_SHELL = [
 @pytest.mark.parametrize(
     ("argv", "count"), THROUGH_THE_SHELL, ids=lambda item: " ".join(item) if isinstance(item, tuple) else ""
 )
-def test_a_refused_command_says_why_and_leaves_nothing(  # noqa: PLR0917
+def test_a_refused_command_says_why_and_leaves_nothing(
     argv: tuple[str, ...], count: int, run_cli: RunCli, data_folder: Path, tmp_path: Path, without_tensorflow: str
 ) -> None:
     done = run_cli(*argv, EXPERIMENTS_DATA_DIR=str(data_folder), PYTHONPATH=without_tensorflow)

@@ -11,11 +11,11 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.cli import CONF, check_run
-from experiments.config import PredictConfig, check
+from experiments.config import CompareConfig, PredictConfig, PromoteConfig, ReproduceConfig, check
 
 FILES = sorted(CONF.rglob("*.y*ml"))
 LISTING = {
-    ".": 2,
+    ".": 5,
     "callbacks": 6,
     "data": 4,
     "experiment": 4,
@@ -58,9 +58,12 @@ def composed(file: Path, overrides: list[str]) -> DictConfig:
     return hydra.compose(name, overrides, return_hydra_config=True)
 
 
+COMMANDS = {"predict": PredictConfig, "compare": CompareConfig, "reproduce": ReproduceConfig, "promote": PromoteConfig}
+
+
 def checked(config: DictConfig) -> None:
-    if "run" in config:
-        check(config, PredictConfig)
+    if (name := config.hydra.job.name) in COMMANDS:
+        check(config, COMMANDS[name])
     else:
         check_run(config)
 
@@ -78,9 +81,8 @@ def test_a_file_says_how_it_is_used_and_that_works(file: Path) -> None:
     assert re.fullmatch(r"[A-Z0-9].+[.]", first), "a head starts with a sentence"
     [usage] = [line for line in more if line.startswith(("Choose: ", "Run: "))]
     choose, _, tune = usage.partition("Tune: ")
-    command = (
-        r"Run: python -m experiments\.(run|predict) " if file.parent in (CONF, CONF / "experiment") else "Choose: "
-    )
+    name = file.stem if file.stem in COMMANDS else "run"
+    command = rf"Run: python -m experiments\.{name} " if file.parent in (CONF, CONF / "experiment") else "Choose: "
     assert re.match(command, choose)
     chosen = words(re.sub(command, "", choose))
     if file.parent != CONF:

@@ -59,6 +59,7 @@ def _run(task: str, job: Job, context: HydraContext, settings: Mapping[str, Any]
         config.resume = job.begun and bool(settings["parent"])  # the launcher has looked for all
         if settings["parent"]:
             config.tracking.parent = settings["parent"]
+            config.tracking.run_name = config.tracking.run_name or job.name or None
         if config.runtime.threads == "auto":
             config.runtime.threads = settings["threads"]
     module, _, name = task.partition(":")
