@@ -1,6 +1,6 @@
 """Measure the claims of docs/performance.md and docs/sweeps.md: `python scripts/benchmark.py NAME [repeats]`.
 
-NAME is one of: epoch command startup sweep first_epoch full_store memory writers
+NAME is one of: epoch command startup sweep first_epoch full_store memory writers checkpoints compare
 
 What is compared runs in turn (A B C, A B C, ...), so that a machine that drifts hits all alike. Reported are medians,
 the spread, and the median of the ratios of each round. Results go to scripts/results/, with machine and versions.
@@ -32,7 +32,7 @@ def main() -> None:
     """Run the benchmark that the first argument names."""
     name = sys.argv[1] if len(sys.argv) > 1 else "startup"
     repeats = int(sys.argv[2]) if len(sys.argv) > 2 else 5
-    measures = (epoch, command, startup, sweep, first_epoch, full_store, memory, writers)
+    measures = (epoch, command, startup, sweep, first_epoch, full_store, memory, writers, checkpoints, compare)
     seconds, against, extra = {measure.__name__: measure for measure in measures}[name](repeats)
     result = {
         "benchmark": name,
@@ -248,7 +248,7 @@ def full_store(repeats: int) -> Result:
         for folder in (empty, full):
             process([*RUN, *QUICK], folder)()
         copies = 10_000
-        multiply_runs(Path(full) / "mlruns" / "mlflow.db", copies)
+        multiply_runs(Path(full) / "mlruns" / "mlflow.db", "SELECT run_uuid FROM runs", copies)
         single, several = [*RUN, *QUICK], [*RUN, "-m", *QUICK, "seed=range(4)"]
         candidates = {
             f"run, {copies} in the store": process(single, full),
@@ -260,10 +260,17 @@ def full_store(repeats: int) -> Result:
         return in_turn(candidates, repeats), [(names[0], names[1]), (names[2], names[3])], {"runs in the store": copies}
 
 
-def multiply_runs(store: Path, copies: int) -> None:
-    """Copy the one run of a store, with all that belongs to it."""
+def multiply_runs(store: Path, which: str, copies: int, beneath: str = "mlflow.parentRunId") -> None:
+    """Copy the first run that a query finds, with all that belongs to it; its seed becomes the number of the copy.
+
+    Args:
+        store: A SQLite file.
+        which: The query.
+        copies: How many.
+        beneath: The tag that names a copy's parent.
+    """
     with sqlite3.connect(store) as connection:
-        [(run_id,)] = connection.execute("SELECT run_uuid FROM runs").fetchall()
+        run_id = connection.execute(which).fetchone()[0]
         for number in range(copies):
             for table in ("runs", "params", "tags", "metrics", "latest_metrics"):
                 columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
@@ -271,8 +278,12 @@ def multiply_runs(store: Path, copies: int) -> None:
                 connection.execute(
                     f"INSERT INTO {table} ({', '.join(columns)}) "  # noqa: S608 - MLflow's own names
                     f"SELECT {', '.join(values)} FROM {table} WHERE run_uuid = ?",
-                    (f"-{number}", run_id),
+                    (f"-{beneath}-{number}", run_id),
                 )
+            copy = f"{run_id}-{beneath}-{number}"
+            connection.execute("UPDATE params SET value = ? WHERE key = 'seed' AND run_uuid = ?", (str(number), copy))
+            renamed = "UPDATE tags SET key = ? WHERE key = 'mlflow.parentRunId' AND run_uuid = ?"
+            connection.execute(renamed, (beneath, copy))
 
 
 def memory(repeats: int) -> Result:
@@ -310,6 +321,61 @@ def writers(repeats: int) -> Result:
     locked = sum("locked" in text for text in [*logs, done.stdout, done.stderr])
     found = {"runs": runs, "complete records": complete, "models": models, "outputs that say locked": locked}
     return {"500 runs by 8 workers": [seconds]}, [], {**found, "exit status": done.returncode}
+
+
+def checkpoints(repeats: int) -> Result:
+    """Seconds that the checkpoints of the reference run take, against those of its training."""
+    from hydra import compose, initialize_config_dir
+
+    from experiments import backend, data, models, training
+    from experiments.checkpoints import Checkpoints
+    from experiments.cli import CONF
+    from experiments.config import Config, check
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = check(compose("config"), Config)
+    backend.start("auto", "float32", 0)
+    dataset = data.load(config.data, 0)
+    save = training.KeepCheckpoints.on_epoch_end
+    spent: list[float] = []
+
+    def timed(self: Any, epoch: int, logs: Any = None) -> None:
+        started = time.perf_counter()
+        save(self, epoch, logs)
+        spent[-1] += time.perf_counter() - started
+
+    training.KeepCheckpoints.on_epoch_end = timed  # type: ignore[method-assign]
+    seconds: dict[str, list[float]] = {"checkpoints": spent, "training": []}
+    for _ in range(repeats):
+        spent.append(0.0)
+        choices = training.choose(config, dataset, backend.available_cores())
+        model = models.build(config, dataset, choices.xla, choices.steps_per_execution)
+        with tempfile.TemporaryDirectory() as folder:
+            kept = Checkpoints(Path(folder))
+            timings = training.fit(model, dataset, config, choices, [], checkpoints=kept).timings
+        seconds["training"].append(timings["fit_seconds"])
+    return seconds, [("checkpoints", "training")], {}
+
+
+def compare(repeats: int) -> Result:
+    """Comparing a sweep of 100 in a store of 10,000 runs, against the import of MLflow."""
+    with tempfile.TemporaryDirectory() as folder:
+        process([*RUN, "-m", *QUICK, "optimizer=adam,sgd"], folder)()
+        store = Path(folder) / "mlruns" / "mlflow.db"
+        children = "SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId' ORDER BY run_uuid {} LIMIT 1"
+        for order in ("ASC", "DESC"):
+            multiply_runs(store, children.format(order), 49)
+        multiply_runs(store, children.format("ASC"), 9_900, beneath="formerly.beneath")
+        ours = [sys.executable, "-m", "experiments.compare", "sweep=latest"]
+        candidates = {
+            "compare": process(ours, folder),
+            "compare, with report": process([*ours, "report=report.html"], folder),
+            "import mlflow": process([sys.executable, "-c", "import mlflow"], folder),
+        }
+        seconds = in_turn(candidates, repeats)
+        size = (Path(folder) / "report.html").stat().st_size
+    first, second, third = candidates
+    return seconds, [(first, third), (second, third)], {"bytes of the report of 100 runs": size}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 MNIST = Path(os.environ.get("EXPERIMENTS_DATA_DIR", "missing"), "mnist.npz").absolute()
 # Where pytest itself was started in the background, the shell had it ignore Ctrl-C, and its children would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+STORE = os.environ.get("MLFLOW_TRACKING_URI")
 UNSET = ("EXPERIMENTS_DATA_DIR", "MLFLOW_TRACKING_URI", "PYTHONWARNINGS", "COLUMNS")
 
 
@@ -30,6 +31,14 @@ def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def _no_store_is_left() -> Iterator[None]:
+    """MLflow, told of a store, tells all processes that are started from this one."""
+    yield
+    if STORE is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -29,8 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_are_commands() -> None:
-    assert {name for name, _ in COMMANDS} == {"run", "predict"}
-    assert len(COMMANDS) >= 9
+    assert {name for name, _ in COMMANDS} == {"run", "compare", "reproduce", "promote", "predict"}
+    assert len(COMMANDS) >= 15
 
 
 @pytest.mark.parametrize(("name", "line"), COMMANDS, ids=[f"{name} {line}" for name, line in COMMANDS])

@@ -2,19 +2,23 @@
 
 import contextlib
 import importlib.metadata
+import math
 import re
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from experiments.config import Refused
+from experiments.config import Refused, RunFailed
 from experiments.config.schema import Tracking
-from experiments.reproduce import conditions
+from experiments.reproduce import conditions, judge
+from experiments.run import Trained
 from experiments.tracking.provenance import environment
 from experiments.tracking.stored import StoredRun, read_run
 from tests.composed import config
@@ -80,13 +84,23 @@ def test_uncommitted_changes_are_kept(folder: Path, run_id: str) -> None:
     assert "+x = 1" in patch.read_text()
 
 
-def test_different(folder: Path, run_id: str, run_cli: RunCli) -> None:
-    where = "metrics SET value = value {} 0.25 WHERE key = 'val_accuracy' AND step = 1"
-    with changed(folder, f"UPDATE {where.format('+')}", f"UPDATE {where.format('-')}"):
-        done = run_cli(f"run={run_id}", module="reproduce", cwd=folder)
-    assert done.returncode == 1
-    assert done.stderr == "error: it differs: 1 of 13 values, and the weights are the same\n"
-    assert re.search(r"^val_accuracy +2 .* -0.25$", done.stdout, re.MULTILINE)
+def test_different(capsys: pytest.CaptureFixture[str]) -> None:
+    points = {"loss": [(0, 0.5), (1, 0.25)], "val_loss": [(0, math.nan)], "gone": [(1, 1.0)], "objective": [(1, 0.9)]}
+    stored = StoredRun("id", "name", config(), {"weights.digest": "1"}, points, "")
+    trained = Trained({"loss": [0.5, 0.125], "val_loss": [math.nan, 0.1]}, {"objective": 0.9}, "2")
+    with pytest.raises(RunFailed, match="it differs: 3 of 6 values, and the weights are different"):
+        judge(Console(width=80), stored, trained)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[1:] == [
+        ["loss", "2", "0.25", "0.125", "-0.12"],
+        ["val_loss", "2", "none", "0.1"],
+        ["gone", "2", "1.0", "none"],
+    ]
+    identical = Trained({"loss": [0.5, 0.25]}, {}, "1")
+    with pytest.raises(RunFailed, match="and the weights are the same"):
+        judge(Console(), stored, identical)
+    judge(Console(), replace(stored, metrics={"loss": points["loss"]}), identical)
+    assert "identical: all 2 values; weights the same" in capsys.readouterr().out
 
 
 def test_other_data_cannot_reproduce_it(folder: Path, run_id: str, run_cli: RunCli) -> None:
@@ -144,11 +158,11 @@ def test_a_stored_config_is_data(folder: Path, run_id: str, was: str, becomes: s
         read_run(run_id, store, [], None)
 
 
-def test_a_stored_config_grants_no_trust(folder: Path, run_id: str, run_cli: RunCli) -> None:
-    with tampered(folder, run_id, "name: rmsprop", "name: os.system"), tampered(folder, run_id, "[]", "[os]"):
-        done = run_cli(f"run={run_id}", module="reproduce", cwd=folder)
-    assert done.returncode == 2
-    assert "is not one of Keras's own; if you trust the code of os, say so" in done.stderr
+def test_a_stored_config_grants_no_trust(folder: Path, run_id: str) -> None:
+    store = Tracking(enabled=True, uri=f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
+    with tampered(folder, run_id, "trust: []", "trust: [os]"):
+        assert read_run(run_id, store, [], None).config.trust == []
+        assert read_run(run_id, store, ["mine"], None).config.trust == ["mine"]
 
 
 def test_a_run_that_did_not_finish_cannot_be_reproduced(folder: Path, run_id: str) -> None:

@@ -21,6 +21,7 @@ from experiments.checkpoints import Checkpoints
 from experiments.tracking import lock
 from experiments.tracking.record import Record, experiment, open_store
 from tests.composed import Run, config, names, train
+from tests.sweeps.processes import environment
 
 EVERYTHING = (
     "epochs=5",
@@ -108,14 +109,20 @@ def test_a_full_disk_does_not_end_the_run(tmp_path: Path, capsys: pytest.Capture
     assert "no checkpoint of epoch 1: " in capsys.readouterr().err
 
 
-LONG = ["data=digits", "epochs=40", "batch_size=16", "model.layer_sizes=[600]", "model.dropout=0.2", "optimizer=adam"]
+LONG = ["data=digits", "epochs=24", "batch_size=16", "model.layer_sizes=[600]", "model.dropout=0.2", "optimizer=adam"]
 
 
 def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "experiments.run", *LONG, *arguments]
     return subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -148,7 +155,7 @@ def never_killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     output, errors = start(folder).communicate()
     assert "recorded as run" in output, errors
     found = outcome(folder)
-    assert len(found["points"]) == 40 * 2 + 3
+    assert len(found["points"]) == 24 * 2 + 3
     return found
 
 
@@ -156,18 +163,20 @@ def test_shot_and_resumed(never_killed: dict[str, Any], tmp_path: Path) -> None:
     """First the whole group of processes is shot, then, of the resumed run, the training process alone."""
     kill_after(tmp_path, start(tmp_path), 3, everything=True)
     assert query(tmp_path, "SELECT status FROM runs") == [("RUNNING",)]
-    kill_after(tmp_path, start(tmp_path, "resume=true"), 20, everything=False)
+    kill_after(tmp_path, start(tmp_path, "resume=true"), 12, everything=False)
     done = start(tmp_path, "resume=true")
     output, errors = done.communicate()
     assert (done.returncode, errors) == (0, "")
-    went_on = re.search(r"resume: goes on after epoch (\d+) of 40: run (\w+)\n", output)
+    went_on = re.search(r"resume: goes on after epoch (\d+) of 24: run (\w+)\n", output)
     assert went_on
-    assert int(went_on[1]) >= 19
+    assert int(went_on[1]) >= 11
     assert query(tmp_path, "SELECT run_uuid, status FROM runs") == [(went_on[2], "FINISHED")]
     assert outcome(tmp_path) == never_killed
     assert query(tmp_path, "SELECT value FROM tags WHERE key = 'resumed'") == [("2",)]
     assert not query(tmp_path, "SELECT value FROM tags WHERE key = 'failure'")
     assert not list((tmp_path / "mlruns" / "outputs").rglob("*.npz"))
+    output, _ = start(tmp_path, "resume=true").communicate()
+    assert output == f"resume: kept, as it finished before: run {went_on[2]}\n"
 
 
 def test_only_one_goes_on_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

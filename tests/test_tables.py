@@ -89,7 +89,8 @@ def test_no_line_is_wider_than_the_terminal(width: int, layers: str, seeds: int)
     assert whole.count("512") >= 2 or width < 80
 
 
-def test_in_a_pipe_a_config_is_one_line() -> None:
+def test_in_a_pipe_a_config_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     lines = shown(comparison(layers=LAYERS), 80, terminal=False)
     assert len(lines) == 6
     assert LAYERS in lines[1]

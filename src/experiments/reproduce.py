@@ -35,7 +35,7 @@ def reproduce(composed: DictConfig) -> None:
         console.print(f"  {what:9} {said}", markup=False, highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory() as folder:
         trained = train(stored.config, dataset, Recorder(stored.config.tracking), Checkpoints(Path(folder)))
-    _judge(console, stored, trained)
+    judge(console, stored, trained)
 
 
 def conditions(stored: StoredRun) -> Iterator[tuple[str, str]]:
@@ -69,7 +69,7 @@ def _packages(text: str) -> set[str]:
     return {line for line in text.splitlines() if line and not line.startswith(("#", "experiments=="))}
 
 
-def _judge(console: Console, stored: StoredRun, trained: Trained) -> None:
+def judge(console: Console, stored: StoredRun, trained: Trained) -> None:
     """Say that it is identical.
 
     Raises:

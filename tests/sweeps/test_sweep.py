@@ -109,7 +109,7 @@ def test_damaged_data_refuses_the_sweep(tmp_path: Path) -> None:
 
 def test_failures_leave_the_others_alone_and_are_listed(tmp_path: Path) -> None:
     """One run diverges, one is shot; both are FAILED with their reasons, and the rest goes on."""
-    command = ("data=digits", "epochs=150", "optimizer=sgd", "optimizer.learning_rate=0.01,1e30", "seed=0,1")
+    command = ("data=digits", "epochs=80", "optimizer=sgd", "optimizer.learning_rate=0.01,1e30", "seed=0,1")
     process = start(tmp_path, *command, "hydra.launcher.workers=2", "hydra.launcher.retries=0")
     wait_until(in_training(tmp_path, 1))
     workers(process)[0].kill()
@@ -130,7 +130,7 @@ def test_a_failed_run_is_tried_again_and_enough_is_enough(tmp_path: Path) -> Non
     command = (*QUICK, "optimizer=sgd", "optimizer.learning_rate=1e30", "seed=0,1,2,3", "hydra.launcher.workers=1")
     status, output = sweep(tmp_path, *command, "hydra.launcher.retries=1", "hydra.launcher.max_failures=1")
     assert status == 1
-    assert output.count("is started anew") == 1
+    assert output.count("is tried again") == 1
     assert "3 runs are not started: hydra.launcher.max_failures=1" in output
     assert [status for _, status, _ in children(tmp_path)] == ["FAILED"]
     assert query(tmp_path, "SELECT value FROM tags WHERE key = 'resumed'") == [("1",)]
@@ -243,11 +243,3 @@ def test_a_sweep_without_a_record(tmp_path: Path) -> None:
     assert status == 0
     assert len(ranking(output)) == 2
     assert not list(tmp_path.rglob("*.db"))
-
-
-def test_a_single_run_that_has_finished_is_kept(run_cli: RunCli, tmp_path: Path) -> None:
-    assert run_cli(*QUICK).returncode == 0
-    again = run_cli(*QUICK, "resume=true")
-    assert (again.returncode, again.stderr) == (0, "")
-    assert again.stdout.startswith("resume: kept, as it finished before")
-    assert len(query(tmp_path, "SELECT * FROM runs")) == 1

@@ -61,7 +61,7 @@ class SweepView:
     def failed(self, job: Job, reason: str, log: Path, again: bool) -> None:
         del self._running[job.number]
         self._failed += not again
-        what = "failed, and is started anew" if again else "FAILED"
+        what = "failed, and is tried again" if again else "FAILED"
         self._say(f"{self._place()}  {what}  {job.name}: {reason}\n    log: {log}", style="red")
 
     def gave_up(self, left: int, limit: int) -> None:

@@ -161,7 +161,7 @@ class Record:
         self._client.log_text(self.run_id, environment(), "environment.txt")
         if (tree := working_tree()) and tree.patch:
             self._client.log_text(self.run_id, tree.patch, "code/uncommitted.patch")
-        self._watch_system(config)
+        self._watch_system(config, resumed=False)
 
     def go_on(self, config: Config, run_id: str, process: str) -> None:
         """Open an interrupted run again. What it has recorded stays, and is not recorded twice."""
@@ -183,13 +183,13 @@ class Record:
         self._client.set_tag(run_id, "process", process)
         self._client.set_tag(run_id, "resumed", str(int(run.data.tags.get("resumed", "0")) + 1))
         self._client.update_run(run_id, status="RUNNING")
-        self._watch_system(config)
+        self._watch_system(config, resumed=True)
 
-    def _watch_system(self, config: Config) -> None:
+    def _watch_system(self, config: Config, resumed: bool) -> None:
         if config.tracking.system_metrics:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-            self._monitor = SystemMetricsMonitor(self.run_id, sampling_interval=1, resume_logging=True)
+            self._monitor = SystemMetricsMonitor(self.run_id, sampling_interval=1, resume_logging=resumed)
             self._monitor.start()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
