@@ -1,13 +1,11 @@
 """Every combination of a sweep: checked, those that finished before kept, the rest launched, all of them compared."""
 
-import importlib
-import signal
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -15,13 +13,13 @@ from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments import data
-from experiments.config import RunFailed
+from experiments.config import Refused, RunFailed
 from experiments.config.fingerprint import config_fingerprint, fingerprint
-from experiments.sweeps import pool
+from experiments.sweeps import foreign, pool
 from experiments.sweeps.jobs import Job, prepare
 from experiments.sweeps.results import runs_of, show, told
 from experiments.tracking.sweep_recorder import SweepRecorder
@@ -29,6 +27,10 @@ from hydra_plugins.experiments_sweeps import PoolLauncher
 
 if TYPE_CHECKING:
     from experiments.tracking.sweep_record import Child
+
+
+# Keys, by their beginning, that decide what the processes of a sweep share: data and trusted packages.
+DECIDE_WHAT_IS_SHARED = ("data", "trust", "experiment")
 
 
 def sweep(
@@ -41,10 +43,19 @@ def sweep(
         RunFailed: Runs did not finish. The others did.
     """
     parsed = OverridesParser.create(context.config_loader).parse_overrides(list(overrides))
-    jobs = prepare(combinations(parsed), context.config_loader, master, skip_invalid)
-    if isinstance(launcher, PoolLauncher):
-        pool.start_server(jobs)  # it imports TensorFlow while we look at the data
-    jobs = identify(jobs)
+    wanted, loader = combinations(parsed), context.config_loader
+    forks = isinstance(launcher, PoolLauncher)
+    if forks and not any(key.startswith(DECIDE_WHAT_IS_SHARED) for key in swept(parsed)):
+        with suppress(Refused):  # for which reason is told below, with those of the others
+            pool.start_server(prepare(wanted[:1], loader, master))  # it imports TensorFlow while we look at the others
+    try:
+        jobs = prepare(wanted, loader, master, skip_invalid)
+        if forks:
+            pool.start_server(jobs)
+        jobs = identify(jobs)
+    except Refused:
+        pool.stop_server()
+        raise
     first, console = jobs[0].config, Console()
     recorder = SweepRecorder(first.tracking)
     before = recorder.open(
@@ -59,7 +70,7 @@ def sweep(
         if isinstance(launcher, PoolLauncher):
             returns = pool.run(todo, launcher, recorder, console, kept=len(jobs) - len(todo))
         elif todo:
-            returns = _launched(launcher, [[*job.overrides, *_beneath(recorder.run_id, job)] for job in todo])
+            returns = foreign.launch(launcher, todo, recorder.run_id)
         status = ""
     finally:
         children = recorder.children(settle=status == "KILLED")
@@ -72,29 +83,6 @@ def sweep(
     if failed:
         raise RunFailed(f"{failed} of {len(runs)} runs did not finish; the same command with resume=true goes on")
     return returns
-
-
-def _beneath(parent: str, job: Job) -> list[str]:
-    return [f"tracking.parent={parent}", f"resume={str(job.begun).lower()}"] if parent else []
-
-
-def _launched(launcher: Launcher, jobs: Sequence[Sequence[str]]) -> list[JobReturn]:
-    """Have a launcher of somebody else's carry out jobs."""
-    try:
-        if type(launcher).__name__ == "RayLauncher":
-            # Before the launcher does it: that one sets a memory size, which Ray refuses where it joins a cluster; and
-            # Ray's own handler of SIGTERM would abort us in the middle of the record.
-            handler = signal.getsignal(signal.SIGTERM)
-            settings = OmegaConf.to_container(cast(Any, launcher).ray_cfg.init, resolve=True)
-            importlib.import_module("ray").init(**cast(dict[str, Any], settings))
-            signal.signal(signal.SIGTERM, handler)
-        return list(launcher.launch(jobs, initial_job_idx=0))
-    except Exception as error:  # a worker was killed, for one, or the cluster is not there
-        why = " ".join(str(error).split())[:400] or type(error).__name__
-        raise RunFailed(f"the launcher gave up: {why}; the same command with resume=true goes on") from error
-    finally:
-        if ray := sys.modules.get("ray"):
-            ray.shutdown()  # ends the runs of an interrupted sweep, which Ray would otherwise start anew
 
 
 def combinations(overrides: Sequence[Override]) -> list[list[str]]:

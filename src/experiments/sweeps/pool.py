@@ -58,6 +58,14 @@ def start_server(jobs: Sequence[Job]) -> None:
         forkserver.ensure_running()
 
 
+def stop_server() -> None:
+    """End that process, in the middle of its imports if need be: nobody is to wait for it."""
+    server: Any = forkserver._forkserver
+    if server._forkserver_pid is not None:
+        os.kill(server._forkserver_pid, signal.SIGKILL)
+        server._stop()
+
+
 def run(
     jobs: Sequence[Job], launcher: "PoolLauncher", recorder: SweepRecorder, console: Console, kept: int = 0
 ) -> list[JobReturn]:

@@ -169,6 +169,8 @@ class SweepRecord:
                 self._log_comparison(ranked_by, rows)
         finally:
             end_run(self._client, self._run_id, status)
+            if self._lock:
+                self._lock.close()
         return self._run_id
 
     def _log_table(self, rows: Sequence[Mapping[str, Any]]) -> None:

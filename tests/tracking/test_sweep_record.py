@@ -1,0 +1,33 @@
+"""The parent run of a sweep, on a real store, in one process."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from experiments.config.schema import Tracking
+from experiments.tracking import lock
+from experiments.tracking.record import experiment, open_store
+from experiments.tracking.recorder import process_name
+from experiments.tracking.sweep_record import Opened, Sweep, SweepRecord
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
+
+
+def test_who_may_not_resume_a_sweep_leaves_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lock, "PATIENCE", 0.1)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = open_store(uri)
+    sweep = Sweep(Tracking(enabled=True, uri=uri, experiment="e"), ["e"], ["seed=0,1"], "the same", {"seed": "0,1"})
+    first, second = SweepRecord(uri, own_process=False), SweepRecord(uri, own_process=False)
+    parent = first.open(sweep, resume=False).run_id
+    tags = {"mlflow.parentRunId": parent, "host": socket.gethostname(), "process": process_name(os.getpid())}
+    child = client.create_run(experiment(client, "e", uri), tags=tags).info.run_id
+    assert second.open(sweep, resume=True) == Opened(parent, under_way=True)
+    second.abandon()  # it leaves after its refusal
+    assert [client.get_run(run).info.status for run in (parent, child)] == ["RUNNING", "RUNNING"]
+    client.set_terminated(child, "FINISHED")
+    first.end("FINISHED", "accuracy", [])
+    assert client.get_run(parent).info.status == "FINISHED"
