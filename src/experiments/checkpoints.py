@@ -1,10 +1,10 @@
 """Where a run stood after its last epochs, on disk: a file is whole or not there, and the last two are kept."""
 
 import json
-import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,10 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Remove all of them: the run has finished."""
-        shutil.rmtree(self._own, ignore_errors=True)
+        with suppress(OSError):  # what others keep there stays
+            for file in [*self._files(), *self._own.glob("unfinished")]:
+                file.unlink()
+            self._own.rmdir()
 
     def _files(self) -> list[Path]:
         return sorted(self._own.glob("epoch_*.npz"))

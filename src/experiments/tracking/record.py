@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -123,9 +122,9 @@ class Record:
         return False
 
     def _left_here(self, run: Any) -> str:
-        """The output folder of an interrupted run, if it can go on from there."""
+        """The output folder of an interrupted run, if it can go on from there; the lock in it tells who is at work."""
         folder = str(run.data.tags.get("output_folder", ""))
-        if run.data.tags.get("host") != socket.gethostname() or not folder or not Path(folder).is_dir():
+        if not folder or not Path(folder).is_dir():
             return ""
         measured = any(not name.startswith("system/") for name in run.data.metrics)
         return folder if not measured or any(Path(folder).glob("checkpoints/*.npz")) else ""
