@@ -24,7 +24,7 @@ run: $(INSTALLED) ## train the default network; ARGS="optimizer=adam epochs=3" o
 	@$(BIN)/python scripts/quickstart.py $(ARGS)
 
 test: $(INSTALLED) ## run the tests
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(INSTALLED) ## lint, types, YAML
 	$(BIN)/ruff check .

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from experiments.evaluation import Report
 
 MODEL_REQUIREMENTS = ("keras", "tensorflow", "numpy")
+# Of the config: what may hold passwords, or differs each time though the run is the same.
+NOT_RECORDED: Any = {"tracking": {"uri", "parent", "run_name"}, "resume": True}
 USED_LATE = (
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.pyfunc",
@@ -151,7 +153,7 @@ class Record:
         )
         self.run_id = run.info.run_id
         self._lock = self._lock or lock.take(Path(identity["output_folder"], "lock"))
-        recorded = config.model_dump(exclude={"tracking": {"uri", "parent"}, "resume": True}, exclude_unset=True)
+        recorded = config.model_dump(exclude=NOT_RECORDED, exclude_unset=True)
         parameters = flatten({**recorded, "runtime": dict(chosen)})
         self._client.log_batch(self.run_id, params=[Param(key, _as_text(value)) for key, value in parameters.items()])
         self._client.log_inputs(self.run_id, [_dataset_input(dataset)])
