@@ -224,11 +224,6 @@ def test_other_launchers_record_the_same(tmp_path: Path, launcher: str) -> None:
     assert sorted(status for _, status, _ in children(tmp_path)) == ["FAILED", "FINISHED"]
     assert [status for _, status in parents(tmp_path)] == ["FAILED"]
     assert len(ranking(output)) == 2
-    status, output = sweep(tmp_path, *command, "resume=true")
-    assert status == 1
-    assert "resume: 1 kept, 1 failed before: rerun" in output
-    assert len(children(tmp_path)) == 2, "the failed run was tried again as the same run"
-    assert len(parents(tmp_path)) == 1
 
 
 def test_a_trusted_package_that_cannot_be_forked_is_told(tmp_path: Path) -> None:
