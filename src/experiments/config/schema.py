@@ -27,6 +27,13 @@ def _size(value: Any) -> Any:
     return value
 
 
+def _id(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+RunId = Annotated[str, BeforeValidator(_id)]
+"""A run's id or its beginning, which Hydra takes for a number if it has no letters."""
+
 KerasObject = Annotated[str | dict[str, dict[str, Any] | None], BeforeValidator(_single)]
 """A Keras object by name: ``Flatten``, or with arguments ``{Dense: {units: 10}}``."""
 
@@ -186,7 +193,7 @@ class Config(Section):
 
 
 class PredictConfig(Section):
-    run: str
+    run: RunId
     test: Annotated[str, Field(pattern=r"^\d+:\d+$")]
     images: list[str]
     inverted: bool | Auto
@@ -200,7 +207,7 @@ class DataPlace(Section):
 
 
 class ReproduceConfig(Section):
-    run: str
+    run: RunId
     data: DataPlace
     tracking: Tracking
     trust: list[Annotated[str, AfterValidator(_package)]]
@@ -219,7 +226,7 @@ def _registered_name(name: str) -> str:
 
 
 class PromoteConfig(Section):
-    run: str
+    run: RunId
     name: Annotated[str, AfterValidator(_registered_name)] | None
     alias: Annotated[str, AfterValidator(_alias)]
     tracking: Tracking
@@ -230,8 +237,8 @@ def _listed(value: Any) -> Any:
 
 
 class CompareConfig(Section):
-    sweep: str | None
-    runs: list[str]
+    sweep: RunId | None
+    runs: list[RunId]
     filter: Annotated[list[str], BeforeValidator(_listed)]
     sort: str | None
     format: Literal["text", "csv", "json", "markdown"]

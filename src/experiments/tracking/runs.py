@@ -1,6 +1,7 @@
 """Recorded runs: finding one, and what it left behind."""
 
 import json
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -43,7 +44,8 @@ def look_up(which: str, tracking: Tracking) -> tuple[Any, Any]:
     """Look up a run as MLflow has it.
 
     Args:
-        which: ``latest`` (finished), ``best`` (by the validation metric), a run id, or ``NAME@ALIAS`` of the registry.
+        which: ``latest`` (finished), ``best`` (by the validation metric), a run id or its beginning, or
+            ``NAME@ALIAS`` of the registry.
         tracking: The store, and the MLflow experiment that latest and best are looked for in (empty: all).
 
     Returns:
@@ -161,7 +163,15 @@ def _by_id(client: Any, which: str, experiment: str) -> Any:
     try:
         return client.get_run(which)
     except MlflowException as error:
-        raise _unknown(which) from error
+        if not re.fullmatch(r"[0-9a-f]{4,31}", which):
+            raise _unknown(which) from error
+    experiments = [item.experiment_id for item in client.search_experiments()]
+    found = client.search_runs(experiments, f"attributes.run_id LIKE '{which}%'", max_results=2)
+    if len(found) > 1:
+        raise Refused(Problem("run", f"{which} is the beginning of several ids; write more of it"))
+    if not found:
+        raise _unknown(which)
+    return client.get_run(found[0].info.run_id)
 
 
 def _unknown(which: str) -> Refused:

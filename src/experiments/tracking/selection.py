@@ -65,7 +65,7 @@ def connect(tracking: Tracking, wanted: Mapping[str, str]) -> Any:
     if (file := sqlite_file(uri)) and not file.exists():
         what = f"nothing is recorded in {file}; train something first: python -m experiments.run"
         raise Refused(Problem("sweep", what))
-    unknown = {run_id for run_id in wanted if len(run_id) >= WHOLE_ID and lacks_run(uri, run_id)}
+    unknown = {run_id for run_id in wanted if lacks_run(uri, run_id)}
     unknown |= {run_id for run_id in wanted if not re.fullmatch(r"[\w-]{4,64}", run_id)}
     if unknown:
         raise Refused([_unknown(key, run_id) for run_id, key in wanted.items() if run_id in unknown])

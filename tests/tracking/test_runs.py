@@ -1,0 +1,47 @@
+"""Finding a recorded run by its id, or by the beginning that tables show."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+from pydantic import TypeAdapter
+
+from experiments.config import Refused
+from experiments.config.schema import RunId, Tracking
+from experiments.tracking.record import open_store
+from experiments.tracking.runs import look_up
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
+IDS = ("aaaa1234" + "0" * 24, "aaaa5678" + "0" * 24, "12345678" + "0" * 24)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    client = open_store(f"sqlite:///{file}")
+    made = [client.create_run("0").info.run_id for _ in IDS]
+    with closing(sqlite3.connect(file)) as connection:
+        for wanted, run_id in zip(IDS, made, strict=True):
+            for table in ("runs", "tags"):
+                connection.execute(f"UPDATE {table} SET run_uuid = ? WHERE run_uuid = ?", (wanted, run_id))
+        connection.commit()
+    return Tracking(enabled=True, uri=f"sqlite:///{file}")
+
+
+@pytest.mark.parametrize("which", [*IDS, "aaaa1", "aaaa5678", "12345678"])
+def test_a_run_is_found_by_its_beginning(store: Tracking, which: str) -> None:
+    _, run = look_up(which, store)
+    assert run.info.run_id.startswith(which)
+
+
+@pytest.mark.parametrize(("which", "told"), [("aaaa", "beginning of several ids"), ("bbbb", "there is no run 'bbbb'")])
+def test_what_names_no_single_run_is_refused(store: Tracking, which: str, told: str) -> None:
+    with pytest.raises(Refused, match=told):
+        look_up(which, store)
+
+
+def test_an_id_without_letters_is_text() -> None:
+    adapter = TypeAdapter(RunId)
+    assert adapter.validate_python(12345678) == "12345678"
+    with pytest.raises(ValueError, match="string"):
+        adapter.validate_python(True)
