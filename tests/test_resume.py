@@ -163,6 +163,12 @@ def test_shot_and_resumed(never_killed: dict[str, Any], tmp_path: Path) -> None:
     kill_after(tmp_path, start(tmp_path), 3, everything=True)
     assert query(tmp_path, "SELECT status FROM runs") == [("RUNNING",)]
     kill_after(tmp_path, start(tmp_path, "resume=true"), 12, everything=False)
+    end = time.monotonic() + 30
+    while query(tmp_path, "SELECT status FROM runs") != [("FAILED",)]:  # the recording process outlives it, and says so
+        assert time.monotonic() < end, "still RUNNING"
+        time.sleep(0.2)
+    (trace,) = (tmp_path / "mlruns" / "artifacts").rglob("traceback.txt")
+    assert "died without a word" in trace.read_text()
     done = start(tmp_path, "resume=true")
     output, errors = done.communicate()
     assert (done.returncode, errors) == (0, "")

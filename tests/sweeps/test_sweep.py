@@ -1,8 +1,10 @@
 """Whole sweeps through the command line: real processes, real signals, a real store."""
 
+import json
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from experiments.sweeps.pool import PRELOAD
 from tests.sweeps.processes import (
     LONG,
     QUICK,
     children,
+    environment,
     family,
     finished,
     in_training,
@@ -228,9 +232,12 @@ def test_other_launchers_record_the_same(tmp_path: Path, launcher: str) -> None:
 
 def test_a_trusted_package_that_cannot_be_forked_is_told(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("import tensorflow as tf\n\nONE = tf.constant(1)\n")
-    status, output = sweep(tmp_path, *QUICK, "trust=[mine]", "seed=0,1", PYTHONPATH=str(tmp_path))
-    assert status == 1
-    assert "mine runs TensorFlow when it is imported, and its threads do not survive a fork" in output
+    code = "import experiments.sweeps.preload as server; print(server.trouble)"
+    wanted = {"PYTHONPATH": str(tmp_path), PRELOAD: json.dumps({"trust": ["mine"], "data": []})}
+    command = [sys.executable, "-c", code]
+    own = {**environment(), **wanted}
+    done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, check=False)
+    assert "mine runs TensorFlow when it is imported, and its threads do not survive a fork" in done.stdout, done.stderr
 
 
 def test_a_sweep_without_a_record(tmp_path: Path) -> None:
