@@ -71,7 +71,7 @@ def launch(request: pytest.FixtureRequest, tmp_path: Path) -> Launch:
 
 
 def test_a_sweep_is_recorded_the_same(launch: Launch, tmp_path: Path) -> None:
-    """One run fails, the others go on, and resuming repeats that one only."""
+    """One run fails, the others go on, and to resume repeats that one only."""
     command = (*QUICK, "optimizer=sgd", "optimizer.learning_rate=1e30,0.1,0.2")
     process = launch(*command)
     assert process.wait(timeout=200) == 1
@@ -84,6 +84,8 @@ def test_a_sweep_is_recorded_the_same(launch: Launch, tmp_path: Path) -> None:
     assert "the loss became" in output
     assert "\nerror: 1 of 3 runs did not finish; the same command with resume=true goes on\n" in output
     assert {node for (node,) in query(tmp_path, "SELECT value FROM tags WHERE key = 'node'")} == launch.nodes
+    if "other" not in launch.nodes:
+        return  # to resume is the sweep's work, not the launcher's: once, across machines, is enough
     process = launch(*command, "resume=true")
     assert process.wait(timeout=200) == 1
     assert "resume: 2 kept, 1 failed before: rerun" in (tmp_path / "out").read_text()

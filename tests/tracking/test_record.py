@@ -188,18 +188,19 @@ def test_predict_refuses(folder: Path, run_cli: Callable[..., Any], args: list[s
 
 
 def test_a_model_with_code_of_ones_own_needs_trust_anew(run_cli: Callable[..., Any], tmp_path: Path) -> None:
-    """The stored run grants nothing: trust comes from the command line only, for training and for predicting."""
+    """The stored run grants nothing: trust comes from the command line only."""
     (tmp_path / "mypackage.py").write_text(
         "import keras\n\n\nclass Same(keras.layers.Layer):\n    def call(self, x):\n        return x\n"
     )
     layers = "model.layers=[Flatten,mypackage.Same,{Dense:{units:classes,activation:softmax}}]"
     training = ["data=digits", "epochs=1", "model=sequential", layers]
-    for module, args in (("run", training), ("predict", ["test=0:3"])):
-        refused = run_cli(*args, module=module)
-        assert refused.returncode == 2
-        assert "try  trust=[mypackage]" in refused.stderr
-        done = run_cli(*args, "trust=[mypackage]", module=module)
-        assert (done.returncode, done.stderr) == (0, "")
+    trained = run_cli(*training, "trust=[mypackage]")
+    assert (trained.returncode, trained.stderr) == (0, "")
+    refused = run_cli("test=0:3", module="predict")
+    assert refused.returncode == 2
+    assert "try  trust=[mypackage]" in refused.stderr
+    done = run_cli("test=0:3", "trust=[mypackage]", module="predict")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_predict_where_nothing_is_recorded(run_cli: Callable[..., Any], tmp_path: Path) -> None:
