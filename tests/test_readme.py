@@ -35,7 +35,7 @@ def test_there_are_commands() -> None:
 
 @pytest.mark.parametrize(("name", "line"), COMMANDS, ids=[f"{name} {line}" for name, line in COMMANDS])
 def test_command(folder: Path, run_cli: Callable[..., Any], name: str, line: str) -> None:
-    """As it stands, but on few images of the digits that need no download, and for one epoch."""
+    """As it stands, but on few images of the digits that need no download, for one epoch, and with fewer runs."""
     arguments = shlex.split(line)
     chosen = {argument.partition("=")[0] for argument in arguments}
     if name == "run" and "--help" not in chosen:
@@ -43,6 +43,7 @@ def test_command(folder: Path, run_cli: Callable[..., Any], name: str, line: str
             arguments += ["data=digits"] if "model=lenet5" not in arguments else ["data=npz", "data.path=mine.npz"]
         arguments = [item for item in arguments if not item.startswith(("epochs", "data.validation_size=1000"))]
         arguments += ["epochs=1", *(["data.validation_size=100"] if "data.validation_size=10000" in line else [])]
+        arguments = [item.replace("rmsprop,adam,sgd", "rmsprop,sgd") for item in arguments]
     if "test=100:120" in arguments:
         arguments[arguments.index("test=100:120")] = "test=10:30"
     done = run_cli(*arguments, module=name, cwd=folder)

@@ -63,14 +63,6 @@ def test_without_tracking_nothing_is_recorded(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.db"))
 
 
-def test_two_first_runs_at_once_share_the_new_store(tmp_path: Path) -> None:
-    processes = [start(tmp_path, "data=digits", "epochs=1", f"seed={seed}") for seed in (0, 1)]
-    for process in processes:
-        _, errors = process.communicate(timeout=180)
-        assert (process.returncode, errors) == (0, "")
-    assert [status for _, status in records(tmp_path)] == ["FINISHED", "FINISHED"]
-
-
 def test_a_store_that_breaks_during_the_run_fails_it(tmp_path: Path) -> None:
     """The run ends with a reason instead of a silent gap in its record."""
     process = start(tmp_path, *LONG)
