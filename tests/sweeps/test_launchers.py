@@ -93,6 +93,7 @@ def test_a_sweep_is_recorded_the_same(launch: Launch, tmp_path: Path) -> None:
     assert len(parents(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("launch", ["ray"], indirect=True)  # joblib's workers are plain processes, as the pool's are
 def test_an_interrupted_sweep_leaves_nothing_running(launch: Launch, tmp_path: Path) -> None:
     process = launch(*LONG, "seed=0,1,2")
     wait_until(lambda: "/4000 " in (tmp_path / "out").read_text() and len(children(tmp_path)) == 2, seconds=180)
