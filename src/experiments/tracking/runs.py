@@ -4,7 +4,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from experiments.config.schema import Data, Tracking
 from experiments.evaluation import lower_is_better
 from experiments.tracking import registry
 from experiments.tracking.record import quiet_mlflow
-from experiments.tracking.store import lacks_run, problems, sqlite_file, store_uri
+from experiments.tracking.store import existing, lacks_run
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,7 @@ def look_up(which: str, tracking: Tracking) -> tuple[Any, Any]:
     Raises:
         Refused: There is no such run.
     """
-    uri = store_uri(tracking)
-    if found := problems(tracking):  # MLflow itself would retry for minutes
-        raise Refused([replace(problem, remedy="") for problem in found])
-    if (file := sqlite_file(uri)) and not file.exists():
-        raise Refused(
-            Problem("run", f"nothing is recorded in {file}; train something first: python -m experiments.run")
-        )
+    uri = existing(tracking, "run")
     finders = {"latest": _latest, "best": _best}
     if "@" in which:
         registry.refuse_unknown(uri, which)

@@ -11,7 +11,7 @@ from experiments.comparison import CIRCUMSTANCES, Run
 from experiments.config import CompareConfig, Config, Problem, Refused
 from experiments.config.schema import Tracking
 from experiments.tracking.record import quiet_mlflow
-from experiments.tracking.store import lacks_run, problems, sqlite_file, store_uri
+from experiments.tracking.store import existing, lacks_run
 
 PAGE = 1000  # runs per query
 BULK = 100  # runs whose curves are read by one query
@@ -59,12 +59,7 @@ def connect(tracking: Tracking, wanted: Mapping[str, str]) -> Any:
     Raises:
         Refused: There is no such store or run.
     """
-    uri = store_uri(tracking)
-    if found := problems(tracking):  # MLflow itself would retry for minutes
-        raise Refused([replace(problem, remedy="") for problem in found])
-    if (file := sqlite_file(uri)) and not file.exists():
-        what = f"nothing is recorded in {file}; train something first: python -m experiments.run"
-        raise Refused(Problem("sweep", what))
+    uri = existing(tracking, "sweep")
     unknown = {run_id for run_id in wanted if lacks_run(uri, run_id)}
     unknown |= {run_id for run_id in wanted if not re.fullmatch(r"[\w-]{4,64}", run_id)}
     if unknown:

@@ -7,10 +7,11 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Problem
+from experiments.config import Problem, Refused
 from experiments.config.schema import Tracking
 
 FOLDER = Path("mlruns")
@@ -35,6 +36,25 @@ def problems(config: Tracking) -> list[Problem]:
         where = "$MLFLOW_TRACKING_URI" if from_environment else "tracking.uri"
         found.append(Problem(where, f"{redact(uri)} {redact(reason)}", "tracking=off"))
     return found
+
+
+def existing(tracking: Tracking, key: str) -> str:
+    """The address of a store that answers and that something was recorded in.
+
+    Args:
+        tracking: The store.
+        key: Of the config, that names what is looked for in it.
+
+    Raises:
+        Refused: There is none.
+    """
+    uri = store_uri(tracking)
+    if found := problems(tracking):  # MLflow itself would retry for minutes
+        raise Refused([replace(problem, remedy="") for problem in found])
+    if (file := sqlite_file(uri)) and not file.exists():
+        what = f"nothing is recorded in {file}; train something first: python -m experiments.run"
+        raise Refused(Problem(key, what))
+    return uri
 
 
 def redact(text: str) -> str:
