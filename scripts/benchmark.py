@@ -327,7 +327,7 @@ def checkpoints(repeats: int) -> Result:
     """Seconds that the checkpoints of the reference run take, against those of its training."""
     from hydra import compose, initialize_config_dir
 
-    from experiments import backend, data, models, training
+    from experiments import backend, callbacks, data, models, training
     from experiments.checkpoints import Checkpoints
     from experiments.cli import CONF
     from experiments.config import Config, check
@@ -336,7 +336,7 @@ def checkpoints(repeats: int) -> Result:
         config = check(compose("config"), Config)
     backend.start("auto", "float32", 0)
     dataset = data.load(config.data, 0)
-    save = training.KeepCheckpoints.on_epoch_end
+    save = callbacks.KeepCheckpoints.on_epoch_end
     spent: list[float] = []
 
     def timed(self: Any, epoch: int, logs: Any = None) -> None:
@@ -344,7 +344,7 @@ def checkpoints(repeats: int) -> Result:
         save(self, epoch, logs)
         spent[-1] += time.perf_counter() - started
 
-    training.KeepCheckpoints.on_epoch_end = timed  # type: ignore[method-assign]
+    callbacks.KeepCheckpoints.on_epoch_end = timed  # type: ignore[method-assign]
     seconds: dict[str, list[float]] = {"checkpoints": spent, "training": []}
     for _ in range(repeats):
         spent.append(0.0)

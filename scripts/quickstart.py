@@ -5,7 +5,7 @@ import sys
 
 from experiments.config import Refused
 from experiments.config.schema import Data
-from experiments.data import locate
+from experiments.data.sources import locate
 
 
 def main() -> int:

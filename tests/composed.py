@@ -21,7 +21,7 @@ backend.start("auto", "float32", 0)
 
 import keras  # noqa: E402
 
-from experiments import models, training  # noqa: E402
+from experiments import callbacks, models, training  # noqa: E402
 
 MNIST = Path(os.environ.get("EXPERIMENTS_DATA_DIR", ""), "mnist.npz")
 
@@ -85,9 +85,9 @@ def train(
     dataset = dataset or load(checked.data, checked.seed)
     choices = training.choose(checked, dataset, 1)
     finished = checkpoints.state.epochs if checkpoints and checkpoints.state else 0
-    callbacks = training.callbacks(checked, folder, finished)
+    configured = callbacks.build(checked, folder, finished)
     model = build(checked, dataset, xla=choices.xla, steps_per_execution=1 if eager else choices.steps_per_execution)
     model.run_eagerly = eager
-    history = training.fit(model, dataset, checked, choices, callbacks, watchers=watchers, checkpoints=checkpoints)
+    history = training.fit(model, dataset, checked, choices, configured, watchers=watchers, checkpoints=checkpoints)
     measure = training.measurer(model, checked, dataset.classes, choices.evaluation_batch_size)
     return Run(checked, dataset, model, dict(history.metrics), evaluate(measure, dataset))

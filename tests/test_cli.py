@@ -232,7 +232,9 @@ def test_an_interrupted_command_ends_with_130(name: str, run_cli: RunCli, tmp_pa
 def test_an_error_of_the_check_itself_is_not_swallowed(run_cli: RunCli, tmp_path: Path) -> None:
     folder = tmp_path / "stand-in"
     folder.mkdir()
-    folder.joinpath("sitecustomize.py").write_text("import experiments.data\nexperiments.data.locate = None\n")
+    folder.joinpath("sitecustomize.py").write_text(
+        "import experiments.data.sources as sources\nsources.locate = None\n"
+    )
     done = run_cli("data=digits", "tracking=off", PYTHONPATH=str(folder))
     assert done.returncode == 1
     assert "TypeError: 'NoneType' object is not callable" in done.stderr

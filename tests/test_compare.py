@@ -17,7 +17,7 @@ import pytest
 from experiments.cli import CONF
 from experiments.compare import compare_runs, main
 from experiments.config import Refused
-from experiments.tracking.record import open_store
+from experiments.tracking.client import open_store
 
 # MLflow's own, of SQLAlchemy.
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")

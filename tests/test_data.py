@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from experiments.config import Refused
 from experiments.config.schema import Data
-from experiments.data import ARRAYS, KERAS_FILES, Dataset, _stratified, load
+from experiments.data import Dataset, load
+from experiments.data.checks import ARRAYS
+from experiments.data.sources import KERAS_FILES
+from experiments.data.splits import stratified
 from tests.composed import MNIST
-
-needs_mnist = pytest.mark.mnist
 
 
 def config(name: str = "npz", **changes: Any) -> Data:
@@ -137,19 +138,19 @@ labels = st.lists(st.integers(0, 12), min_size=2, max_size=300).map(lambda y: np
 @given(y=labels, part=st.floats(0, 1), seed=st.integers(0, 2**32 - 1))
 def test_stratified_draws_each_class_by_its_share(y: Any, part: float, seed: int) -> None:
     count = round(part * len(y))
-    drawn, rest = _stratified(y, count, seed)
+    drawn, rest = stratified(y, count, seed)
     assert len(drawn) == count
     np.testing.assert_array_equal(np.sort(np.concatenate([drawn, rest])), np.arange(len(y)))
     assert (np.diff(drawn) > 0).all()
     assert (np.diff(rest) > 0).all()
     shares = np.bincount(y) * count / len(y)
     assert (abs(np.bincount(y[drawn], minlength=len(shares)) - shares) < 1).all()
-    np.testing.assert_array_equal(drawn, _stratified(y, count, seed)[0])
+    np.testing.assert_array_equal(drawn, stratified(y, count, seed)[0])
 
 
 def test_another_seed_draws_other_images() -> None:
     y = np.arange(100) % 10
-    assert not np.array_equal(_stratified(y, 30, 0)[0], _stratified(y, 30, 1)[0])
+    assert not np.array_equal(stratified(y, 30, 0)[0], stratified(y, 30, 1)[0])
 
 
 @pytest.fixture
@@ -206,7 +207,6 @@ def test_a_damaged_file_of_fashion_mnist_is_named(offline: Path, number: int) ->
 
 
 @pytest.mark.mnist
-@needs_mnist
 def test_the_known_digest_is_that_of_the_original_mnist() -> None:
     """The sha256 of the four IDX files that LeCun published, unpacked."""
     published = [
@@ -217,11 +217,10 @@ def test_the_known_digest_is_that_of_the_original_mnist() -> None:
     ]
     with np.load(MNIST) as raw:
         assert [hashlib.sha256(idx(raw[name])).hexdigest() for name in ARRAYS] == published
-    load(config("mnist", path=str(MNIST)), 0)  # and so these arrays have the digest that data.py knows
+    load(config("mnist", path=str(MNIST)), 0)  # and so these arrays have the digest that sources.py knows
 
 
 @pytest.mark.mnist
-@needs_mnist
 def test_tampered_mnist_is_refused(tmp_path: Path) -> None:
     with np.load(MNIST) as raw:
         tampered = {name: raw[name] for name in ARRAYS}

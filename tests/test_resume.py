@@ -18,7 +18,8 @@ import pytest
 
 from experiments.checkpoints import Checkpoints
 from experiments.tracking import lock
-from experiments.tracking.record import Record, experiment, open_store
+from experiments.tracking.client import experiment, open_store
+from experiments.tracking.record import Record
 from tests.composed import Run, config, names, train
 from tests.sweeps.processes import environment
 

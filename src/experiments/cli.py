@@ -132,11 +132,11 @@ def check_places(config: Config) -> None:
     Raises:
         Refused: If not.
     """
-    from experiments import data  # only now: NumPy takes half as long to import as Hydra
+    from experiments.data import sources  # only now: NumPy takes half as long to import as Hydra
 
     found = store.problems(config.tracking)
     try:
-        data.locate(config.data)
+        sources.locate(config.data)
     except Refused as refused:
         found = [*refused.problems, *found]
     if found:

@@ -67,18 +67,18 @@ def train(
 
     state = checkpoints.state
     threads = backend.start(state.threads if state else config.runtime.threads, config.precision, config.seed)
-    from experiments import models, training  # they import TensorFlow, which `backend` has started
+    from experiments import callbacks, models, training  # they import TensorFlow, which `backend` has started
     from experiments.evaluation import evaluate, objective
     from experiments.progress import ShowProgress, show_result
 
     choices = training.choose(config, dataset, threads)
     model = models.build(config, dataset, choices.xla, choices.steps_per_execution)
-    callbacks = training.callbacks(config, checkpoints.folder, state.epochs if state else 0)
+    configured = callbacks.build(config, checkpoints.folder, state.epochs if state else 0)
     opened = recorder.start(config, dataset, asdict(choices), overrides, checkpoints=checkpoints, before=before)
     with opened, ShowProgress() as progress:
-        watchers = [progress, training.OnEpochEnd(recorder.log_epoch)]
+        watchers = [progress, callbacks.OnEpochEnd(recorder.log_epoch)]
         saved = checkpoints if config.tracking.enabled else None
-        history = training.fit(model, dataset, config, choices, callbacks, watchers=watchers, checkpoints=saved)
+        history = training.fit(model, dataset, config, choices, configured, watchers=watchers, checkpoints=saved)
         report = evaluate(training.measurer(model, config, dataset.classes, choices.evaluation_batch_size), dataset)
         measures = {**report.measures, "objective": objective(config, history.metrics, report)}
         digest = models.weights_digest(model)

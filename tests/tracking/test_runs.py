@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from experiments.config import Refused
 from experiments.config.schema import RunId, Tracking
-from experiments.tracking.record import open_store
+from experiments.tracking.client import open_store
 from experiments.tracking.runs import look_up
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.config.schema import Tracking
 from experiments.tracking import lock
-from experiments.tracking.record import experiment, open_store
+from experiments.tracking.client import experiment, open_store
 from experiments.tracking.recorder import process_name
 from experiments.tracking.sweep_record import Opened, Sweep, SweepRecord
 

@@ -15,8 +15,8 @@ from experiments.config import RunFailed
 from experiments.config.fingerprint import source_digest
 from experiments.config.schema import Data
 from experiments.sweeps.pool import PRELOAD
+from experiments.tracking.client import import_mlflow, import_what_is_used_late
 from experiments.tracking.provenance import working_tree
-from experiments.tracking.record import import_what_is_used_late, quiet_mlflow
 
 # Why no worker can be forked from this process, if so.
 trouble = ""
@@ -29,7 +29,7 @@ def preload() -> None:
     backend.import_keras()
     from tensorflow.python.eager import context
 
-    quiet_mlflow()
+    import_mlflow()
     for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
         if module.name != __name__:
             importlib.import_module(module.name)

@@ -1,26 +1,30 @@
 """One run in MLflow: parameters, tags, metrics, figures, model. Runs in the recording process."""
 
 import gc
-import importlib
 import importlib.metadata
 import json
-import logging
 import math
 import os
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from omegaconf import OmegaConf
 
 from experiments.config import Config
 from experiments.tracking import lock
+from experiments.tracking.client import (
+    end_run,
+    experiment,
+    import_keras_flavour,
+    import_what_is_used_late,
+    open_store,
+)
 from experiments.tracking.provenance import environment, origin, working_tree
-from experiments.tracking.store import allow_many_writers, alone, redact, sqlite_file
+from experiments.tracking.store import redact
 
 if TYPE_CHECKING:
     from experiments.evaluation import Report
@@ -28,40 +32,6 @@ if TYPE_CHECKING:
 MODEL_REQUIREMENTS = ("keras", "tensorflow", "numpy")
 # Of the config: what may hold passwords, or differs each time though the run is the same.
 NOT_RECORDED: Any = {"tracking": {"uri", "parent", "run_name"}, "resume": True}
-USED_LATE = (
-    "mlflow.store.tracking.sqlalchemy_store",
-    "mlflow.pyfunc",
-    "sklearn.metrics",
-    "matplotlib.backends.backend_agg",
-    "experiments.figures",
-)
-
-
-def quiet_mlflow() -> Any:
-    """Import MLflow without its telemetry and its chatter."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # errors reach us as exceptions
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    import mlflow
-    from mlflow.utils import environment as requirements
-
-    # Compares a model's requirements with what is installed: reads the files of all packages, to log a warning.
-    requirements.warn_dependency_requirement_mismatches = lambda _: None
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    return mlflow
-
-
-def open_store(uri: str) -> Any:
-    """Open a store, or create it; return MLflow's client."""
-    mlflow = quiet_mlflow()
-    mlflow.set_tracking_uri(uri)
-    with alone(uri):
-        client = mlflow.MlflowClient()
-        client.search_experiments(max_results=1)
-        allow_many_writers(uri)
-    return client
 
 
 class Before(NamedTuple):
@@ -98,7 +68,7 @@ class Record:
         self._has_model = False
         if own_process:
             # All imports at once, while the other process imports TensorFlow, and not while it waits for the end.
-            _import_keras_flavour()
+            import_keras_flavour()
             import_what_is_used_late()
             gc.freeze()  # all that was imported stays: spares the collector a look through it, which takes 0.1 s
 
@@ -263,27 +233,6 @@ class Record:
         self.end("FAILED", "The training process died without a word: killed, or out of memory.\n")
 
 
-def import_what_is_used_late() -> None:
-    """Import what MLflow and the figures import when they first need it, while somebody waits."""
-    for name in USED_LATE:
-        importlib.import_module(name)
-    from mlflow.utils.git_utils import get_git_commit
-
-    get_git_commit(".")  # imports GitPython where git is installed
-
-
-def _import_keras_flavour() -> None:
-    """Import MLflow's Keras flavour without Keras: to write its files it needs two of its names, not TensorFlow."""
-    stand_in = ModuleType("keras")
-    vars(stand_in).update(
-        __version__=importlib.metadata.version("keras"),
-        backend=SimpleNamespace(backend=lambda: "tensorflow"),
-        callbacks=SimpleNamespace(Callback=object),
-    )
-    sys.modules["keras"] = stand_in
-    import mlflow.keras  # noqa: F401
-
-
 def run_name(overrides: Sequence[str], limit: int = 120) -> str:
     """Name a run by what was overridden, so that the runs of a comparison differ by name."""
     telling = [item.lstrip("+") for item in overrides if not item.lstrip("+~").startswith(("tracking", "trust"))]
@@ -304,31 +253,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _as_text(value: Any) -> str:
     return redact(value) if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-
-def end_run(client: Any, run_id: str, status: str, trace: str = "") -> None:
-    """Set a run's final status; the last line of a traceback becomes the tag `failure`."""
-    if trace:
-        client.set_tag(run_id, "failure", trace.strip().splitlines()[-1][:500])
-        client.log_text(run_id, trace, "traceback.txt")
-    client.set_terminated(run_id, status)
-
-
-def experiment(client: Any, name: str, uri: str) -> str:
-    """Find or create an MLflow experiment; return its id."""
-    from mlflow.exceptions import MlflowException
-
-    if (experiment := client.get_experiment_by_name(name)) is not None:
-        return str(experiment.experiment_id)
-    # Explicit, or artifacts land relative to wherever the process stands.
-    file = sqlite_file(uri)
-    location = file and (file.parent / "artifacts").as_uri()
-    try:
-        return str(client.create_experiment(name, location, {"mlflow.experimentKind": "custom_model_development"}))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-        return str(client.get_experiment_by_name(name).experiment_id)
 
 
 def _tags(config: Config, dataset: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from experiments.config import Problem, Refused
 from experiments.config.schema import Data, Tracking
 from experiments.evaluation import lower_is_better
 from experiments.tracking import registry
-from experiments.tracking.record import quiet_mlflow
+from experiments.tracking.client import import_mlflow
 from experiments.tracking.store import existing, lacks_run
 
 
@@ -60,7 +60,7 @@ def look_up(which: str, tracking: Tracking) -> tuple[Any, Any]:
         registry.refuse_unknown(uri, which)
     elif which not in finders and lacks_run(uri, which):
         raise _unknown(which)
-    mlflow = quiet_mlflow()
+    mlflow = import_mlflow()
     mlflow.set_tracking_uri(uri)
     client = mlflow.MlflowClient(uri, registry_uri=uri)
     run_id = registry.run_behind(client, which) if "@" in which else which

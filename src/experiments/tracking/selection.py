@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from experiments.comparison import CIRCUMSTANCES, Run
 from experiments.config import CompareConfig, Config, Problem, Refused
 from experiments.config.schema import Tracking
-from experiments.tracking.record import quiet_mlflow
+from experiments.tracking.client import import_mlflow
 from experiments.tracking.store import existing, lacks_run
 
 PAGE = 1000  # runs per query
@@ -64,7 +64,7 @@ def connect(tracking: Tracking, wanted: Mapping[str, str]) -> Any:
     unknown |= {run_id for run_id in wanted if not re.fullmatch(r"[\w-]{4,64}", run_id)}
     if unknown:
         raise Refused([_unknown(key, run_id) for run_id, key in wanted.items() if run_id in unknown])
-    mlflow = quiet_mlflow()
+    mlflow = import_mlflow()
     mlflow.set_tracking_uri(uri)
     return mlflow.MlflowClient()
 

@@ -14,8 +14,9 @@ import psutil
 
 from experiments.config.schema import Tracking
 from experiments.tracking import lock, selection
+from experiments.tracking.client import end_run, experiment, open_store
 from experiments.tracking.provenance import origin
-from experiments.tracking.record import end_run, experiment, open_store, run_name
+from experiments.tracking.record import run_name
 from experiments.tracking.recorder import process_name
 from experiments.tracking.store import FOLDER
 

@@ -1,0 +1,148 @@
+"""Where data sets come from. One is never swapped for another."""
+
+import gzip
+import os
+import urllib.request
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.config import Problem, Refused
+from experiments.config.schema import Data
+from experiments.data.checks import ARRAYS, CheckedArrays, RawArrays, check, digest_of
+
+# The files that Keras keeps in its cache; Fashion-MNIST's are in the order of ARRAYS.
+KERAS_FILES = {
+    "mnist": ["mnist.npz"],
+    "fashion_mnist": [
+        f"fashion-mnist/{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+    ],
+}
+KERAS_DOWNLOADS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, AttributeError, TypeError, LookupError)
+# Digests of data sets that everybody has the same copy of; a file that claims to be one of them must match.
+KNOWN_DIGESTS = {"mnist": "2229557d3d58bcbc6b0f0c8f702c48cc075902f3f0630af576ec11137f9df98e"}
+
+
+def locate(config: Data) -> Path | None:
+    """Find the file that holds the data set: ``data.path``, ``$EXPERIMENTS_DATA_DIR``, Keras's cache.
+
+    Returns:
+        The file (Fashion-MNIST: Keras's folder of four), or None where a library provides the data (scikit-learn, or
+        Keras by a download).
+
+    Raises:
+        Refused: It is neither here nor to be downloaded.
+    """
+    if config.path:
+        if not Path(config.path).is_file():
+            raise Refused(Problem("data.path", f"there is no file {config.path}"))
+        return Path(config.path)
+    folder = os.environ.get("EXPERIMENTS_DATA_DIR")
+    if folder and (file := Path(folder, f"{config.name}.npz")).is_file():
+        return file
+    if config.name == "digits":
+        return None
+    looked = f"looked at $EXPERIMENTS_DATA_DIR ({folder or 'not set'})"
+    if config.name not in KERAS_FILES:
+        raise Refused(
+            Problem("data.path", f"is not set, and there is no {config.name}.npz; {looked}; say data.path=FILE")
+        )
+    cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "datasets")
+    missing = [name for name in KERAS_FILES[config.name] if not Path(cache, name).is_file()]
+    if not missing:
+        first = Path(cache, KERAS_FILES[config.name][0])
+        return first if first.suffix == ".npz" else first.parent
+    url = KERAS_DOWNLOADS + Path(missing[0]).name
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=3).close()
+    except OSError as error:
+        raise Refused(
+            Problem(
+                "data",
+                f"{config.name} is neither here nor to be downloaded ({error}); {looked} and {cache / missing[0]}. "
+                f"Put {config.name}.npz into a folder that $EXPERIMENTS_DATA_DIR names, or give the file as "
+                "data.path=FILE, or take the digits that need no download",
+                "data=digits",
+            )
+        ) from error
+    return None
+
+
+def read(config: Data) -> tuple[CheckedArrays, str, str]:
+    """Read a data set.
+
+    Returns:
+        Its arrays, checked; their digest; and where they come from.
+
+    Raises:
+        Refused: It is not to be had, or its arrays are damaged or do not fit each other.
+    """
+    file = locate(config)
+    source = str(file) if file else f"{config.name} of scikit-learn" if config.name == "digits" else "Keras download"
+    raw = _read_file(file) if file else _from_library(config.name)
+    arrays, found = check(raw, source), digest_of(raw)
+    if file and KNOWN_DIGESTS.get(config.name, found) != found:
+        raise Refused(
+            Problem(
+                source,
+                f"is not the {config.name} that everybody has: its arrays have sha256 {found[:12]}…, expected "
+                f"{KNOWN_DIGESTS[config.name][:12]}…; fetch it again, or use it as data of your own",
+                f"data=npz data.path={file} data.scale={config.scale:g}",
+            )
+        )
+    return arrays, found, source
+
+
+def _from_library(name: str) -> RawArrays:
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        x, y = bunch.images, bunch.target
+        test = np.arange(len(y)) % 5 == 4
+        return {"x_train": x[~test], "y_train": y[~test], "x_test": x[test], "y_test": y[test]}
+    from experiments.backend import import_keras
+
+    import_keras()
+    import keras
+
+    try:
+        (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+    except Exception as error:  # Keras raises that very class
+        raise Refused(Problem("data", f"Keras could not fetch {name}: {_reason(error)}", "data=digits")) from error
+    return dict(zip(ARRAYS, (x_train, y_train, x_test, y_test), strict=True))
+
+
+def _read_file(file: Path) -> RawArrays:
+    if file.is_dir():
+        names = (file / Path(name).name for name in KERAS_FILES["fashion_mnist"])
+        return dict(zip(ARRAYS, map(_read_idx, names), strict=True))
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            if not (missing := [name for name in ARRAYS if name not in archive.files]):
+                return {name: archive[name] for name in ARRAYS}
+            found = ", ".join(archive.files) or "nothing"
+    except UNREADABLE as error:
+        what = f"is damaged, or not an .npz file of plain arrays ({_reason(error)}); fetch or save it again"
+        raise Refused(Problem(str(file), what)) from error
+    what = f"has no {' and no '.join(missing)}; found {found}, expected {', '.join(ARRAYS)}"
+    raise Refused(Problem(str(file), what))
+
+
+def _read_idx(file: Path) -> NDArray[np.generic]:
+    """Read the format of http://yann.lecun.com/exdb/mnist: a magic number, the sizes, the bytes."""
+    try:
+        content = gzip.decompress(file.read_bytes())
+        shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
+    except UNREADABLE as error:
+        what = f"is damaged ({_reason(error)}); remove it, and Keras fetches it again"
+        raise Refused(Problem(str(file), what)) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,92 @@
+"""MLflow's client: imported quietly, on a store that several processes may open and write at once."""
+
+import importlib
+import importlib.metadata
+import logging
+import os
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from experiments.tracking.store import allow_many_writers, alone, sqlite_file
+
+USED_LATE = (
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.pyfunc",
+    "sklearn.metrics",
+    "matplotlib.backends.backend_agg",
+    "experiments.figures",
+)
+
+
+def import_mlflow() -> Any:
+    """Import MLflow without its telemetry and its chatter."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # errors reach us as exceptions
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    import mlflow
+    from mlflow.utils import environment as requirements
+
+    # Compares a model's requirements with what is installed: reads the files of all packages, to log a warning.
+    requirements.warn_dependency_requirement_mismatches = lambda _: None
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return mlflow
+
+
+def open_store(uri: str) -> Any:
+    """Open a store, or create it; return MLflow's client."""
+    mlflow = import_mlflow()
+    mlflow.set_tracking_uri(uri)
+    with alone(uri):
+        client = mlflow.MlflowClient()
+        client.search_experiments(max_results=1)
+        allow_many_writers(uri)
+    return client
+
+
+def end_run(client: Any, run_id: str, status: str, trace: str = "") -> None:
+    """Set a run's final status; the last line of a traceback becomes the tag `failure`."""
+    if trace:
+        client.set_tag(run_id, "failure", trace.strip().splitlines()[-1][:500])
+        client.log_text(run_id, trace, "traceback.txt")
+    client.set_terminated(run_id, status)
+
+
+def experiment(client: Any, name: str, uri: str) -> str:
+    """Find or create an MLflow experiment; return its id."""
+    from mlflow.exceptions import MlflowException
+
+    if (experiment := client.get_experiment_by_name(name)) is not None:
+        return str(experiment.experiment_id)
+    # Explicit, or artifacts land relative to wherever the process stands.
+    file = sqlite_file(uri)
+    location = file and (file.parent / "artifacts").as_uri()
+    try:
+        return str(client.create_experiment(name, location, {"mlflow.experimentKind": "custom_model_development"}))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return str(client.get_experiment_by_name(name).experiment_id)
+
+
+def import_what_is_used_late() -> None:
+    """Import what MLflow and the figures import when they first need it, while somebody waits."""
+    for name in USED_LATE:
+        importlib.import_module(name)
+    from mlflow.utils.git_utils import get_git_commit
+
+    get_git_commit(".")  # imports GitPython where git is installed
+
+
+def import_keras_flavour() -> None:
+    """Import MLflow's Keras flavour without Keras: to write its files it needs two of its names, not TensorFlow."""
+    stand_in = ModuleType("keras")
+    vars(stand_in).update(
+        __version__=importlib.metadata.version("keras"),
+        backend=SimpleNamespace(backend=lambda: "tensorflow"),
+        callbacks=SimpleNamespace(Callback=object),
+    )
+    sys.modules["keras"] = stand_in
+    import mlflow.keras  # noqa: F401
