@@ -196,6 +196,8 @@ def test_only_one_goes_on_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     origin = {"fingerprint": "1", "output_folder": str(tmp_path)}
     run_id = client.create_run(experiment(client, checked.tracking.experiment, uri), tags=origin).info.run_id
     first, second = Record(uri, own_process=False), Record(uri, own_process=False)
+    first.connect()
+    second.connect()
     before = first.find_before(checked, "1")
     assert before
     assert (before.run_id, before.status, before.under_way) == (run_id, "RUNNING", False)
@@ -226,4 +228,6 @@ def test_what_lies_elsewhere_cannot_go_on(tmp_path: Path) -> None:
     client.create_run(experiment(client, checked.tracking.experiment, uri), tags=elsewhere)
     measured = client.create_run(experiment(client, checked.tracking.experiment, uri), tags=here)
     client.log_metric(measured.info.run_id, "loss", 1.0, step=0)  # and there is no checkpoint
-    assert Record(uri, own_process=False).find_before(checked, "1") is False
+    record = Record(uri, own_process=False)
+    record.connect()
+    assert record.find_before(checked, "1") is False

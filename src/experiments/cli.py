@@ -94,6 +94,8 @@ def _stop(message: str, status: int) -> NoReturn:
 def _leave(status: int) -> NoReturn:
     """End the process without taking TensorFlow apart, which takes a second or more."""
     logging.shutdown()
+    if status == REFUSED and (recorder := sys.modules.get("experiments.tracking.recorder")):
+        recorder.stop_idle()
     _flush()
     sys.stderr.flush()
     if {"joblib", "ray"} & set(sys.modules) and "tensorflow" not in sys.modules:

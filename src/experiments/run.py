@@ -30,6 +30,7 @@ def run(composed: DictConfig) -> float:
     folder = Path(hydra.runtime.output_dir)
     recorder = Recorder(config.tracking)
     dataset = load(config.data, config.seed)
+    recorder.connect()
     before = recorder.find_before(config, dataset) if config.resume else None
     if before and before.status == "FINISHED":
         print(f"resume: kept, as it finished before: run {before.run_id}")

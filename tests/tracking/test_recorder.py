@@ -55,6 +55,18 @@ def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
     assert "RunFailed" in trace.read_text()
 
 
+def test_refused_data_leaves_no_store_and_no_process(tmp_path: Path) -> None:
+    (tmp_path / "mine.npz").write_bytes(b"nonsense")
+    process = start(tmp_path, "data=npz", "data.path=mine.npz")
+    _, errors = process.communicate(timeout=60)  # until all processes are gone that could still write to the pipe
+    assert process.returncode == 2
+    assert errors == (
+        "error: mine.npz: is damaged, or not an .npz file of plain arrays (it holds Python objects, or is no archive); "
+        "fetch or save it again\n"
+    )
+    assert not list(tmp_path.rglob("*.db"))
+
+
 def test_without_tracking_nothing_is_recorded(tmp_path: Path) -> None:
     process = start(tmp_path, "experiment=debug", "tracking=off")
     output, errors = process.communicate(timeout=120)

@@ -145,4 +145,6 @@ def _read_idx(file: Path) -> NDArray[np.generic]:
 
 
 def _reason(error: Exception) -> str:
+    if "pickle" in str(error):  # NumPy would have it read all the same, which can run code
+        return "it holds Python objects, or is no archive"
     return " ".join(str(error).split()) or type(error).__name__

@@ -42,20 +42,25 @@ def sweep(
         Refused: A combination cannot run. Nothing was started.
         RunFailed: Runs did not finish. The others did.
     """
+    try:
+        return _carry_out(overrides, launcher, context, master, skip_invalid)
+    finally:
+        pool.stop_server()  # left to itself, it would take TensorFlow apart, which takes seconds
+
+
+def _carry_out(
+    overrides: Sequence[str], launcher: Launcher, context: HydraContext, master: DictConfig, skip_invalid: bool
+) -> list[JobReturn]:
     parsed = OverridesParser.create(context.config_loader).parse_overrides(list(overrides))
     wanted, loader = combinations(parsed), context.config_loader
     forks = isinstance(launcher, PoolLauncher)
     if forks and not any(key.startswith(DECIDE_WHAT_IS_SHARED) for key in swept(parsed)):
         with suppress(Refused):  # for which reason is told below, with those of the others
             pool.start_server(prepare(wanted[:1], loader, master))  # it imports TensorFlow while we look at the others
-    try:
-        jobs = prepare(wanted, loader, master, skip_invalid)
-        if forks:
-            pool.start_server(jobs)
-        jobs = identify(jobs)
-    except Refused:
-        pool.stop_server()
-        raise
+    jobs = prepare(wanted, loader, master, skip_invalid)
+    if forks:
+        pool.start_server(jobs)
+    jobs = identify(jobs)
     first, console = jobs[0].config, Console()
     recorder = SweepRecorder(first.tracking)
     before = recorder.open(

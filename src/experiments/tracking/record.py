@@ -20,6 +20,7 @@ from experiments.tracking.client import (
     end_run,
     experiment,
     import_keras_flavour,
+    import_mlflow,
     import_what_is_used_late,
     open_store,
 )
@@ -62,15 +63,20 @@ class Record:
         self._uri = uri
         self._monitor: Any = None
         self._entered = int(time.time() * 1000)
-        self._client = open_store(uri)
+        self._client: Any = None
         self._lock: Any = None
         self._recorded: set[tuple[str, int]] = set()  # metrics and steps that the run had before it was resumed
         self._has_model = False
         if own_process:
             # All imports at once, while the other process imports TensorFlow, and not while it waits for the end.
+            import_mlflow()
             import_keras_flavour()
             import_what_is_used_late()
             gc.freeze()  # all that was imported stays: spares the collector a look through it, which takes 0.1 s
+
+    def connect(self) -> None:
+        """Open the store, or create it."""
+        self._client = open_store(self._uri)
 
     def find_before(self, config: Config, wanted: str) -> Before | Literal[False]:
         """Find the latest finished run with a fingerprint, else the latest that can go on.

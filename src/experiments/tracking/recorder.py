@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 class RecordingProcess:
     """The other side of a record: calls of its methods go there through a pipe, and are carried out in order.
 
+    It imports MLflow at once, and touches the store when it is first told something.
+
     Args:
         uri: The store.
         record: The class, by module and name, whose methods are called; only the other side imports it.
@@ -98,6 +100,11 @@ class Recorder:
     def __init__(self, config: Tracking) -> None:
         self.run_id = ""
         self._process = RecordingProcess(store_uri(config), "record.Record") if config.enabled else None
+
+    def connect(self) -> None:
+        """Have the store opened, or created. Nothing is created before this, as the input may yet be refused."""
+        if self._process is not None:
+            self._process.send("connect")
 
     def find_before(self, config: Config, dataset: "Dataset") -> "Before | None":
         """Find an earlier run with the same config, code and data: one that finished, else one that can go on.
@@ -225,6 +232,12 @@ def without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+def stop_idle() -> None:
+    """End the recording processes that were told nothing: their imports need not end first."""
+    for process in multiprocessing.active_children():
+        process.terminate()  # the others ignore it
+
+
 def process_name(pid: int) -> str:
     """A process's number and when it started, by which it can be told from a later one with the same number."""
     return f"{pid} {psutil.Process(pid).create_time():.2f}"
@@ -234,7 +247,6 @@ def _serve(connection: Connection, uri: str, record_class: str, own_process: boo
     """Carry out what arrives, in order, until the record has ended or the other side is gone."""
     if own_process:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; only the trainer decides what it means
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     module, _, name = record_class.partition(".")
     method = ""
     try:
@@ -247,6 +259,8 @@ def _serve(connection: Connection, uri: str, record_class: str, own_process: boo
             method, arguments = connection.recv()
         except EOFError:  # the other side died without a word
             method, arguments = "abandon", ()
+        if own_process:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # until now there was nothing to lose: `stop_idle`
         try:
             reply = getattr(record, method)(*arguments)
         except Exception as error:  # it belongs to the run, which the other side may still end properly

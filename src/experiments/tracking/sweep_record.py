@@ -14,7 +14,7 @@ import psutil
 
 from experiments.config.schema import Tracking
 from experiments.tracking import lock, selection
-from experiments.tracking.client import end_run, experiment, open_store
+from experiments.tracking.client import end_run, experiment, import_mlflow, open_store
 from experiments.tracking.provenance import origin
 from experiments.tracking.record import run_name
 from experiments.tracking.recorder import process_name
@@ -63,14 +63,16 @@ class SweepRecord:
     """An MLflow run that the runs of a sweep are nested beneath."""
 
     def __init__(self, uri: str, own_process: bool) -> None:
+        import_mlflow()
         self._uri = uri
-        self._client = open_store(uri)
+        self._client: Any = None
         self._run_id = ""
         self._ids: list[str] = []
         self._lock: IO[str] | None = None
 
     def open(self, sweep: Sweep, resume: bool) -> Opened:
         """Create the parent run, or find the latest one of the same command if the sweep is to be resumed."""
+        self._client = open_store(self._uri)
         self._ids = [experiment(self._client, name, self._uri) for name in sweep.experiments]
         if resume:
             same = f"tags.sweep = '{sweep.identity}'"
