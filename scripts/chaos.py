@@ -29,7 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         whole = start(Path(folder))
         began = time.monotonic()
-        assert whole.wait() == 0
+        assert whole.wait() == 0, (Path(folder) / "output.txt").read_text()
         duration = time.monotonic() - began
     events = []
     for number in range(moments):

@@ -96,6 +96,14 @@ def test_a_damaged_store_is_named(tmp_path: Path) -> None:
     assert _sqlite_trouble(tmp_path / "new" / "mlflow.db") is None
 
 
+def test_a_busy_store_is_not_a_damaged_one(tmp_path: Path) -> None:
+    with sqlite3.connect(file := tmp_path / "mlflow.db") as connection:
+        connection.execute("CREATE TABLE runs (run_uuid)")
+    connection.execute("BEGIN EXCLUSIVE")
+    assert _sqlite_trouble(file) is None
+    connection.close()
+
+
 def test_no_child_is_left_behind(tmp_path: Path) -> None:
     process = start(tmp_path, "data=digits", "epochs=1")
     process.communicate(timeout=120)

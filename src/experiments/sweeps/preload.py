@@ -24,7 +24,6 @@ trouble = ""
 
 def preload() -> None:
     """Import this package as it is now, so that edits to its files cannot reach the runs, and load their data."""
-    gc.disable()  # nothing of what follows is garbage, and to look takes a tenth of the time
     os.setsid()  # Ctrl-C reaches the launcher only, which decides what it means for the workers
     wanted = json.loads(os.environ[PRELOAD])
     backend.import_keras()
@@ -46,13 +45,14 @@ def preload() -> None:
     working_tree()
     for section in wanted["data"]:
         data.preload(Data(**section))
-    gc.freeze()  # keeps the collector from touching, and so copying, the memory that workers share
-    gc.enable()
 
 
+gc.disable()  # nothing of what is imported is garbage, and to look takes a tenth of the time
 try:
     preload()
 except RunFailed as failed:
     trouble = str(failed)
 except Exception:  # noqa: S110 - a worker meets it again, and says so in its run
     pass
+gc.freeze()  # keeps the collector from touching, and so copying, the memory that workers share
+gc.enable()

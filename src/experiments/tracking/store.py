@@ -132,6 +132,8 @@ def _sqlite_trouble(file: Path) -> str | None:
     try:
         _query(file, "SELECT name FROM sqlite_master LIMIT 1")
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return None  # somebody writes; MLflow waits for longer than this look
         return f"is not a usable SQLite file ({error}); move it away to start a new one"
     return None
 
