@@ -14,7 +14,7 @@ from experiments.config import Refused
 from experiments.config.schema import Data
 from experiments.data import Dataset, load
 from experiments.data.checks import ARRAYS
-from experiments.data.sources import KERAS_FILES
+from experiments.data.sources import KERAS_FILES, digest, read
 from experiments.data.splits import stratified
 from tests.composed import MNIST
 
@@ -204,6 +204,13 @@ def test_a_damaged_file_of_fashion_mnist_is_named(offline: Path, number: int) ->
     file = cache_fashion_mnist(offline)[number]
     file.write_bytes(file.read_bytes()[:-20])
     assert f"{file}: is damaged" in refusal(config("fashion_mnist"))
+
+
+def test_the_known_digest_is_that_of_scikit_learns_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EXPERIMENTS_DATA_DIR", raising=False)
+    assert digest(config("digits")) == read(config("digits"))[1]
+    file = save(tmp_path)
+    assert digest(config("digits", path=file)) == read(config("digits", path=file))[1] != digest(config("digits"))
 
 
 @pytest.mark.mnist

@@ -104,6 +104,34 @@ def test_a_busy_store_is_not_a_damaged_one(tmp_path: Path) -> None:
     connection.close()
 
 
+def test_a_store_whose_writer_was_shot_is_not_a_damaged_one(tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    write = (
+        "import os, sqlite3, sys; connection = sqlite3.connect(sys.argv[1]); connection.execute('CREATE TABLE t (x)');"
+        "connection.execute('PRAGMA cache_size = 1');"
+        "connection.executemany('INSERT INTO t VALUES (?)', [('x' * 1000,)] * 1000); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", write, file], check=False)
+    assert list(tmp_path.glob("*-journal"))
+    assert _sqlite_trouble(file) is None
+
+
+def test_shot_while_it_creates_the_store(tmp_path: Path) -> None:
+    """There is a whole store or none."""
+    file, new = tmp_path / "mlflow.db", tmp_path / "mlflow.new"
+    create = "import sys; from experiments.tracking.client import open_store; print(open_store(sys.argv[1]))"
+    command = [sys.executable, "-c", create, f"sqlite:///{file}"]
+    process = subprocess.Popen(command)
+    while not (new.exists() and new.stat().st_size):
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert not file.exists()
+    assert "MlflowClient" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert file.exists()
+    assert not list(tmp_path.glob("mlflow.new*"))
+
+
 def test_no_child_is_left_behind(tmp_path: Path) -> None:
     process = start(tmp_path, "data=digits", "epochs=1")
     process.communicate(timeout=120)

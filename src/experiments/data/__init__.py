@@ -10,7 +10,7 @@ from experiments.data.checks import Labels
 from experiments.data.sources import read
 from experiments.data.splits import stratified, validation_count
 
-__all__ = ["Dataset", "Images", "Labels", "Split", "digest", "load", "preload"]
+__all__ = ["Dataset", "Images", "Labels", "Split", "load", "preload"]
 
 Images = NDArray[np.float32]
 
@@ -69,15 +69,6 @@ def preload(config: Data) -> None:
     everything = _everything(config)
     if everything not in PRELOADED:
         PRELOADED[everything] = _load_whole(everything)
-
-
-def digest(config: Data) -> str:
-    """Sha256 of a data set's arrays, which are checked.
-
-    Raises:
-        Refused: As `load`.
-    """
-    return read(config)[1]
 
 
 def _everything(config: Data) -> Data:

@@ -16,9 +16,9 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments import data
 from experiments.config import Refused, RunFailed
 from experiments.config.fingerprint import config_fingerprint, fingerprint
+from experiments.data.sources import digest
 from experiments.sweeps import foreign, pool
 from experiments.sweeps.jobs import Job, prepare
 from experiments.sweeps.results import runs_of, show, told
@@ -119,7 +119,7 @@ def identify(jobs: Sequence[Job]) -> list[Job]:
     Raises:
         Refused: A data set is damaged.
     """
-    digests = {place: data.digest(place) for place in {job.config.data for job in jobs}}
+    digests = {place: digest(place) for place in {job.config.data for job in jobs}}
     return [replace(job, fingerprint=fingerprint(job.config, digests[job.config.data])) for job in jobs]
 
 

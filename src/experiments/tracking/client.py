@@ -5,6 +5,7 @@ import importlib.metadata
 import logging
 import os
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -40,10 +41,23 @@ def open_store(uri: str) -> Any:
     mlflow = import_mlflow()
     mlflow.set_tracking_uri(uri)
     with alone(uri):
+        if (file := sqlite_file(uri)) and not (file.exists() and file.stat().st_size):
+            _create(file)
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
         allow_many_writers(uri)
     return client
+
+
+def _create(file: Path) -> None:
+    """Create a SQLite store aside, and put it in its place when it is whole: shot meanwhile, we leave none."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    new = file.with_suffix(".new")
+    for left in file.parent.glob(f"{new.name}*"):
+        left.unlink()
+    SqlAlchemyStore(f"sqlite:///{new}", (file.parent / "artifacts").as_uri()).engine.dispose()
+    new.replace(file)
 
 
 def end_run(client: Any, run_id: str, status: str, trace: str = "") -> None:

@@ -139,5 +139,6 @@ def _sqlite_trouble(file: Path) -> str | None:
 
 
 def _query(file: Path, statement: str, *values: str) -> list[Any]:
-    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=3)) as connection:
+    # Not read-only: who was shot while he wrote has left something to be rolled back.
+    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=rw", uri=True, timeout=3)) as connection:
         return connection.execute(statement, values).fetchall()
