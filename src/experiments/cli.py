@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -25,11 +25,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from experiments.config import Config, Problem, Refused, RunFailed, check
 from experiments.config.overrides import COMPOSITION_ERRORS, compose_usable, first_lines
+from experiments.config.schema import Section
 from experiments.tracking import store
 
 HERE = Path(__file__).resolve().parent
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parents[1] / "conf"  # a wheel, or a checkout
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+S = TypeVar("S", bound=Section)
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], NoReturn]]:
@@ -143,6 +145,21 @@ def check_places(config: Config) -> None:
         found = [*refused.problems, *found]
     if found:
         raise Refused(found)
+
+
+def check_command(config: DictConfig, schema: type[S]) -> S:
+    """Check the config of a command that trains nothing.
+
+    Raises:
+        Refused: With all problems; the remedies are the command's defaults.
+    """
+    try:
+        return check(config, schema)
+    except Refused:
+        if not HydraConfig.initialized():
+            raise
+        defaults = _loader().load_configuration(HydraConfig.get().job.config_name, [], RunMode.RUN)
+        return check(config, schema, cast(dict[str, Any], OmegaConf.to_container(defaults)))
 
 
 class CheckBeforeRun(Callback):

@@ -12,16 +12,16 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments import tables
-from experiments.cli import command
+from experiments.cli import check_command, command
 from experiments.comparison import Comparison, Run, best_runs, compare, curve_of
-from experiments.config import CompareConfig, Problem, Refused, RunFailed, check
+from experiments.config import CompareConfig, Problem, Refused, RunFailed
 from experiments.config.problems import assign
 from experiments.filters import Facts, facts, fitting, ordered, parse
 
 
 def compare_runs(composed: DictConfig) -> None:
     """Print the ranking of recorded runs; write a report of them."""
-    config = check(composed, CompareConfig)
+    config = check_command(composed, CompareConfig)
     _check_choice(config)
     conditions = [parse(text) for text in config.filter]
     _check_report(config.report)

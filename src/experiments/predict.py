@@ -8,8 +8,8 @@ import numpy as np
 from omegaconf import DictConfig
 
 from experiments import backend
-from experiments.cli import command
-from experiments.config import PredictConfig, Problem, Refused, check
+from experiments.cli import check_command, command
+from experiments.config import PredictConfig, Problem, Refused
 from experiments.data import Images, Labels, load
 from experiments.evaluation import probabilities
 from experiments.images import read_images
@@ -18,7 +18,7 @@ from experiments.tracking.runs import RecordedRun, find_run, own_classes
 
 def predict(composed: DictConfig) -> None:
     """Print the guess for each image, its probability and the runner-up."""
-    config = check(composed, PredictConfig)
+    config = check_command(composed, PredictConfig)
     run = find_run(config.run, config.tracking)
     own = own_classes(run.model_folder, config.trust)
     test = None if config.images else _test_images(config.test, run)

@@ -6,8 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from experiments.cli import command
-from experiments.config import Problem, PromoteConfig, Refused, RunFailed, check
+from experiments.cli import check_command, command
+from experiments.config import Problem, PromoteConfig, Refused, RunFailed
 from experiments.config.problems import assign
 from experiments.config.schema import Tracking
 from experiments.tracking import registry
@@ -17,7 +17,7 @@ from experiments.tracking.store import redact, store_uri
 
 def promote(composed: DictConfig) -> None:
     """Register the run's model, have the alias name it, and say what it replaced and what to do next."""
-    config = check(composed, PromoteConfig)
+    config = check_command(composed, PromoteConfig)
     environment = _environment(config.tracking)  # before MLflow sets it
     client, run = look_up(config.run, config.tracking)
     _refuse_unusable(run)

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.checkpoints import Checkpoints
-from experiments.cli import command
-from experiments.config import Problem, Refused, ReproduceConfig, RunFailed, check
+from experiments.cli import check_command, command
+from experiments.config import Problem, Refused, ReproduceConfig, RunFailed
 from experiments.config.fingerprint import source_digest
 from experiments.data import load
 from experiments.run import Trained, train
@@ -22,7 +22,7 @@ from experiments.tracking.stored import StoredRun, read_run
 
 def reproduce(composed: DictConfig) -> None:
     """Say what differs from when the run was made, train it again, and compare."""
-    config = check(composed, ReproduceConfig)
+    config = check_command(composed, ReproduceConfig)
     stored = read_run(config.run, config.tracking, config.trust, config.data.path)
     dataset = load(stored.config.data, stored.config.seed)
     recorded = stored.tags.get("dataset.digest")

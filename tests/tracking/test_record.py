@@ -178,6 +178,11 @@ def test_predict_shows_the_latest_and_the_best(folder: Path, run_cli: Callable[.
         (["images=[nowhere.png]"], "there is no such file"),
         (["tracking.uri=http://127.0.0.1:9"], "cannot be reached"),
         (["rum=latest"], "did you mean 'run'"),
+        (
+            ["test=10", "format=xml"],
+            "error: test: got 10, expected FROM:TO, counted from 0, without the last\n       try  \"test='0:10'\"\n"
+            "error: format: got xml, expected text or json\n       try  format=text\n",
+        ),
     ],
 )
 def test_predict_refuses(folder: Path, run_cli: Callable[..., Any], args: list[str], message: str) -> None:

@@ -59,8 +59,14 @@ class KerasSection(Section):
         return self.model_dump(exclude={"name", *ours}, exclude_unset=True)
 
 
+def _dataset_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise ValueError(f"got {name!r}, expected letters, digits, _, . and -, as it names a file")
+    return name
+
+
 class Data(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    name: Annotated[str, AfterValidator(_dataset_name)]
     scale: Positive
     path: str | None
     validation_size: Annotated[int | float, BeforeValidator(_size)]
@@ -192,9 +198,15 @@ class Config(Section):
         return names
 
 
+def _span(value: Any) -> Any:
+    if not re.fullmatch(r"\d+:\d+", str(value)):
+        raise ValueError(f"got {value}, expected FROM:TO, counted from 0, without the last")
+    return value
+
+
 class PredictConfig(Section):
     run: RunId
-    test: Annotated[str, Field(pattern=r"^\d+:\d+$")]
+    test: Annotated[str, BeforeValidator(_span)]
     images: list[str]
     inverted: bool | Auto
     format: Literal["text", "json"]
