@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -26,16 +27,11 @@ def main() -> None:
     """Shoot and resume as often as the first argument says, and write down what came of it."""
     moments = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     chance = random.Random(seed := int(sys.argv[2]) if len(sys.argv) > 2 else 0)  # noqa: S311
-    with tempfile.TemporaryDirectory() as folder:
-        whole = start(Path(folder))
-        began = time.monotonic()
-        assert whole.wait() == 0, (Path(folder) / "output.txt").read_text()
-        duration = time.monotonic() - began
     events = []
     for number in range(moments):
         victim = "launcher" if number % 2 == 0 else "worker"
         with tempfile.TemporaryDirectory() as folder:
-            events.append(shoot_and_resume(Path(folder), victim, chance, duration))
+            events.append(shoot_and_resume(Path(folder), victim, chance))
         print(f"{number + 1:3}/{moments}  {json.dumps(events[-1])}", flush=True)
     good = sum(bool(event["right"]) for event in events)
     versions = {name: importlib.metadata.version(name) for name in ("mlflow", "tensorflow", "hydra-core")}
@@ -51,16 +47,20 @@ def start(folder: Path) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
 
 
-def shoot_and_resume(folder: Path, victim: str, chance: random.Random, duration: float) -> dict[str, object]:
+def shoot_and_resume(folder: Path, victim: str, chance: random.Random) -> dict[str, object]:
     """Shoot a process of a sweep at some moment, resume the sweep, and look at the record."""
-    sweep, moment = start(folder), chance.uniform(0.2, duration)
-    launcher = psutil.Process(sweep.pid)
-    time.sleep(moment)
-    members = launcher.children(recursive=True)
-    workers = [member for member in members if is_worker(member)]
-    shot = launcher if victim == "launcher" else chance.choice(workers) if workers else None
-    if shot:
-        shot.kill()
+    began, sweep = time.monotonic(), start(folder)
+    launcher, workers = psutil.Process(sweep.pid), list[psutil.Process]()
+    enough, further = chance.randrange(RUNS), chance.uniform(0, 2)
+    while sweep.poll() is None and statuses(folder)["all"]["FINISHED"] < enough:
+        time.sleep(0.1)
+    time.sleep(further)
+    while sweep.poll() is None and victim == "worker" and not workers:
+        workers = [member for member in launcher.children(recursive=True) if is_worker(member)]
+    moment = time.monotonic() - began
+    members = launcher.children(recursive=True) if sweep.poll() is None else []
+    if sweep.poll() is None:
+        (launcher if victim == "launcher" else chance.choice(workers)).kill()
     sweep.wait()
     psutil.wait_procs(members, timeout=60)
     orphans = [member.pid for member in members if member.is_running()]
@@ -68,14 +68,17 @@ def shoot_and_resume(folder: Path, victim: str, chance: random.Random, duration:
     again = start(folder).wait()
     after = statuses(folder)
     finished = list(after["finished"].values())
+    right = again == 0 and finished == [1] * RUNS and not after["all"]["RUNNING"] and not orphans
+    output = (folder / "output.txt").read_text().splitlines()
     return {
-        "victim": victim if shot else "nobody: no worker yet",
+        "victim": victim,
         "second": round(moment, 1),
         "before": dict(before["all"]),
         "after": dict(after["all"]),
-        "told": [line for line in (folder / "output.txt").read_text().splitlines() if line.startswith("resume:")][-1:],
+        "told": [line for line in output if line.startswith("resume:")][-1:],
         "orphans": orphans,
-        "right": again == 0 and finished == [1] * RUNS and not after["all"]["RUNNING"] and not orphans,
+        "right": right,
+        **({} if right else {"output": output}),
     }
 
 
@@ -97,7 +100,7 @@ def statuses(folder: Path) -> dict[str, Counter[str]]:
         "SELECT f.value, r.status FROM runs r JOIN tags p ON p.run_uuid = r.run_uuid AND p.key = 'mlflow.parentRunId' "
         "LEFT JOIN tags f ON f.run_uuid = r.run_uuid AND f.key = 'fingerprint'"
     )
-    with sqlite3.connect(file, timeout=60) as connection:
+    with closing(sqlite3.connect(file, timeout=60)) as connection:
         runs = connection.execute(query).fetchall()
     return {
         "all": Counter(status for _, status in runs),
