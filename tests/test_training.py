@@ -1,4 +1,5 @@
 # ruff: noqa: I001 (tests.composed comes first: it starts Keras)
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from experiments.config import RunFailed
 from experiments.data import Dataset, Split
 from tests.composed import build, config, digits, keras, train
 from experiments.callbacks import OnEpochEnd
@@ -89,6 +91,25 @@ def test_training_is_plain_keras_to_the_last_digit(steps_per_execution: int, bat
         assert history == {name: [values[epoch]] for name, values in ours.history.items()}
     for expected, weight in zip(plain.get_weights(), ours.weights, strict=True):
         np.testing.assert_array_equal(weight, expected)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        ("OOM when allocating tensor", "memory ran out while training. Try a smaller batch_size than 128"),
+        (
+            "/tmp/program.pb; No space left on device",
+            "for what XLA compiles. Set TMPDIR to a folder on",
+        ),
+    ],
+)
+def test_what_ran_out_is_told(monkeypatch: pytest.MonkeyPatch, trouble: str, told: str) -> None:
+    def fit(*args: Any, **kwargs: Any) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, trouble)
+
+    monkeypatch.setattr(keras.Sequential, "fit", fit)
+    with pytest.raises(RunFailed, match=re.escape(told)):
+        train()
 
 
 FRESH = """

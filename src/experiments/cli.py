@@ -98,6 +98,8 @@ def _leave(status: int) -> NoReturn:
     logging.shutdown()
     if status == REFUSED and (recorder := sys.modules.get("experiments.tracking.recorder")):
         recorder.stop_idle()
+    if server := sys.modules.get("experiments.sweeps.server"):
+        server.stop()
     _flush()
     sys.stderr.flush()
     if {"joblib", "ray"} & set(sys.modules) and "tensorflow" not in sys.modules:
@@ -120,12 +122,7 @@ def check_run(config: DictConfig, defaults: Callable[[], DictConfig] | None = No
         with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
             config.hydra.runtime.output_dir = "OUTPUT"
         HydraConfig.instance().set_config(config)
-    try:
-        checked = check(config, Config)
-    except Refused:
-        if defaults is None:
-            raise
-        return check(config, Config, cast(dict[str, Any], OmegaConf.to_container(defaults())))
+    checked = check(config, Config, defaults)
     check_places(checked)
     return checked
 
@@ -153,13 +150,10 @@ def check_command(config: DictConfig, schema: type[S]) -> S:
     Raises:
         Refused: With all problems; the remedies are the command's defaults.
     """
-    try:
+    if not HydraConfig.initialized():
         return check(config, schema)
-    except Refused:
-        if not HydraConfig.initialized():
-            raise
-        defaults = _loader().load_configuration(HydraConfig.get().job.config_name, [], RunMode.RUN)
-        return check(config, schema, cast(dict[str, Any], OmegaConf.to_container(defaults)))
+    name = HydraConfig.get().job.config_name
+    return check(config, schema, lambda: _loader().load_configuration(name, [], RunMode.RUN))
 
 
 class CheckBeforeRun(Callback):
@@ -175,7 +169,8 @@ class CheckBeforeRun(Callback):
         """Leave with exit status 2 if an override of the sweep cannot be used."""
         name = kwargs["config_name"]
         with exit_status(name):
-            _, problems = compose_usable(config.hydra.overrides.task, name, _loader(), sweep=True)
+            overrides = OmegaConf.to_container(config.hydra.overrides.task)  # to iterate would resolve ${...} in them
+            _, problems = compose_usable(cast(list[str], overrides), name, _loader(), sweep=True)
             if problems:
                 raise Refused(problems)
 

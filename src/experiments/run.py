@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.cli import check_run, command
 from experiments.config import Config
@@ -41,7 +41,7 @@ def run(composed: DictConfig) -> float:
         print(f"resume: goes on after epoch {epochs} of {config.epochs}: run {before.run_id}")
         with suppress(OSError):
             folder.rmdir()  # its output goes where it went before; a log stays
-    overrides = list(hydra.overrides.task)
+    overrides = cast(list[str], OmegaConf.to_container(hydra.overrides.task))  # as typed: with ${...} unresolved
     return train(config, dataset, recorder, checkpoints, overrides=overrides, before=before).measures["objective"]
 
 

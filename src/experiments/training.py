@@ -1,6 +1,9 @@
 """Trains a model: the choices that make it fast, and the order of the batches."""
 
+import errno
 import math
+import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,6 +109,11 @@ def fit(
             validation_batch_size=choices.evaluation_batch_size,
         )
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise RunFailed(
+                f"no space left in {tempfile.gettempdir()} for what XLA compiles. Set TMPDIR to a folder on a disk "
+                "that has some, or runtime.xla=false"
+            ) from error
         raise RunFailed(
             f"memory ran out while training. Try a smaller batch_size than {config.batch_size}, or a smaller model"
         ) from error

@@ -37,7 +37,7 @@ def changed(key: str, value: Any, *overrides: str) -> dict[str, Any]:
 
 def problems_of(*overrides: str) -> list[Problem]:
     try:
-        check(compose(*overrides), Config, plain())
+        check(compose(*overrides), Config, compose)
     except Refused as refused:
         return refused.problems
     return []
@@ -178,7 +178,7 @@ def test_a_missing_key_is_named(key: str) -> None:
             ("tracking.experiment=${nope}",),
             "tracking.experiment",
             "Interpolation key 'nope' not found",
-            "tracking.experiment=mnist",
+            "'tracking.experiment=${data.name}'",
         ),
         (("metrics=['${nope}']",), "metrics[0]", "Interpolation key 'nope' not found", "metrics=[accuracy]"),
         (("~epochs",), "epochs", "is missing", "+epochs=5"),

@@ -5,14 +5,16 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from experiments.sweeps.pool import PRELOAD
+from experiments.sweeps.server import PRELOAD
 from tests.sweeps.processes import (
     LONG,
     QUICK,
@@ -96,9 +98,10 @@ def test_what_has_finished_is_kept(done: tuple[Path, str]) -> None:
 
 
 def test_one_wrong_combination_refuses_the_sweep(tmp_path: Path) -> None:
-    status, output = sweep(tmp_path, *QUICK, "epochs=1,0", "seed=0,1")
+    status, output = sweep(tmp_path, *QUICK, "epochs=1,0", "seed=0,1", "tracking.experiment=a,${nope}")
     assert status == 2
-    assert output.startswith("error: epochs: got 0, expected a whole number of at least 1 (in 2 of 4 combinations")
+    assert "error: epochs: got 0, expected a whole number of at least 1 (in 4 of 8 combinations" in output
+    assert "error: tracking.experiment: Interpolation key 'nope' not found (in 4 of 8 combinations" in output
     assert "Traceback" not in output
     assert not (tmp_path / "mlruns").exists()
 
@@ -174,6 +177,29 @@ def test_a_shot_launcher_is_resumed_where_it_was(tmp_path: Path) -> None:
     assert f"resume: {kept} kept" in output
     assert list(finished(tmp_path).values()) == [1] * 3
     assert [status for _, status in parents(tmp_path)] == ["FINISHED"]
+
+
+def test_a_long_name_of_the_temporary_folder_is_told(tmp_path: Path) -> None:
+    temporary = tmp_path / ("long" * 30)
+    temporary.mkdir()
+    status, output = sweep(tmp_path, *QUICK, "seed=0,1", TMPDIR=str(temporary))
+    assert status == 1
+    assert output.startswith("error: no worker can be started: ")
+    assert "Set TMPDIR to another, shorter one" in output
+    assert not list(temporary.iterdir())
+
+
+def test_what_xla_compiles_for_one_run_serves_the_others(tmp_path: Path, run_cli: RunCli) -> None:
+    """To the last bit as if each run compiled for itself, and nothing of it stays."""
+    temporary = Path(tempfile.mkdtemp(prefix="a folder"))  # pytest's own may be too long for a socket
+    settings = ("data=digits", "epochs=40", "runtime.xla=true", "runtime.threads=1")
+    process = start(tmp_path, *settings, "seed=0,1", "hydra.launcher.workers=1", TMPDIR=str(temporary))
+    wait_until(lambda: list(temporary.rglob("*XLA_CPU_JIT.pb")))
+    assert process.wait(timeout=200) == 0, (tmp_path / "out").read_text()
+    temporary.rmdir()
+    assert run_cli(*settings, "seed=1", EXPERIMENTS_DATA_DIR="").returncode == 0
+    weights = Counter(query(tmp_path, "SELECT value FROM tags WHERE key = 'weights.digest'"))
+    assert sorted(weights.values()) == [1, 2]
 
 
 def test_a_shot_server_is_replaced(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Every problem of a config, found at once and before TensorFlow is imported."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
@@ -43,18 +43,26 @@ EXPECTED = {
 }
 
 
-def check(config: DictConfig, schema: type[S], defaults: Mapping[str, Any] | None = None) -> S:
+def check(config: DictConfig, schema: type[S], defaults: Callable[[], DictConfig] | None = None) -> S:
     """Return the config, checked.
 
     Args:
         config: As Hydra composed it.
         schema: What it has to fit.
-        defaults: The same config without the user's values; remedies are taken from it.
+        defaults: Composes it without the user's values; remedies are taken from there. Called if there are problems.
 
     Raises:
         Refused: With every problem that was found.
     """
-    defaults = defaults or {}
+    try:
+        return _check(config, schema, {})
+    except Refused:
+        if defaults is None:
+            raise
+        return _check(config, schema, cast(dict[str, Any], OmegaConf.to_container(defaults())))
+
+
+def _check(config: DictConfig, schema: type[S], defaults: Mapping[str, Any]) -> S:
     plain, problems = _resolve(config, defaults)
     problems += find_problems(plain, schema, defaults)
     if not problems and isinstance(config.get("model"), DictConfig):

@@ -19,7 +19,7 @@ from rich.console import Console
 from experiments.config import Refused, RunFailed
 from experiments.config.fingerprint import config_fingerprint, fingerprint
 from experiments.data.sources import digest
-from experiments.sweeps import foreign, pool
+from experiments.sweeps import foreign, pool, server
 from experiments.sweeps.jobs import Job, prepare
 from experiments.sweeps.results import runs_of, show, told
 from experiments.tracking.sweep_recorder import SweepRecorder
@@ -42,24 +42,15 @@ def sweep(
         Refused: A combination cannot run. Nothing was started.
         RunFailed: Runs did not finish. The others did.
     """
-    try:
-        return _carry_out(overrides, launcher, context, master, skip_invalid)
-    finally:
-        pool.stop_server()  # left to itself, it would take TensorFlow apart, which takes seconds
-
-
-def _carry_out(
-    overrides: Sequence[str], launcher: Launcher, context: HydraContext, master: DictConfig, skip_invalid: bool
-) -> list[JobReturn]:
     parsed = OverridesParser.create(context.config_loader).parse_overrides(list(overrides))
     wanted, loader = combinations(parsed), context.config_loader
     forks = isinstance(launcher, PoolLauncher)
     if forks and not any(key.startswith(DECIDE_WHAT_IS_SHARED) for key in swept(parsed)):
         with suppress(Refused):  # for which reason is told below, with those of the others
-            pool.start_server(prepare(wanted[:1], loader, master))  # it imports TensorFlow while we look at the others
+            server.start(prepare(wanted[:1], loader, master))  # it imports TensorFlow while we look at the others
     jobs = prepare(wanted, loader, master, skip_invalid)
     if forks:
-        pool.start_server(jobs)
+        server.start(jobs)
     jobs = identify(jobs)
     first, console = jobs[0].config, Console()
     recorder = SweepRecorder(first.tracking)

@@ -12,7 +12,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from experiments.cli import check_places, group_defaults
 from experiments.config import Config, Problem, Refused, check
@@ -120,7 +120,7 @@ def prepare(
     composer, jobs = Composer(loader, master), list[Job]()
     seen: dict[Any, list[Problem]] = {}  # what is wrong with places for data and records; a look may take seconds
     found: dict[Problem, list[str]] = {}
-    defaults: dict[str, Any] = {}
+    defaults: dict[str, DictConfig] = {}
     shared = set.intersection(*map(set, combinations)) if len(combinations) > 1 else set[str]()
     for number, overrides in enumerate(combinations, start=first):
         own = tuple(override for override in overrides if override not in shared)
@@ -146,15 +146,15 @@ def prepare(
 
 
 def _checked(
-    composed: DictConfig, loader: ConfigLoaderImpl, defaults: dict[str, Any], seen: dict[Any, list[Problem]]
+    composed: DictConfig, loader: ConfigLoaderImpl, defaults: dict[str, DictConfig], seen: dict[Any, list[Problem]]
 ) -> Config:
-    try:
-        config = check(composed, Config)
-    except Refused:
-        choices = str(composed.hydra.runtime.choices)  # remedies come from the defaults of the same groups
+    def of_its_groups() -> DictConfig:
+        choices = str(composed.hydra.runtime.choices)
         if choices not in defaults:
-            defaults[choices] = OmegaConf.to_container(group_defaults(composed, composed.hydra.job.config_name, loader))
-        return check(composed, Config, defaults[choices])
+            defaults[choices] = group_defaults(composed, composed.hydra.job.config_name, loader)
+        return defaults[choices]
+
+    config = check(composed, Config, of_its_groups)
     places = (config.data.name, config.data.path, config.tracking.enabled, config.tracking.uri)
     if places not in seen:
         seen[places] = []

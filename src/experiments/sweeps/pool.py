@@ -1,6 +1,5 @@
 """Runs jobs side by side, each in a process of its own, forked from one that has imported TensorFlow."""
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -9,10 +8,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import TYPE_CHECKING, Any
@@ -23,17 +20,16 @@ from rich.console import Console
 from experiments.backend import available_cores
 from experiments.config import RunFailed
 from experiments.config.fingerprint import config_fingerprint
+from experiments.sweeps import server
 from experiments.sweeps.jobs import Job, prepare
 from experiments.sweeps.results import LOG
 from experiments.sweeps.view import SweepView
 from experiments.sweeps.worker import work
-from experiments.tracking.recorder import without_main
 from experiments.tracking.sweep_recorder import SweepRecorder
 
 if TYPE_CHECKING:
     from hydra_plugins.experiments_sweeps import PoolLauncher
 
-PRELOAD = "EXPERIMENTS_PRELOAD"  # tells `preload` the data sets that runs read and the packages that they trust
 # How long an interrupted run may take to end its record, in seconds, before it is killed.
 GRACE = 20.0
 
@@ -41,29 +37,9 @@ GRACE = 20.0
 def launch(launcher: "PoolLauncher", job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
     """Carry out the jobs of any of Hydra's sweepers."""
     jobs = prepare(job_overrides, launcher.hydra_context.config_loader, launcher.sweep_config, first=first)
-    start_server(jobs)
+    server.start(jobs)
     unrecorded = SweepRecorder(jobs[0].config.tracking.model_copy(update={"enabled": False}))
     return run(jobs, launcher, unrecorded, Console())
-
-
-def start_server(jobs: Sequence[Job]) -> None:
-    """Start the process that workers are forked from, unless there is one; do not wait for its imports."""
-    wanted = {
-        "trust": sorted({package for job in jobs for package in job.config.trust}),
-        "data": [json.loads(text) for text in {job.config.data.model_dump_json() for job in jobs}],
-    }
-    os.environ[PRELOAD] = json.dumps(wanted)
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["experiments.sweeps.preload"])
-    with without_main():
-        forkserver.ensure_running()
-
-
-def stop_server() -> None:
-    """End that process, in the middle of its imports if need be: nobody is to wait for it."""
-    server: Any = forkserver._forkserver
-    if server._forkserver_pid is not None:
-        os.kill(server._forkserver_pid, signal.SIGKILL)
-        server._stop()
 
 
 def run(
@@ -93,16 +69,6 @@ def run(
             pool.stop()
             raise
     return [pool.returned(job) for job in jobs]
-
-
-def _forked(target: Callable[..., Any], arguments: tuple[Any, ...]) -> ForkServerProcess:
-    """Start a process. If the server is gone, another one is started first."""
-    for _ in range(2):
-        process = multiprocessing.get_context("forkserver").Process(target=target, args=arguments)
-        with without_main(), suppress(EOFError, OSError):
-            process.start()
-            return process
-    raise RunFailed("no worker can be started: the process that they are forked from does not stay alive")
 
 
 def visible_gpus() -> list[str]:
@@ -169,7 +135,7 @@ class _Pool:
             "gpu": self._gpus[slot % len(self._gpus)] if self._gpus else None,
         }
         context = self._launcher.hydra_context
-        process = _forked(work, (theirs, self._task, job, context, settings))
+        process = server.forked(work, (theirs, self._task, job, context, settings))
         theirs.close()
         self._running.append(_Worker(job, process, ours, slot, time.monotonic()))
         view.started(job)

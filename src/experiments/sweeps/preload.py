@@ -14,7 +14,7 @@ from experiments import backend, data
 from experiments.config import RunFailed
 from experiments.config.fingerprint import source_digest
 from experiments.config.schema import Data
-from experiments.sweeps.pool import PRELOAD
+from experiments.sweeps.server import PRELOAD
 from experiments.tracking.client import import_mlflow, import_what_is_used_late
 from experiments.tracking.provenance import working_tree
 
