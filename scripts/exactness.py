@@ -23,13 +23,14 @@ from typing import Any
 
 from benchmark import machine
 
-DIGITS = ["data=digits", "epochs=8", "batch_size=16", "data.validation_size=0.2"]
+EPOCHS = 8
+DIGITS = ["data=digits", f"epochs={EPOCHS}", "batch_size=16", "data.validation_size=0.2"]
 RESUMED = [
     [*DIGITS, "model.layer_sizes=[600]", "model.dropout=0.2", "optimizer=adam"],
     [*DIGITS, "model.layer_sizes=[600,300]", "optimizer=sgd", "optimizer/schedule=cosine", "optimizer.momentum=0.9"],
     [*DIGITS, "model.batch_normalization=true", "callbacks=[early_stopping,reduce_lr_on_plateau,csv_log]"],
     [*DIGITS, "optimizer=adamw", "optimizer.use_ema=true", "callbacks=swap_ema_weights", "precision=mixed_bfloat16"],
-    ["data.limit=5000", "epochs=8", "model=convnet", "batch_size=64"],
+    ["data.limit=5000", f"epochs={EPOCHS}", "model=convnet", "batch_size=64"],
 ]
 REPRODUCED = [
     *RESUMED,
@@ -60,14 +61,15 @@ def main() -> None:
 
 
 def resume(count: int, seed: int) -> list[dict[str, Any]]:
-    """Shoot each run once, at a moment between its start and its end, and hold what came of it against one in peace."""
+    """Shoot each run once, some time after some epoch, and hold what came of it against one in peace."""
     chance, cases = random.Random(seed), list[dict[str, Any]]()  # noqa: S311
     expected = [in_folder(in_peace, arguments) for arguments in RESUMED]
     for number in range(count):
         which = number % len(RESUMED)
         whole, (seconds, outcome) = number % 2 == 0, expected[which]
-        moment = chance.uniform(0.25, 1) * seconds  # TensorFlow is imported in the first quarter
-        case = in_folder(lambda folder, args: shot(folder, args, moment, whole), RESUMED[which])  # noqa: B023
+        epochs = chance.randrange(EPOCHS)
+        further = chance.uniform(0, 0.3) if epochs else chance.uniform(0, seconds / 2)  # also while it starts
+        case = in_folder(lambda folder, args: shot(folder, args, epochs, further, whole), RESUMED[which])  # noqa: B023
         found = case.pop("outcome")
         cases.append({**case, "identical": found == outcome and case["runs"] == ["FINISHED"]})
         print(f"{number + 1:3}/{count}  {json.dumps(cases[-1])}", flush=True)
@@ -87,17 +89,20 @@ def in_peace(folder: Path, arguments: list[str]) -> tuple[float, Any]:
     return time.monotonic() - began, outcome_of(folder)
 
 
-def shot(folder: Path, arguments: list[str], moment: float, whole: bool) -> dict[str, Any]:
-    """Shoot a run after some seconds, alone or with the process that keeps its record, and resume it."""
+def shot(folder: Path, arguments: list[str], epochs: int, further: float, whole: bool) -> dict[str, Any]:
+    """Shoot a run some seconds after some epochs, alone or with the process that keeps its record, and resume it."""
     process = start(folder, arguments)
-    time.sleep(moment)
+    while process.poll() is None and (folder / "output.txt").read_text().count("epoch ") < epochs:
+        time.sleep(0.01)
+    time.sleep(further)
     (os.killpg if whole else os.kill)(process.pid, signal.SIGKILL)
     process.wait()
     status = start(folder, [*arguments, "resume=true"]).wait()
     told = [line for line in (folder / "output.txt").read_text().splitlines() if line.startswith("resume:")]
     return {
         "arguments": " ".join(arguments),
-        "second": round(moment, 1),
+        "after epochs": epochs,
+        "and seconds": round(further, 2),
         "shot": "all processes" if whole else "the trainer",
         "told": told[0].rpartition(": run")[0] if told else "began anew",
         "exit status": status,

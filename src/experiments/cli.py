@@ -74,6 +74,7 @@ def exit_status(config_name: str) -> Iterator[None]:
     try:
         yield
     except Refused as refused:
+        _remove_output_folder()
         _stop(str(refused), REFUSED)
     except RunFailed as failed:
         _stop(f"error: {failed}", FAILED)
@@ -85,6 +86,14 @@ def exit_status(config_name: str) -> Iterator[None]:
         _stop("interrupted", INTERRUPTED)
     except BrokenPipeError:
         _stop("error: broken pipe: nobody reads the output any more", FAILED)
+
+
+def _remove_output_folder() -> None:
+    """Remove the folder that Hydra made for the output of this run, if nothing is in it."""
+    with suppress(OSError, ValueError):
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if not folder.samefile(Path.cwd()):
+            folder.rmdir()
 
 
 def _stop(message: str, status: int) -> NoReturn:

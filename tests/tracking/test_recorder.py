@@ -65,6 +65,7 @@ def test_refused_data_leaves_no_store_and_no_process(tmp_path: Path) -> None:
         "fetch or save it again\n"
     )
     assert not list(tmp_path.rglob("*.db"))
+    assert not list(tmp_path.glob("mlruns/outputs/*/*"))
 
 
 def test_without_tracking_nothing_is_recorded(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -139,9 +138,10 @@ class Recorder:
             dataset: The data.
             chosen: What ``runtime: auto`` became.
             overrides: Of the command.
-            checkpoints: Of the run.
+            checkpoints: Of the run, in the folder of its output.
             before: The run to go on with.
         """
+        self._folder = checkpoints.folder
         process = process_name(os.getpid())
         if self._process is None:
             return self
@@ -179,10 +179,9 @@ class Recorder:
     def log_model(self, model: Any, example: Any, step: int) -> None:
         """Record the Keras model of after epoch `step` (counted from 0), with signature and an example of its input."""
         if self._process is not None:
-            handle, file = tempfile.mkstemp(suffix=".keras")
-            os.close(handle)
+            file = self._folder / "model.keras"  # from where MLflow takes it; left by a run that is killed meanwhile
             model.save(file)
-            self._process.send("log_model", file, example, model.output_shape[-1], step)
+            self._process.send("log_model", str(file), example, model.output_shape[-1], step)
 
     def __enter__(self) -> "Recorder":
         return self
