@@ -1,0 +1,101 @@
+"""Keys of a config that have to go together: loss and activation, metrics and who watches them, settings in pairs."""
+
+import re
+from collections.abc import Iterator
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.config.problems import Problem, assign, closest, suggest
+from experiments.config.schema import Config, Mlp, Sequential
+
+# What a loss can read, the most usual first. Losses that are not named here take any output.
+PROBABILITIES, MARGINS = ("softmax", "sigmoid", "hard_sigmoid", "sparsemax"), ("tanh", "linear")
+NEEDS_PROBABILITIES = re.compile(r"\w+cross_?entropy|kl_divergence|poisson|dice|tversky")
+NEEDS_MARGINS = re.compile("(squared_)?hinge")
+READS_WHOLE_NUMBERS = frozenset({"sparse_categorical_crossentropy", "categorical_generalized_cross_entropy"})
+
+
+def disagreements(config: Config) -> list[Problem]:
+    """List the keys that are fine alone, but not together."""
+    return [*_loss_and_activation(config), *_watched_metrics(config), *_lone_halves(config)]
+
+
+def _last_activation(config: Config) -> str | None:
+    """Name of the network's last activation, or None where the layers alone do not say."""
+    if isinstance(config.model, Mlp):
+        return config.model.output_activation
+    last = config.model.layers[-1]
+    name, arguments = (last, {}) if isinstance(last, str) else next(iter(last.items()))
+    if name == "Softmax":
+        return "softmax"
+    if name not in ("Dense", "Activation"):
+        return None
+    activation = (arguments or {}).get("activation") or "linear"
+    return activation if isinstance(activation, str) else None
+
+
+def _loss_and_activation(config: Config) -> Iterator[Problem]:
+    model, loss, activation = config.model, config.loss, _last_activation(config)
+    own_class = "." in loss.name  # which labels it reads, only its author knows
+    if not own_class and (labels := "sparse" if loss.name in READS_WHOLE_NUMBERS else "one_hot") != loss.labels:
+        what = f"got {loss.labels}, but {loss.name} reads {labels} labels"
+        yield Problem("loss.labels", what, f"loss.labels={labels}")
+    fitting: tuple[str, ...] = ()
+    if loss.from_logits:
+        fitting, wanted = ("linear",), "logits (loss.from_logits=true): a linear last layer"
+    elif NEEDS_PROBABILITIES.fullmatch(loss.name):
+        fitting, wanted = PROBABILITIES, "probabilities: softmax or sigmoid last"
+    elif NEEDS_MARGINS.fullmatch(loss.name):
+        fitting, wanted = MARGINS, "outputs around -1 and 1: tanh or linear last"
+    if not fitting or activation is None or activation in fitting:
+        return
+    remedy = f"loss.output_activation={fitting[0]}"
+    if isinstance(model, Mlp) and loss.output_activation == fitting[0]:
+        remedy = f"model.output_activation={fitting[0]}"
+    elif loss.output_activation != activation:
+        remedy = "loss.from_logits=true" if activation == "linear" else ""
+    where = "model.output_activation" if isinstance(model, Mlp) else "model.layers[-1].activation"
+    yield Problem(where, f"got {activation}, but the loss {loss.name} expects {wanted}", remedy)
+
+
+def _watched_metrics(config: Config) -> Iterator[Problem]:
+    names = config.metric_names
+    watched = {f"callbacks.{key}.monitor": value.monitor for key, value in config.callbacks.items() if value.monitor}
+    if config.objective != "auto":
+        watched["objective"] = config.objective
+    for where, metric in watched.items():
+        base = metric.removeprefix("val_").removeprefix("test_" if where == "objective" else "")
+        if base not in names and metric != "learning_rate":
+            known = [*names, *(f"val_{name}" for name in names)]
+            best = closest(metric, known) or names[-1]
+            yield Problem(where, f"got {metric}, which is not recorded; {suggest(metric, known)}", assign(where, best))
+        elif metric.startswith("val_") and not config.validates:
+            yield Problem(where, f"got {metric}, but no validation set is held out", "data.validation_size=0.1")
+
+
+def _lone_halves(config: Config) -> Iterator[Problem]:
+    """Settings of the optimizer and of callbacks that need, or exclude, each other."""
+    optimizer, schedule = config.optimizer, config.optimizer.schedule
+    for key, callback in config.callbacks.items():
+        if callback.name == "reduce_lr_on_plateau" and schedule.name != "constant":
+            what = f"sets the learning rate, which the schedule {schedule.name} sets already"
+            yield Problem(f"callbacks.{key}", what, "optimizer/schedule=constant")
+        if callback.name == "swap_ema_weights" and not optimizer.use_ema:
+            yield Problem(f"callbacks.{key}", "needs an optimizer that averages its weights", "optimizer.use_ema=true")
+    if config.resume and not config.tracking.enabled:
+        yield Problem("resume", "what finished before is known from the record, and tracking is off", "tracking=mlflow")
+    warmup = schedule.arguments().get("warmup_epochs", 0)
+    if isinstance(warmup, int | float) and warmup >= config.epochs:
+        what = f"got {warmup}, but there are {config.epochs} epochs in all"
+        yield Problem("optimizer.schedule.warmup_epochs", what, "optimizer.schedule.warmup_epochs=0")
+
+
+def unused_knobs(model: DictConfig) -> Iterator[Problem]:
+    """Keys of a sequential model that no layer refers to would be ignored silently."""
+    if model.get("name") != "sequential":
+        return
+    text = str(OmegaConf.to_container(model, resolve=False))
+    own = set(Sequential.model_fields)
+    for key in map(str, model):
+        if key not in own and not re.search(rf"\$\{{(model)?\.{re.escape(key)}\b", text):
+            yield Problem(f"model.{key}", f"nothing in model.layers refers to it as ${{model.{key}}}", f"~model.{key}")
