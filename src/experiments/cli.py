@@ -43,7 +43,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 os.chdir(HydraConfig.get().runtime.cwd)  # a worker on another machine may stand elsewhere
                 return task(config)  # the sweep goes on, whatever this run raises
-            with exit_status(config_name):
+            with exit_status(config_name), _no_folder_of_nothing():
                 return task(config)
 
         @functools.wraps(task)
@@ -69,12 +69,24 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
 
 @contextmanager
+def _no_folder_of_nothing() -> Iterator[None]:
+    """Remove the folder that Hydra made for the output of a run, if the run is refused."""
+    try:
+        yield
+    except Refused:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        with suppress(OSError):  # it holds something
+            if not folder.samefile(Path.cwd()):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
 def exit_status(config_name: str) -> Iterator[None]:
     """Turn what a command raises into a message on stderr and an exit status."""
     try:
         yield
     except Refused as refused:
-        _remove_output_folder()
         _stop(str(refused), REFUSED)
     except RunFailed as failed:
         _stop(f"error: {failed}", FAILED)
@@ -86,14 +98,6 @@ def exit_status(config_name: str) -> Iterator[None]:
         _stop("interrupted", INTERRUPTED)
     except BrokenPipeError:
         _stop("error: broken pipe: nobody reads the output any more", FAILED)
-
-
-def _remove_output_folder() -> None:
-    """Remove the folder that Hydra made for the output of this run, if nothing is in it."""
-    with suppress(OSError, ValueError):
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        if not folder.samefile(Path.cwd()):
-            folder.rmdir()
 
 
 def _stop(message: str, status: int) -> NoReturn:

@@ -130,7 +130,7 @@ def what_remains(jobs: Sequence[Job], before: Sequence["Child"]) -> tuple[list[J
             changed = config_fingerprint(job.config) in by_print
             reasons["ran with other code or data" if changed else "never ran"] += 1
         else:
-            reasons["failed before" if "FAILED" in statuses else "were interrupted"] += 1
+            reasons["failed before" if "FAILED" in statuses else "interrupted"] += 1
     return todo, reasons
 
 
