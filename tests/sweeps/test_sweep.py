@@ -191,7 +191,7 @@ def test_a_long_name_of_the_temporary_folder_is_told(tmp_path: Path) -> None:
 def test_what_xla_compiles_for_one_run_serves_the_others(tmp_path: Path, run_cli: RunCli) -> None:
     """To the last bit as if each run compiled for itself, and nothing of it stays."""
     temporary = Path(tempfile.mkdtemp(prefix="a folder"))  # pytest's own may be too long for a socket
-    settings = ("data=digits", "epochs=40", "runtime.xla=true")
+    settings = (*QUICK, "runtime.xla=true")
     process = start(tmp_path, *settings, "runtime.threads=1,2", "hydra.launcher.workers=1", TMPDIR=str(temporary))
     wait_until(lambda: list(temporary.rglob("*XLA_CPU_JIT.pb")))
     assert process.wait(timeout=200) == 0, (tmp_path / "out").read_text()
