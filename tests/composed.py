@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 
 from experiments import backend
 from experiments.checkpoints import Checkpoints
-from experiments.config import Config, check
+from experiments.cli import CONF
+from experiments.config import Config
 from experiments.data import Dataset, Split, load
 from experiments.evaluation import Report, evaluate
+from tests import composing
 
-CONF = Path(__file__).parents[1] / "conf"
 backend.start("auto", "float32", 0)
 
 import keras  # noqa: E402
@@ -26,12 +26,12 @@ from experiments import callbacks, models, training  # noqa: E402
 MNIST = Path(os.environ.get("EXPERIMENTS_DATA_DIR", ""), "mnist.npz")
 
 
-@cache
 def config(*overrides: str) -> Config:
     """The checked config of a small run on digits."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("config", ["data=digits", "tracking=off", "data.limit=100", "epochs=2", *overrides])
-    return check(composed, Config)
+    return composing.config("data=digits", "tracking=off", "data.limit=100", "epochs=2", *overrides)
+
+
+loaded = cache(load)
 
 
 def names(group: str) -> list[str]:
@@ -43,7 +43,7 @@ def names(group: str) -> list[str]:
 @cache
 def digits(limit: int | None = 100, validation_size: float = 0) -> Dataset:
     setting = [f"data.limit={limit or 'null'}", f"data.validation_size={validation_size}"]
-    return load(config(*setting).data, 0)
+    return loaded(config(*setting).data, 0)
 
 
 @cache
@@ -82,7 +82,7 @@ def train(
 ) -> Run:
     """Do what ``run.py`` does between data and record. `eager` saves the tracing, which takes longer than the steps."""
     checked = config(*overrides)
-    dataset = dataset or load(checked.data, checked.seed)
+    dataset = dataset or loaded(checked.data, checked.seed)
     choices = training.choose(checked, dataset, 1)
     finished = checkpoints.state.epochs if checkpoints and checkpoints.state else 0
     configured = callbacks.build(checked, folder, finished)

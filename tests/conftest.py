@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis  # noqa: F401  # its plugins look for what refers to them, and would not find what is frozen
 import pytest
 
 MNIST = Path(os.environ.get("EXPERIMENTS_DATA_DIR", "missing"), "mnist.npz").absolute()

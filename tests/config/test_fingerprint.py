@@ -2,21 +2,14 @@
 
 from pathlib import Path
 
-import hydra
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments.cli import CONF
-from experiments.config import Config, check
 from experiments.config.fingerprint import config_fingerprint, fingerprint, source_digest
+from tests.composing import config
 
 SETTINGS = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def config(*overrides: str) -> Config:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return check(hydra.compose("config", list(overrides)), Config)
 
 
 @pytest.mark.parametrize(

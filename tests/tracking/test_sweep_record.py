@@ -15,12 +15,16 @@ from experiments.tracking.sweep_record import Opened, Sweep, SweepRecord
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 
 
+def asked_for(uri: str) -> Sweep:
+    return Sweep(Tracking(enabled=True, uri=uri, experiment="e"), ["e"], ["seed=0,1"], "the same", {"seed": "0,1"})
+
+
 def test_who_may_not_resume_a_sweep_leaves_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(lock, "PATIENCE", 0.1)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = open_store(uri)
-    sweep = Sweep(Tracking(enabled=True, uri=uri, experiment="e"), ["e"], ["seed=0,1"], "the same", {"seed": "0,1"})
+    sweep = asked_for(uri)
     first, second = SweepRecord(uri, own_process=False), SweepRecord(uri, own_process=False)
     parent = first.open(sweep, resume=False).run_id
     tags = {"mlflow.parentRunId": parent, "host": socket.gethostname(), "process": process_name(os.getpid())}
@@ -31,3 +35,21 @@ def test_who_may_not_resume_a_sweep_leaves_it_alone(tmp_path: Path, monkeypatch:
     client.set_terminated(child, "FINISHED")
     first.end("FINISHED", "accuracy", [])
     assert client.get_run(parent).info.status == "FINISHED"
+
+
+def test_a_dead_worker_is_not_taken_for_an_earlier_one_of_the_same_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system that counts its processes to 32768 gives numbers out again during a long sweep."""
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = open_store(uri)
+    record = SweepRecord(uri, own_process=False)
+    parent = record.open(asked_for(uri), resume=False).run_id
+    tags = {"mlflow.parentRunId": parent, "process": "77 1.00", "fingerprint": "of seed=0"}
+    earlier = client.create_run(experiment(client, "e", uri), tags=tags).info.run_id
+    client.set_terminated(earlier, "FINISHED")
+    dead = record.settle(77, "FAILED", "killed", "seed=1", {"fingerprint": "of seed=1"})
+    assert (dead.status, dead.run_id == earlier) == ("FAILED", False)
+    assert record.settle(77, "FAILED", "killed", "seed=0", {"fingerprint": "of seed=0"}).run_id == earlier
+    record.end("FAILED", "accuracy", [])

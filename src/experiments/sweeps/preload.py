@@ -3,7 +3,6 @@
 Nothing of TensorFlow may run here, as its threads do not survive a fork.
 """
 
-import gc
 import importlib
 import json
 import os
@@ -47,12 +46,10 @@ def preload() -> None:
         data.preload(Data(**section))
 
 
-gc.disable()  # nothing of what is imported is garbage, and to look takes a tenth of the time
-try:
-    preload()
-except RunFailed as failed:
-    trouble = str(failed)
-except Exception:  # noqa: S110 - a worker meets it again, and says so in its run
-    pass
-gc.freeze()  # keeps the collector from touching, and so copying, the memory that workers share
-gc.enable()
+with backend.imports():  # which also keeps the collector from touching, and so copying, the memory that workers share
+    try:
+        preload()
+    except RunFailed as failed:
+        trouble = str(failed)
+    except Exception:  # noqa: S110 - a worker meets it again, and says so in its run
+        pass

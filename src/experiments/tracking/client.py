@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from experiments.backend import imports
 from experiments.tracking.store import allow_many_writers, alone, sqlite_file
 
 USED_LATE = (
@@ -26,8 +27,9 @@ def import_mlflow() -> Any:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # errors reach us as exceptions
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    import mlflow
-    from mlflow.utils import environment as requirements
+    with imports():
+        import mlflow
+        from mlflow.utils import environment as requirements
 
     # Compares a model's requirements with what is installed: reads the files of all packages, to log a warning.
     requirements.warn_dependency_requirement_mismatches = lambda _: None

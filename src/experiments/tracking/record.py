@@ -1,6 +1,6 @@
 """One run in MLflow: parameters, tags, metrics, figures, model. Runs in the recording process."""
 
-import gc
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from omegaconf import OmegaConf
 
+from experiments.backend import imports
 from experiments.config import Config
 from experiments.tracking import lock
 from experiments.tracking.client import (
@@ -69,10 +70,10 @@ class Record:
         self._has_model = False
         if own_process:
             # All imports at once, while the other process imports TensorFlow, and not while it waits for the end.
-            import_mlflow()
-            import_keras_flavour()
-            import_what_is_used_late()
-            gc.freeze()  # all that was imported stays: spares the collector a look through it, which takes 0.1 s
+            with imports():
+                import_mlflow()
+                import_keras_flavour()
+                import_what_is_used_late()
 
     def connect(self) -> None:
         """Open the store, or create it."""
@@ -169,6 +170,16 @@ class Record:
             self._monitor = SystemMetricsMonitor(self.run_id, sampling_interval=1, resume_logging=resumed)
             self._monitor.start()
 
+    def _unwatch_system(self) -> None:
+        if self._monitor:
+            from mlflow.exceptions import MlflowException
+
+            self._monitor.finish()  # drops the interval under way, which is all there is of a short run
+            with contextlib.suppress(MlflowException):  # the end of the run is worth more
+                self._monitor.collect_metrics()
+                self._monitor.publish_metrics(self._monitor.aggregate_metrics())
+                self._monitor.mlflow_logger.flush()
+
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Record metrics at a step, in one batch."""
         from mlflow.entities import Metric
@@ -224,8 +235,7 @@ class Record:
 
     def end(self, status: str, trace: str) -> str:
         """Set the run's final status; a traceback becomes ``traceback.txt``. Return the run's id."""
-        if self._monitor:
-            self._monitor.finish()
+        self._unwatch_system()
         if self.run_id:
             end_run(self._client, self.run_id, status, trace)
         if self._lock:

@@ -141,9 +141,10 @@ class SweepRecord:
             status: FAILED or KILLED, unless the run had finished before its worker died.
             reason: Of the failure.
             name: For the run, if the worker died before it was recorded.
-            tags: The same.
+            tags: The same; with the fingerprint, by which it is told from an earlier process of the same number.
         """
-        for child in self._children(f" and tags.process LIKE '{pid} %'", limit=1):
+        its_own = f" and tags.process LIKE '{pid} %' and tags.fingerprint = '{tags['fingerprint']}'"
+        for child in self._children(its_own, limit=1):
             if child.status != "RUNNING":
                 return child
             end_run(self._client, child.run_id, status, reason)
@@ -152,7 +153,7 @@ class SweepRecord:
             parent = {"mlflow.parentRunId": self._run_id, "host": socket.gethostname()}
             run = self._client.create_run(self._ids[0], run_name=name, tags={**tags, **parent, "process": f"{pid} -"})
             end_run(self._client, run.info.run_id, status, reason)
-        return self._children(f" and tags.process LIKE '{pid} %'", limit=1)[0]
+        return self._children(its_own, limit=1)[0]
 
     def children(self, settle: bool) -> list[Child]:
         """All runs beneath the parent, the latest first; to settle them, wait until none is running, or end it."""
