@@ -1,4 +1,4 @@
-"""Configs for tests, composed in a fraction of the time that Hydra takes; tests/sweeps/test_jobs.py compares the two."""
+"""Configs for tests, composed in a fraction of Hydra's time; tests/sweeps/test_jobs.py compares the two."""
 
 from functools import cache
 

@@ -211,6 +211,12 @@ def test_predict_refuses_an_unknown_run_without_mlflow(
     assert (done.returncode, done.stdout) == (2, "")
 
 
+def test_predict_refuses_missing_images_without_mlflow(run_cli: RunCli, without_tensorflow: str) -> None:
+    done = run_cli("images=[a.png,b.png]", module="predict", PYTHONPATH=without_tensorflow)
+    assert done.stderr == "error: a.png: there is no such file\nerror: b.png: there is no such file\n"
+    assert (done.returncode, done.stdout) == (2, "")
+
+
 def test_help_names_groups_and_keys(run_cli: RunCli) -> None:
     shown = run_cli("--help").stdout
     assert "optimizer/schedule: constant, cosine" in shown

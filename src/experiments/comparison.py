@@ -199,9 +199,9 @@ def _standing(settings: Mapping[str, str], runs: Sequence[Run]) -> Standing:
 @cache
 def _quantile(freedom: int) -> float:
     """What Student's t with so many degrees of freedom exceeds in 2.5 % of all cases."""
-    from scipy import stats  # takes a second
+    from scipy.special import stdtrit  # `scipy.stats` has it, too, but takes a second to import
 
-    return float(stats.t.ppf(0.975, freedom))
+    return float(stdtrit(freedom, 0.975))
 
 
 def seed_of(run: Run) -> str:

@@ -1,6 +1,6 @@
 """Image files of any size to a model's input."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,43 +17,53 @@ INK_SHARE = 20 / 28
 SEEN = 0.2  # brightness from which a pixel counts as ink
 
 
-def read_images(files: list[str], shape: tuple[int, ...], data: Data, inverted: bool | str) -> Images:
-    """Read image files as the model saw its training images.
-
-    Args:
-        files: Paths, of any size and mode; transparent parts count as white paper.
-        shape: (height, width, channels) of the model's input.
-        data: What the model was trained on.
-        inverted: Whether the files show dark ink on light paper; ``"auto"``: whether their border is light.
-
-    Returns:
-        (files, height, width, channels).
+def read_images(files: Sequence[str]) -> list[Image.Image]:
+    """Read image files of any size and mode, upright; transparent parts become white paper.
 
     Raises:
-        Refused: A file is not there or no image, or the model does not take images. All such files are named.
+        Refused: A file is not there, or no image. All such files are named.
     """
-    if len(shape) != 3:
-        raise Refused(Problem("images", f"the model takes {shape[0]} numbers, not images"))
     problems: list[Problem] = []
-    images = []
+    pictures = []
     for file in files:
         try:
-            images.append(_read(Path(file), shape, data, inverted))
+            with Image.open(file) as opened:
+                rgba = ImageOps.exif_transpose(opened).convert("RGBA")
         except (OSError, UnidentifiedImageError) as error:
             what = (
                 "there is no such file" if isinstance(error, FileNotFoundError) else f"is no readable image ({error})"
             )
             problems.append(Problem(file, what))
+        else:
+            pictures.append(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba))
     if problems:
         raise Refused(problems)
-    return np.stack(images)
+    return pictures
 
 
-def _read(file: Path, shape: tuple[int, ...], data: Data, inverted: bool | str) -> NDArray[np.float32]:
+def to_input(pictures: Sequence[Image.Image], shape: tuple[int, ...], data: Data, inverted: bool | str) -> Images:
+    """Turn pictures into what the model saw as its training images.
+
+    Args:
+        pictures: At least one.
+        shape: (height, width, channels) of the model's input.
+        data: What the model was trained on.
+        inverted: Whether they show dark ink on light paper; ``"auto"``: whether their border is light.
+
+    Returns:
+        (pictures, height, width, channels).
+
+    Raises:
+        Refused: The model does not take images.
+    """
+    if len(shape) != 3:
+        raise Refused(Problem("images", f"the model takes {shape[0]} numbers, not images"))
+    return np.stack([_fitted(picture, shape, data, inverted) for picture in pictures])
+
+
+def _fitted(picture: Image.Image, shape: tuple[int, ...], data: Data, inverted: bool | str) -> NDArray[np.float32]:
     height, width, channels = shape
-    with Image.open(file) as opened:
-        rgba = ImageOps.exif_transpose(opened).convert("RGBA")
-    flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("L" if channels == 1 else "RGB")
+    flat = picture.convert("L" if channels == 1 else "RGB")
     if channels == 1 and (_light_border(flat) if inverted == "auto" else inverted):
         flat = ImageOps.invert(flat)
     if data.name in CENTRED and flat.size != (width, height):

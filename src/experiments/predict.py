@@ -12,23 +12,24 @@ from experiments.cli import check_command, command
 from experiments.config import PredictConfig, Problem, Refused
 from experiments.data import Images, Labels, load
 from experiments.evaluation import probabilities
-from experiments.images import read_images
+from experiments.images import read_images, to_input
 from experiments.tracking.runs import RecordedRun, find_run, own_classes
 
 
 def predict(composed: DictConfig) -> None:
     """Print the guess for each image, its probability and the runner-up."""
     config = check_command(composed, PredictConfig)
+    pictures = read_images(config.images)  # now: what is not there need not wait for the imports
     run = find_run(config.run, config.tracking)
     own = own_classes(run.model_folder, config.trust)
-    test = None if config.images else _test_images(config.test, run)
+    test = None if pictures else _test_images(config.test, run)
     backend.import_keras()
     import mlflow.keras
 
     custom_objects = {name: getattr(importlib.import_module(module), name) for name, module in own.items()}
     model = mlflow.keras.load_model(str(run.model_folder), custom_objects=custom_objects)
     if test is None:
-        x, truth = read_images(config.images, model.input_shape[1:], run.data, config.inverted), None
+        x, truth = to_input(pictures, model.input_shape[1:], run.data, config.inverted), None
         names = config.images
     else:
         (x, truth), names = test, [str(number) for number in range(*_bounds(config.test))]

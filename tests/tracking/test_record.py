@@ -175,7 +175,6 @@ def test_predict_shows_the_latest_and_the_best(folder: Path, run_cli: Callable[.
     [
         (["run=0123456789abcdef0123456789abcdef"], "there is no run"),
         (["test=350:400"], "359 test images"),
-        (["images=[nowhere.png]"], "there is no such file"),
         (["tracking.uri=http://127.0.0.1:9"], "cannot be reached"),
         (["rum=latest"], "did you mean 'run'"),
         (

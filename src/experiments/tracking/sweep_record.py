@@ -1,6 +1,7 @@
 """The parent run of a sweep in MLflow. Runs in a recording process of its own, which outlives a killed launcher."""
 
 import csv
+import importlib
 import io
 import os
 import signal
@@ -19,6 +20,8 @@ from experiments.tracking.provenance import origin
 from experiments.tracking.record import run_name
 from experiments.tracking.recorder import process_name
 from experiments.tracking.store import FOLDER
+
+USED_AT_THE_END = ("experiments.figures", "experiments.report", "scipy.special")
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,11 @@ class SweepRecord:
             run = self._client.create_run(self._ids[0], run_name=name, tags={**tags, **parent, "process": f"{pid} -"})
             end_run(self._client, run.info.run_id, status, reason)
         return self._children(its_own, limit=1)[0]
+
+    def import_ahead(self) -> None:
+        """Import what `end` needs, while runs are under way."""
+        for name in USED_AT_THE_END:
+            importlib.import_module(name)
 
     def children(self, settle: bool) -> list[Child]:
         """All runs beneath the parent, the latest first; to settle them, wait until none is running, or end it."""

@@ -55,6 +55,7 @@ class SweepRecorder:
                 )
             )
         self.run_id = opened.run_id
+        self._process.send("import_ahead")
         return list(opened.children)
 
     def settle(self, pid: int, status: str, reason: str, name: str, tags: Mapping[str, str]) -> Child | None:
