@@ -88,7 +88,8 @@ def notes(comparison: Comparison) -> list[str]:
     if len(comparison.standings) == 1 and comparison.method:
         found.append(comparison.method)
     elif several_seeds(comparison):
-        found.append(f"= cannot be told from the best: {comparison.method}")
+        how = f": {comparison.method}" if comparison.method else ""
+        found.append(f"= cannot be told from the best{how}")
         if all(standing.level for standing in comparison.standings):
             found.append("no config can be told from the best; more seeds may tell: seed=range(10)")
     elif len(comparison.standings) > 1:

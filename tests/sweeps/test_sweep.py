@@ -72,6 +72,7 @@ def test_the_parent_holds_the_results(done: tuple[Path, str]) -> None:
     assert (metrics["runs"], metrics["finished_runs"]) == (4, 4)
     assert values(folder, "metrics", tags["best_run"])["objective"] == metrics["best_objective"]
     assert tags["best_run"].startswith(ranking(output)[0][-1])
+    assert output.count(f"python -m experiments.compare sweep={parent[:8]}\n") == 1
     assert "| optimizer | seed |" in tags["mlflow.note.content"]
     files = folder / "mlruns" / "artifacts" / parent / "artifacts"
     assert len((files / "results.csv").read_text().splitlines()) == 5
@@ -167,9 +168,9 @@ def test_an_interrupted_sweep_leaves_nothing_running(tmp_path: Path) -> None:
 def test_a_shot_launcher_is_resumed_where_it_was(tmp_path: Path) -> None:
     """At random moments: what had finished is kept, the rest runs, and no run is left RUNNING."""
     command = (*QUICK, "epochs=30", "seed=range(3)", "hydra.launcher.workers=2", "resume=true")
-    moment = random.Random(0)
+    moment, temporary = random.Random(0), Path(tempfile.mkdtemp())  # pytest's own may be too long for a socket
     for runs in (1, 2):
-        process = start(tmp_path, *command)
+        process = start(tmp_path, *command, TMPDIR=str(temporary))
         wait_until(lambda runs=runs: len(logs(tmp_path)) >= runs and in_training(tmp_path, 1)())
         members = family(process)
         time.sleep(moment.random())
@@ -177,8 +178,10 @@ def test_a_shot_launcher_is_resumed_where_it_was(tmp_path: Path) -> None:
         process.wait()
         psutil.wait_procs(members, timeout=60)
         assert not [member for member in members if member.is_running()], "an orphan"
+        assert not list(temporary.iterdir())
         assert "RUNNING" not in {status for _, status, _ in children(tmp_path)}
         assert [status for _, status in parents(tmp_path)] == ["KILLED"]
+    temporary.rmdir()
     kept = sum(finished(tmp_path).values())
     status, output = sweep(tmp_path, *command)
     assert status == 0, output
@@ -270,11 +273,14 @@ def test_other_launchers_record_the_same(tmp_path: Path, launcher: str) -> None:
 def test_a_trusted_package_that_cannot_be_forked_is_told(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("import tensorflow as tf\n\nONE = tf.constant(1)\n")
     code = "import experiments.sweeps.preload as server; print(server.trouble)"
-    wanted = {"PYTHONPATH": str(tmp_path), PRELOAD: json.dumps({"trust": ["mine"], "data": []})}
+    (tmp_path / "temporary").mkdir()
+    preload = {"trust": ["mine"], "data": [], "folder": str(tmp_path / "temporary")}
+    wanted = {"PYTHONPATH": str(tmp_path), PRELOAD: json.dumps(preload)}
     command = [sys.executable, "-c", code]
     own = {**environment(), **wanted}
     done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, check=False)
     assert "mine runs TensorFlow when it is imported, and its threads do not survive a fork" in done.stdout, done.stderr
+    assert not (tmp_path / "temporary").exists(), "who shoots the launcher leaves it to this process to remove it"
 
 
 def test_a_sweep_without_a_record(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 Nothing of TensorFlow may run here, as its threads do not survive a fork.
 """
 
+import atexit
 import importlib
 import json
 import os
 import pkgutil
+import shutil
 
 import experiments
 from experiments import backend, data
@@ -25,6 +27,8 @@ def preload() -> None:
     """Import this package as it is now, so that edits to its files cannot reach the runs, and load their data."""
     os.setsid()  # Ctrl-C reaches the launcher only, which decides what it means for the workers
     wanted = json.loads(os.environ[PRELOAD])
+    # For a launcher that is shot; otherwise it removes the folder itself, and shoots us.
+    atexit.register(shutil.rmtree, wanted["folder"], ignore_errors=True)
     backend.import_keras()
     from tensorflow.python.eager import context
 

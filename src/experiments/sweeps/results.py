@@ -71,12 +71,14 @@ def show(console: Console, runs: Sequence[Run], config: Config, parent: str) -> 
     comparison = compare(runs, "", config.objective_metric, circumstances=())
     each = by_run(comparison)
     tables.show(console, each, list(enumerate(each.standings, start=1)))
+    notes = tables.notes(comparison)
     if tables.several_seeds(comparison):
         tables.say(console, ["over the seeds:"])
         tables.show(console, comparison, list(enumerate(comparison.standings, start=1)))
         if parent and len(comparison.standings) > 1:
-            comparison = replace(comparison, method=f"python -m experiments.compare sweep={parent} says how, and more")
-    tables.say(console, tables.notes(comparison))
+            notes = tables.notes(replace(comparison, method=""))
+            notes.append(f"how that was decided, and more:  python -m experiments.compare sweep={parent[:8]}")
+    tables.say(console, notes)
     tables.show_failures(console, comparison.unfinished)
     if parent:
         tables.say(console, [f"recorded beneath run {parent}"])

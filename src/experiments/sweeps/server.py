@@ -15,7 +15,8 @@ from experiments.config import RunFailed
 from experiments.sweeps.jobs import Job
 from experiments.tracking.recorder import without_main
 
-PRELOAD = "EXPERIMENTS_PRELOAD"  # tells `preload` the data sets that runs read and the packages that they trust
+# Tells `preload` the data sets that runs read, the packages that they trust, and the folder of temporary files.
+PRELOAD = "EXPERIMENTS_PRELOAD"
 
 
 def start(jobs: Sequence[Job]) -> None:
@@ -27,6 +28,7 @@ def start(jobs: Sequence[Job]) -> None:
     wanted = {
         "trust": sorted({package for job in jobs for package in job.config.trust}),
         "data": [json.loads(text) for text in {job.config.data.model_dump_json() for job in jobs}],
+        "folder": util.get_temp_dir(),
     }
     os.environ[PRELOAD] = json.dumps(wanted)
     flags = os.environ.get("TF_XLA_FLAGS", "")
