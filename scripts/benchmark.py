@@ -22,6 +22,8 @@ from typing import Any
 
 import psutil
 
+from experiments.tracking.provenance import hardware
+
 HERE = Path(__file__).resolve().parent
 VERSIONS = ("tensorflow", "keras", "mlflow", "hydra-core", "numpy")
 RUN = [sys.executable, "-m", "experiments.run"]
@@ -62,11 +64,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def machine() -> str:
     """Processor and cores."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
-    return f"{model}, {os.cpu_count()} cores, {platform.system()}"
+    return f"{hardware()['hardware.processor']}, {os.cpu_count()} cores, {platform.system()}"
 
 
 Result = tuple[dict[str, list[float]], list[tuple[str, str]], dict[str, Any]]

@@ -216,7 +216,7 @@ def test_only_one_goes_on_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     before = first.find_before(checked, "1")
     assert before
     assert (before.status, before.objective) == ("FINISHED", 0.5)
-    assert first.find_before(checked, "2") is False
+    assert first.find_before(checked, "2") is None
 
 
 def test_what_lies_elsewhere_cannot_go_on(tmp_path: Path) -> None:
@@ -230,4 +230,4 @@ def test_what_lies_elsewhere_cannot_go_on(tmp_path: Path) -> None:
     client.log_metric(measured.info.run_id, "loss", 1.0, step=0)  # and there is no checkpoint
     record = Record(uri, own_process=False)
     record.connect()
-    assert record.find_before(checked, "1") is False
+    assert record.find_before(checked, "1") is None

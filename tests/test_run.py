@@ -44,7 +44,7 @@ def test_the_first_test_digit_is_a_seven(reference: str, folder: Path, run_cli: 
     done = run_cli("format=json", module="predict", cwd=folder, EXPERIMENTS_DATA_DIR=str(MNIST.parent))
     guesses = json.loads(done.stdout)["predictions"]
     assert len(guesses) == 10
-    assert (guesses[0]["digit"], guesses[0]["truth"]) == (7, 7)
+    assert (guesses[0]["guess"], guesses[0]["truth"]) == (7, 7)
     assert guesses[0]["probability"] > 0.99
 
 
@@ -60,5 +60,5 @@ def test_photographs_of_test_digits_are_read(reference: str, folder: Path, run_c
         paper.save(tmp_path / f"{number}.png")
         files.append(str(tmp_path / f"{number}.png"))
     done = run_cli(f"images=[{','.join(files)}]", "format=json", module="predict", cwd=folder)
-    guesses = [guess["digit"] for guess in json.loads(done.stdout)["predictions"]]
+    guesses = [guess["guess"] for guess in json.loads(done.stdout)["predictions"]]
     assert (np.array(guesses) == labels).mean() >= 0.9

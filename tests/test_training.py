@@ -12,7 +12,6 @@ import tensorflow as tf
 from experiments.config import RunFailed
 from experiments.data import Dataset, Split
 from tests.composed import build, config, digits, keras, train
-from experiments.callbacks import OnEpochEnd
 from experiments.models import encode_labels
 from experiments.training import Batches, choose, fit, measurer
 
@@ -184,7 +183,7 @@ def test_epochs_are_handed_on_and_time_is_taken() -> None:
     seen: list[tuple[int, dict[str, float]]] = []
     checked = config("data.limit=40")
     model = build(checked, digits(40))
-    watcher = OnEpochEnd(lambda epoch, metrics: seen.append((epoch, dict(metrics))))
+    watcher = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append((epoch, dict(logs))))
     history = fit(model, digits(40), checked, choose(checked, digits(40), 1), [watcher])
     assert [epoch for epoch, _ in seen] == [0, 1]
     assert [metrics["loss"] for _, metrics in seen] == history.metrics["loss"]

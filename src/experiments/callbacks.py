@@ -3,7 +3,7 @@
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,17 +101,6 @@ class KeepCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
         return [*self.model.variables, *optimizer.variables]
-
-
-class OnEpochEnd(keras.callbacks.Callback):  # type: ignore[misc]
-    """Hands the metrics of each finished epoch (counted from 0) to a function."""
-
-    def __init__(self, function: Callable[[int, Mapping[str, float]], None]) -> None:
-        super().__init__()
-        self._function = function
-
-    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        self._function(epoch, logs or {})
 
 
 class StopOnNaN(keras.callbacks.Callback):  # type: ignore[misc]

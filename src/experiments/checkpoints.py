@@ -83,7 +83,8 @@ class Checkpoints:
             old.unlink()
 
     def remove(self) -> None:
-        """Remove all of them: the run has finished."""
+        """Remove all of them."""
+        self.state = None
         with suppress(OSError):  # what others keep there stays
             for file in [*self._files(), *self._own.glob("unfinished")]:
                 file.unlink()

@@ -109,8 +109,8 @@ def _stop(message: str, status: int) -> NoReturn:
 def _leave(status: int) -> NoReturn:
     """End the process without taking TensorFlow apart, which takes a second or more."""
     logging.shutdown()
-    if status == REFUSED and (recorder := sys.modules.get("experiments.tracking.recorder")):
-        recorder.stop_idle()
+    if status == REFUSED and (process := sys.modules.get("experiments.tracking.process")):
+        process.stop_idle()
     if server := sys.modules.get("experiments.sweeps.server"):
         server.stop()
     _flush()

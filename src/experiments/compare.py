@@ -30,7 +30,7 @@ def compare_runs(composed: DictConfig) -> None:
     named = dict.fromkeys(config.runs, "runs")
     if config.sweep not in (None, "latest"):
         named[str(config.sweep)] = "sweep"
-    client = recorded.connect(config.tracking, named)
+    client = recorded.open_records(config.tracking, named)
     selection = recorded.select(client, config)
     known = {run.run_id: {**facts(run), **selection.origins[run.run_id]._asdict()} for run in selection.runs}
     runs = fitting(selection.runs, conditions, known)

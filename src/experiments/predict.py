@@ -21,13 +21,13 @@ def predict(composed: DictConfig) -> None:
     config = check_command(composed, PredictConfig)
     pictures = read_images(config.images)  # now: what is not there need not wait for the imports
     run = find_run(config.run, config.tracking)
-    own = own_classes(run.model_folder, config.trust)
+    own = own_classes(run.model_file, config.trust)
     test = None if pictures else _test_images(config.test, run)
     backend.import_keras()
-    import mlflow.keras
+    import keras
 
     custom_objects = {name: getattr(importlib.import_module(module), name) for name, module in own.items()}
-    model = mlflow.keras.load_model(str(run.model_folder), custom_objects=custom_objects)
+    model = keras.saving.load_model(run.model_file, custom_objects=custom_objects, compile=False)
     if test is None:
         x, truth = to_input(pictures, model.input_shape[1:], run.data, config.inverted), None
         names = config.images
@@ -57,7 +57,7 @@ def _guesses(predicted: Any, names: list[str], truth: Labels | None) -> list[dic
         second, first = np.argsort(row, kind="stable")[-2:]
         guess = {
             "image": name,
-            "digit": int(first),
+            "guess": int(first),
             "probability": float(row[first]),
             "runner_up": int(second),
             "runner_up_probability": float(row[second]),
@@ -68,11 +68,11 @@ def _guesses(predicted: Any, names: list[str], truth: Labels | None) -> list[dic
 
 def _table(run: RecordedRun, guesses: list[dict[str, Any]]) -> str:
     width = max(len("image"), *(len(guess["image"]) for guess in guesses))
-    lines = [f"run {run.run_id}  {run.name}", f"{'image':>{width}}  digit  probability  runner-up"]
+    lines = [f"run {run.run_id}  {run.name}", f"{'image':>{width}}  guess  probability  runner-up"]
     for guess in guesses:
         runner_up = f"{guess['runner_up']} ({guess['runner_up_probability']:.5f})"
-        wrong = f"  is {guess['truth']}" if guess.get("truth", guess["digit"]) != guess["digit"] else ""
-        lines.append(f"{guess['image']:>{width}}  {guess['digit']:5}  {guess['probability']:11.5f}  {runner_up}{wrong}")
+        wrong = f"  is {guess['truth']}" if guess.get("truth", guess["guess"]) != guess["guess"] else ""
+        lines.append(f"{guess['image']:>{width}}  {guess['guess']:5}  {guess['probability']:11.5f}  {runner_up}{wrong}")
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from experiments.cli import check_command, command
-from experiments.config import Problem, PromoteConfig, Refused, RunFailed
+from experiments.config import Problem, PromoteConfig, Refused
 from experiments.config.problems import assign
 from experiments.config.schema import Tracking
 from experiments.tracking import registry
@@ -24,13 +24,8 @@ def promote(composed: DictConfig) -> None:
     model = logged_model(client, run)
     name = config.name or run.data.tags["dataset"]
     chosen = _chosen(client, run, config)
-    from mlflow.exceptions import MlflowException
-
-    try:
-        done = registry.promote(client, run, model, name, config.alias, chosen=chosen)
-    except MlflowException as error:
-        raise RunFailed(f"MLflow's registry: {error.message}") from error
-    print(_told(done, config))
+    done = registry.promote(client, run, model, name, config.alias, chosen=chosen)
+    print(_outcome(done, config))
     print("\n".join(_next(f"{name}@{config.alias}", config.tracking, environment)))
 
 
@@ -54,7 +49,7 @@ def _chosen(client: Any, run: Any, config: PromoteConfig) -> str:
     return f"as the best by {run.data.tags['objective']} of {runs} on this data"
 
 
-def _told(done: registry.Promotion, config: PromoteConfig) -> str:
+def _outcome(done: registry.Promotion, config: PromoteConfig) -> str:
     now, before, name = done.version, done.previous, f"{done.version.name}@{config.alias}"
     if before is None:
         return f"{name} is {_described(now)}"

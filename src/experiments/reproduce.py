@@ -58,7 +58,7 @@ def conditions(stored: StoredRun) -> Iterator[tuple[str, str]]:
 def _code(stored: StoredRun) -> str:
     commit, dirty = stored.tags.get("git.commit", ""), stored.tags.get("git.dirty") == "true"
     whence = f"commit {commit[:12]}" + (" with code/uncommitted.patch of its artifacts" if dirty else "")
-    if source_digest(tuple(stored.config.trust)) == stored.tags.get("fingerprint.code"):
+    if source_digest(stored.config.trust) == stored.tags.get("fingerprint.code"):
         tree = working_tree()
         elsewhere = commit and tree and tree.commit != commit
         return "the same" + (f", though the run was of {whence}" if elsewhere else f": {whence}" if commit else "")

@@ -1,7 +1,7 @@
 """Train one configuration: ``python -m experiments.run optimizer=adam epochs=3``."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -28,21 +28,23 @@ def run(composed: DictConfig) -> float:
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    recorder = Recorder(config.tracking)
-    dataset = load(config.data, config.seed)
-    recorder.connect()
-    before = recorder.find_before(config, dataset) if config.resume else None
-    if before and before.status == "FINISHED":
-        print(f"resume: kept, as it finished before: run {before.run_id}")
-        return before.objective
-    checkpoints = Checkpoints(Path(before.folder) if before else folder)
-    if before:
-        epochs = checkpoints.state.epochs if checkpoints.state else 0
-        print(f"resume: goes on after epoch {epochs} of {config.epochs}: run {before.run_id}")
-        with suppress(OSError):
-            folder.rmdir()  # its output goes where it went before; a log stays
-    overrides = cast(list[str], OmegaConf.to_container(hydra.overrides.task))  # as typed: with ${...} unresolved
-    return train(config, dataset, recorder, checkpoints, overrides=overrides, before=before).measures["objective"]
+    with closing(Recorder(config.tracking)) as recorder:
+        dataset = load(config.data, config.seed)
+        recorder.connect()
+        before = recorder.find_before(config, dataset) if config.resume else None
+        if before and before.status == "FINISHED":
+            print(f"resume: kept, as it finished before: run {before.run_id}")
+            return before.objective
+        checkpoints = Checkpoints(Path(before.folder) if before else folder)
+        if before:
+            epochs = checkpoints.state.epochs if checkpoints.state else 0
+            print(f"resume: goes on after epoch {epochs} of {config.epochs}: run {before.run_id}")
+            with suppress(OSError):
+                folder.rmdir()  # its output goes where it went before; a log stays
+        else:
+            checkpoints.remove()  # another run's, whose output went into the same folder
+        overrides = cast(list[str], OmegaConf.to_container(hydra.overrides.task))  # as typed: with ${...} unresolved
+        return train(config, dataset, recorder, checkpoints, overrides=overrides, before=before).measures["objective"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def train(
 
     state = checkpoints.state
     threads = backend.start(state.threads if state else config.runtime.threads, config.precision, config.seed)
+    from keras.callbacks import LambdaCallback
+
     from experiments import callbacks, models, training  # they import TensorFlow, which `backend` has started
     from experiments.evaluation import evaluate, objective
     from experiments.progress import ShowProgress, show_result
@@ -77,7 +81,7 @@ def train(
     configured = callbacks.build(config, checkpoints.folder, state.epochs if state else 0)
     opened = recorder.start(config, dataset, asdict(choices), overrides, checkpoints=checkpoints, before=before)
     with opened, ShowProgress() as progress:
-        watchers = [progress, callbacks.OnEpochEnd(recorder.log_epoch)]
+        watchers = [progress, LambdaCallback(on_epoch_end=recorder.log_epoch)]
         saved = checkpoints if config.tracking.enabled else None
         history = training.fit(model, dataset, config, choices, configured, watchers=watchers, checkpoints=saved)
         report = evaluate(training.measurer(model, config, dataset.classes, choices.evaluation_batch_size), dataset)

@@ -91,7 +91,7 @@ def notes(comparison: Comparison) -> list[str]:
         how = f": {comparison.method}" if comparison.method else ""
         found.append(f"= cannot be told from the best{how}")
         if all(standing.level for standing in comparison.standings):
-            found.append("no config can be told from the best; more seeds may tell: seed=range(10)")
+            found.append("no config can be told from the best; more seeds may tell: 'seed=range(10)'")
     elif len(comparison.standings) > 1:
         found.append("one seed each: differences may be noise; seed=0,1,2,3,4 would tell")
     return found

@@ -207,10 +207,4 @@ class Batches:
 
     def follow_epochs(self) -> keras.callbacks.Callback:
         """A callback that tells the data which epoch begins."""
-        epoch = self._epoch
-
-        class FollowEpochs(keras.callbacks.Callback):  # type: ignore[misc]
-            def on_epoch_begin(self, number: int, logs: Any = None) -> None:
-                epoch.assign(number)
-
-        return FollowEpochs()
+        return keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self._epoch.assign(epoch))

@@ -1,13 +1,16 @@
 """Where Hydra looks for plugins. It imports this at every start, so the work is in `experiments.sweeps`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from experiments.tracking.sweep_recorder import SweepRecorder
 
 
 class GridSweeper(Sweeper):
@@ -36,8 +39,12 @@ class PoolLauncher(Launcher):
 
     def __init__(self, workers: int | str, retries: int, max_failures: int | None) -> None:
         self.workers, self.retries, self.max_failures = workers, retries, max_failures
+        self.recorder: SweepRecorder | None = None  # of runs that another package's sweeper chooses
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from experiments.sweeps.pool import refuse_wrong_settings
+
+        refuse_wrong_settings(self)
         self.hydra_context, self.task_function, self.sweep_config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

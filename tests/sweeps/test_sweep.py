@@ -190,6 +190,30 @@ def test_a_shot_launcher_is_resumed_where_it_was(tmp_path: Path) -> None:
     assert [status for _, status in parents(tmp_path)] == ["FINISHED"]
 
 
+def test_wrong_settings_of_the_pool_are_refused(tmp_path: Path) -> None:
+    status, output = sweep(tmp_path, *QUICK, "seed=0,1", "hydra.launcher.workers=-1", "hydra.launcher.retries=x")
+    assert status == 2
+    assert output == (
+        "error: hydra.launcher.workers: got -1, expected a whole number of at least 1, or auto\n"
+        "       try  hydra.launcher.workers=auto\n"
+        "error: hydra.launcher.retries: got 'x', expected a whole number of at least 0\n"
+        "       try  hydra.launcher.retries=0\n"
+    )
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_another_sweeper_has_its_runs_looked_after(tmp_path: Path) -> None:
+    """Hydra's own, which has no parent run: of a run whose worker is shot the record ends, and goes on with it."""
+    settings = ("hydra/sweeper=basic", "hydra.launcher.workers=1", "hydra.launcher.retries=1")
+    process = start(tmp_path, *QUICK, "epochs=60", "seed=0", *settings)
+    wait_until(in_training(tmp_path, 1))
+    workers(process)[0].kill()
+    assert process.wait(timeout=200) == 0, (tmp_path / "out").read_text()
+    assert "is tried again" in (tmp_path / "out").read_text()
+    assert query(tmp_path, "SELECT status FROM runs") == [("FINISHED",)]
+    assert query(tmp_path, "SELECT value FROM tags WHERE key = 'resumed'") == [("1",)]
+
+
 def test_a_long_name_of_the_temporary_folder_is_told(tmp_path: Path) -> None:
     temporary = tmp_path / ("long" * 30)
     temporary.mkdir()
@@ -206,7 +230,9 @@ def test_what_xla_compiles_for_one_run_serves_the_others(tmp_path: Path, run_cli
     settings = (*QUICK, "runtime.xla=true")
     process = start(tmp_path, *settings, "runtime.threads=1,2", "hydra.launcher.workers=1", TMPDIR=str(temporary))
     wait_until(lambda: list(temporary.rglob("*XLA_CPU_JIT.pb")))
-    assert process.wait(timeout=200) == 0, (tmp_path / "out").read_text()
+    status, output = process.wait(timeout=200), (tmp_path / "out").read_text()
+    assert status == 0, output
+    assert len({row[-1] for row in ranking(output)}) == 2, "one fingerprint, but two runs"
     temporary.rmdir()
     assert run_cli(*settings, "runtime.threads=2").returncode == 0
     weights = query(
@@ -260,9 +286,8 @@ def test_an_edit_during_a_sweep_changes_nothing_in_it(tmp_path: Path) -> None:
     assert list(finished(tmp_path).values()) == [1] * 2
 
 
-@pytest.mark.parametrize("launcher", ["basic"])
-def test_other_launchers_record_the_same(tmp_path: Path, launcher: str) -> None:
-    command = (*QUICK, "optimizer=sgd", "optimizer.learning_rate=0.1,1e30", f"hydra/launcher={launcher}")
+def test_hydras_basic_launcher_records_the_same(tmp_path: Path) -> None:
+    command = (*QUICK, "optimizer=sgd", "optimizer.learning_rate=0.1,1e30", "hydra/launcher=basic")
     status, output = sweep(tmp_path, *command)
     assert status == 1
     assert sorted(status for _, status, _ in children(tmp_path)) == ["FAILED", "FINISHED"]
@@ -270,16 +295,23 @@ def test_other_launchers_record_the_same(tmp_path: Path, launcher: str) -> None:
     assert len(ranking(output)) == 2
 
 
-def test_a_trusted_package_that_cannot_be_forked_is_told(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("import tensorflow as tf\n\nONE = tf.constant(1)\n")
-    code = "import experiments.sweeps.preload as server; print(server.trouble)"
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("tf.constant(1)", "mine runs TensorFlow when it is imported, and its threads do not survive a fork"),
+        ("1", "source files were edited while the sweep was starting"),
+    ],
+)
+def test_why_no_worker_can_be_forked_is_told(tmp_path: Path, code: str, told: str) -> None:
+    (tmp_path / "mine.py").write_text(f"import tensorflow as tf\n\nONE = {code}\n")
+    show = "import experiments.sweeps.preload as server; print(server.trouble)"
     (tmp_path / "temporary").mkdir()
-    preload = {"trust": ["mine"], "data": [], "folder": str(tmp_path / "temporary")}
+    preload = {"trust": ["mine"], "code": "before", "data": [], "folder": str(tmp_path / "temporary")}
     wanted = {"PYTHONPATH": str(tmp_path), PRELOAD: json.dumps(preload)}
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", show]
     own = {**environment(), **wanted}
     done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, check=False)
-    assert "mine runs TensorFlow when it is imported, and its threads do not survive a fork" in done.stdout, done.stderr
+    assert told in done.stdout, done.stderr
     assert not (tmp_path / "temporary").exists(), "who shoots the launcher leaves it to this process to remove it"
 
 

@@ -1,15 +1,23 @@
 """How a run's record ends, whatever happens to the run: real processes, real signals."""
 
-import os
+import multiprocessing
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 
+from experiments.config import RunFailed
+from experiments.config.schema import Tracking
+from experiments.tracking.process import Failure, RecordingProcess
 from experiments.tracking.store import _sqlite_trouble
+from experiments.tracking.sweep_recorder import SweepRecorder
 
 LONG = ["data=digits", "epochs=5000", "runtime.xla=false"]
 
@@ -133,9 +141,52 @@ def test_shot_while_it_creates_the_store(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("mlflow.new*"))
 
 
-def test_no_child_is_left_behind(tmp_path: Path) -> None:
-    process = start(tmp_path, "data=digits", "epochs=1")
-    process.communicate(timeout=120)
-    assert process.returncode == 0
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+def test_what_could_not_be_recorded_is_no_success(tmp_path: Path) -> None:
+    """It is FAILED, and recorded when it is resumed. Another run in its folder begins anew."""
+    folder, short = tmp_path / "out", ("data=digits", "epochs=60", "runtime.xla=false", "hydra.run.dir=out")
+    process = start(tmp_path, *short)
+    wait_for_epochs(process)
+    members = psutil.Process(process.pid).children(recursive=True)
+    (artifacts,) = (tmp_path / "mlruns" / "artifacts").glob("*/artifacts")
+    (artifacts / "figures").write_text("where a folder should be")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors.startswith("error: the run could not be recorded")
+    assert [status for _, status in records(tmp_path)] == ["FAILED"]
+    assert members
+    assert not psutil.wait_procs(members, timeout=30)[1], "left behind"
+    (artifacts / "figures").unlink()
+    shutil.copytree(folder / "checkpoints", tmp_path / "kept")
+    output, errors = start(tmp_path, *short, "resume=true").communicate(timeout=120)
+    assert "goes on after epoch 60 of 60" in output, errors
+    assert [status for _, status in records(tmp_path)] == ["FINISHED"]
+    assert list((tmp_path / "mlruns" / "artifacts").rglob("model.keras"))
+    shutil.copytree(tmp_path / "kept", folder / "checkpoints")
+    output, errors = start(tmp_path, *short, "epochs=2", "tracking=off").communicate(timeout=120)
+    assert output.startswith("epoch 1/2 "), errors
+
+
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next() -> None:
+    """As after Ctrl-C in the middle of a call."""
+    asking, there = multiprocessing.Pipe()
+    process = RecordingProcess.__new__(RecordingProcess)
+    process._connection, process._asked = asking, 1
+    there.send((1, "late"))
+    there.send((2, "right"))
+    assert process.call("method", "argument") == "right"
+    assert there.recv() == ("method", ("argument",), 2)
+    there.send((3, Failure("lost")))
+    with pytest.raises(RunFailed, match="lost"):
+        process.call("method")
+    there.send((0, Failure("first")))
+    there.send((4, "ended"))
+    assert process.end() == ("ended", "first")
+
+
+def test_passwords_do_not_reach_the_record_of_a_worker_that_died(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, told = SweepRecorder(Tracking(enabled=False, experiment="e")), list[Any]()
+    monkeypatch.setattr(recorder, "_process", SimpleNamespace(call=lambda *arguments: told.append(arguments)))
+    address = "tracking.uri=http://me:secret@host"
+    recorder.settle(1, "KILLED", f"interrupted {address}", address, {"overrides": address})
+    assert "secret" not in str(told)
+    assert str(told).count("http://***@host") == 3

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from experiments.config.schema import Tracking
 from experiments.tracking import lock
 from experiments.tracking.client import experiment, open_store
-from experiments.tracking.recorder import process_name
+from experiments.tracking.process import process_name
 from experiments.tracking.sweep_record import Opened, Sweep, SweepRecord
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
@@ -46,10 +47,22 @@ def test_a_dead_worker_is_not_taken_for_an_earlier_one_of_the_same_number(
     client = open_store(uri)
     record = SweepRecord(uri, own_process=False)
     parent = record.open(asked_for(uri), resume=False).run_id
-    tags = {"mlflow.parentRunId": parent, "process": "77 1.00", "fingerprint": "of seed=0"}
+    tags = {"mlflow.parentRunId": parent, "process": "77 1.00", "fingerprint.config": "seed=0"}
+    tags["host"] = socket.gethostname()
     earlier = client.create_run(experiment(client, "e", uri), tags=tags).info.run_id
     client.set_terminated(earlier, "FINISHED")
-    dead = record.settle(77, "FAILED", "killed", "seed=1", {"fingerprint": "of seed=1"})
+    dead = record.settle(77, "FAILED", "killed", "seed=1", {"fingerprint.config": "seed=1"})
     assert (dead.status, dead.run_id == earlier) == ("FAILED", False)
-    assert record.settle(77, "FAILED", "killed", "seed=0", {"fingerprint": "of seed=0"}).run_id == earlier
+    assert record.settle(77, "FAILED", "killed", "seed=0", {"fingerprint.config": "seed=0"}).run_id == earlier
     record.end("FAILED", "accuracy", [])
+
+
+def test_an_added_key_can_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And be a parameter, though MLflow takes neither + nor @ in a name."""
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    swept = {"+optimizer.clipnorm": "1,2", "optimizer@other": "adam,sgd"}
+    record = SweepRecord(uri, own_process=False)
+    parent = record.open(replace(asked_for(uri), swept=swept), resume=False).run_id
+    assert open_store(uri).get_run(parent).data.params == {"optimizer.clipnorm": "1,2", "optimizer:other": "adam,sgd"}
+    record.end("FINISHED", "accuracy", [])

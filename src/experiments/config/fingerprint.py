@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ CANNOT_MATTER: Any = {"tracking": True, "resume": True, "trust": True, "data": {
 
 def fingerprint(config: Config, data_digest: str) -> str:
     """Hash the resolved config, the source code of this package and of those trusted, and the data's digest."""
-    return _hash(config_fingerprint(config), source_digest(tuple(config.trust)), data_digest)
+    return _hash(config_fingerprint(config), source_digest(config.trust), data_digest)
 
 
 def config_fingerprint(config: Config) -> str:
@@ -24,11 +25,15 @@ def config_fingerprint(config: Config) -> str:
     return _hash(json.dumps(config.model_dump(exclude=CANNOT_MATTER, exclude_unset=True), sort_keys=True))
 
 
+def source_digest(trusted: Iterable[str]) -> str:
+    """Hash the source files of this package and of trusted ones, as they are when this is asked first."""
+    return _source_digest(tuple(sorted(trusted)))
+
+
 @cache  # the code that runs is the code that was imported, whatever its files say later
-def source_digest(trusted: tuple[str, ...]) -> str:
-    """Hash the source files of this package and of trusted ones."""
+def _source_digest(trusted: tuple[str, ...]) -> str:
     digests = []
-    for package in ("experiments", *sorted(trusted)):
+    for package in ("experiments", *trusted):
         spec = importlib.util.find_spec(package)
         folders = (spec and spec.submodule_search_locations) or []
         files = [file for folder in folders for file in Path(folder).rglob("*.py")]

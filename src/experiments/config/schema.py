@@ -151,6 +151,24 @@ class Runtime(Section):
     evaluation_batch_size: Count | Auto
 
 
+class Workers(Section):
+    """Keys of ``hydra.launcher``."""
+
+    workers: Count | Auto
+    retries: Annotated[int, Field(ge=0)]
+    max_failures: Count | None
+
+
+class Launched(Section):
+    launcher: Workers
+
+
+class Pooled(Section):
+    """What Hydra's part of the config says about the pool."""
+
+    hydra: Launched
+
+
 def _package(name: str) -> str:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f"got {name!r}, expected the name of an importable package, such as mypackage")

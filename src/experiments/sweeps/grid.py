@@ -21,7 +21,7 @@ from experiments.config.fingerprint import config_fingerprint, fingerprint
 from experiments.data.sources import digest
 from experiments.sweeps import foreign, pool, server
 from experiments.sweeps.jobs import Job, prepare
-from experiments.sweeps.results import runs_of, show, told
+from experiments.sweeps.results import as_row, runs_of, show
 from experiments.tracking.sweep_recorder import SweepRecorder
 from hydra_plugins.experiments_sweeps import PoolLauncher
 
@@ -59,7 +59,7 @@ def sweep(
     )
     todo, reasons = what_remains(jobs, before)
     if first.resume:
-        console.print(_told(len(jobs) - len(todo), reasons), highlight=False, soft_wrap=True)
+        console.print(_resume_line(len(jobs) - len(todo), reasons), highlight=False, soft_wrap=True)
     returns: list[JobReturn] = []
     status = "KILLED"
     try:
@@ -73,7 +73,7 @@ def sweep(
         runs = runs_of(jobs, children, dict(zip((job.number for job in todo), returns, strict=False)))
         failed = sum(run.status != "FINISHED" for run in runs)
         recorder.end(
-            status or ("FAILED" if failed else "FINISHED"), first.objective_metric, [told(run) for run in runs]
+            status or ("FAILED" if failed else "FINISHED"), first.objective_metric, [as_row(run) for run in runs]
         )
         show(console, runs, first, recorder.run_id)
     if failed:
@@ -134,7 +134,7 @@ def what_remains(jobs: Sequence[Job], before: Sequence["Child"]) -> tuple[list[J
     return todo, reasons
 
 
-def _told(kept: int, reasons: Mapping[str, int]) -> str:
+def _resume_line(kept: int, reasons: Mapping[str, int]) -> str:
     """Such as: 12 kept, 3 never ran, 1 failed before: rerun."""
     again = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     return f"resume: {kept} kept" + (f", {again}: rerun" if again else "")

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from experiments.cli import check_places, group_defaults
 from experiments.config import Config, Problem, Refused, check
 from experiments.config.overrides import COMPOSITION_ERRORS, first_lines
+from experiments.tracking.store import redact
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Job:
     @property
     def name(self) -> str:
         """What tells it apart from the other jobs."""
-        return " ".join(self.told_apart_by)
+        return redact(" ".join(self.told_apart_by))
 
 
 class Composer:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,8 +19,10 @@ from hydra.core.utils import JobReturn, JobStatus
 from rich.console import Console
 
 from experiments.backend import available_cores
-from experiments.config import RunFailed
+from experiments.config import Refused, RunFailed
+from experiments.config.checks import find_problems
 from experiments.config.fingerprint import config_fingerprint
+from experiments.config.schema import Pooled
 from experiments.sweeps import server
 from experiments.sweeps.jobs import Job, prepare
 from experiments.sweeps.results import LOG
@@ -34,12 +37,28 @@ if TYPE_CHECKING:
 GRACE = 20.0
 
 
+def refuse_wrong_settings(launcher: "PoolLauncher") -> None:
+    """Check what ``hydra.launcher`` says.
+
+    Raises:
+        Refused: With all problems.
+    """
+    found, defaults = (
+        {"hydra": {"launcher": dict(zip(("workers", "retries", "max_failures"), values, strict=True))}}
+        for values in ((launcher.workers, launcher.retries, launcher.max_failures), ("auto", 0, None))
+    )
+    if problems := find_problems(found, Pooled, defaults):
+        raise Refused(problems)
+
+
 def launch(launcher: "PoolLauncher", job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
     """Carry out the jobs of any of Hydra's sweepers."""
     jobs = prepare(job_overrides, launcher.hydra_context.config_loader, launcher.sweep_config, first=first)
     server.start(jobs)
-    unrecorded = SweepRecorder(jobs[0].config.tracking.model_copy(update={"enabled": False}))
-    return run(jobs, launcher, unrecorded, Console())
+    if launcher.recorder is None:
+        launcher.recorder = SweepRecorder(jobs[0].config.tracking)
+        launcher.recorder.attach(list(dict.fromkeys(job.config.tracking.experiment for job in jobs)))
+    return run(jobs, launcher, launcher.recorder, Console())
 
 
 def run(
@@ -77,8 +96,12 @@ def visible_gpus() -> list[str]:
         return [name for name in named.split(",") if name not in ("", "-1")]
     if shutil.which("nvidia-smi") is None:
         return []
-    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
-    return [str(number) for number, _ in enumerate(listed.stdout.splitlines())]
+    try:
+        command = ["nvidia-smi", "--list-gpus"]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (subprocess.SubprocessError, OSError):  # there is no driver, or no GPU
+        return []
+    return [str(number) for number, _ in enumerate(re.findall(r"^GPU \d+:", listed, re.MULTILINE))]
 
 
 @dataclass
@@ -154,7 +177,8 @@ class _Pool:
 
     def _ended(self, worker: _Worker, view: SweepView) -> None:
         kind, value = worker.outcome or ("failed", _cause_of_death(worker.process.exitcode))
-        if kind == "failed" and (child := self._settle(worker, "FAILED", value)) and child.status == "FINISHED":
+        child = self._settle(worker, "FAILED", value) if kind == "failed" else None
+        if child and child.status == "FINISHED" and child.objective is not None and worker.outcome is None:
             kind, value = "done", child.objective  # it died after it had ended its record
         seconds = time.monotonic() - worker.started
         self._forget(worker)
@@ -168,7 +192,7 @@ class _Pool:
         if again:
             self._pending.appendleft(replace(worker.job, begun=True))
         limit = self._launcher.max_failures
-        lost = sum(kind == "failed" for kind, _ in self._outcomes.values()) - again
+        lost = sum(count > self._launcher.retries for count in self._failures.values())
         if limit is not None and lost >= limit and self._pending:
             view.gave_up(len(self._pending), limit)
             self._pending.clear()
@@ -181,7 +205,8 @@ class _Pool:
             "overrides": " ".join(job.overrides),
             "objective": job.config.objective_metric,
         }
-        return self._recorder.settle(worker.process.pid or 0, status, reason, job.name, tags)
+        known = {key: value for key, value in tags.items() if value}
+        return self._recorder.settle(worker.process.pid or 0, status, reason, job.name, known)
 
     def _forget(self, worker: _Worker) -> None:
         self._running.remove(worker)

@@ -44,7 +44,8 @@ def preload() -> None:
                 f"{package} runs TensorFlow when it is imported, and its threads do not survive a fork; let a function "
                 "do that, or use hydra/launcher=basic"
             )
-    source_digest(tuple(wanted["trust"]))
+    if source_digest(wanted["trust"]) != wanted["code"]:
+        raise RunFailed("source files were edited while the sweep was starting; start it again")
     working_tree()
     for section in wanted["data"]:
         data.preload(Data(**section))

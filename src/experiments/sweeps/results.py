@@ -12,6 +12,7 @@ from experiments.comparison import Run, by_run, compare
 from experiments.config import Config
 from experiments.evaluation import lower_is_better
 from experiments.sweeps.jobs import Job
+from experiments.tracking.store import redact
 
 if TYPE_CHECKING:
     from experiments.tracking.sweep_record import Child
@@ -27,18 +28,21 @@ def runs_of(jobs: Sequence[Job], children: Sequence["Child"], returns: Mapping[i
         children: The runs in its record, the latest first.
         returns: What the launcher returned, by the job's number; for runs that are not recorded.
     """
-    by_print: dict[str, Child] = {}
+    known: dict[tuple[str, str], Child] = {}
     for child in children:
-        known = by_print.setdefault(child.tags.get("fingerprint", ""), child)
-        if child.status == "FINISHED" and known.status != "FINISHED":
-            by_print[child.tags["fingerprint"]] = child
-    runs = [_run(job, by_print.get(job.fingerprint), returns.get(job.number)) for job in jobs]
+        fingerprint, overrides = child.tags.get("fingerprint", ""), child.tags.get("overrides", "")
+        for key in ((fingerprint, overrides), (fingerprint, "")):
+            if key not in known or (child.status == "FINISHED" and known[key].status != "FINISHED"):
+                known[key] = child
+    # By the overrides, too, as what cannot matter may be swept; they may have been typed otherwise before.
+    found = [(job, known.get((job.fingerprint, redact(" ".join(job.overrides))))) for job in jobs]
+    runs = [_run(job, child or known.get((job.fingerprint, "")), returns.get(job.number)) for job, child in found]
     sign = 1 if lower_is_better(jobs[0].config.objective_metric) else -1
     return sorted(runs, key=lambda run: (run.status != "FINISHED", sign * (run.objective or 0.0)))
 
 
 def _run(job: Job, child: "Child | None", returned: JobReturn | None) -> Run:
-    parameters = {key: value for key, _, value in (override.partition("=") for override in job.told_apart_by)}
+    parameters = {key: redact(value) for key, _, value in (override.partition("=") for override in job.told_apart_by)}
     log = str(file) if (file := job.folder / LOG).is_file() else ""
     if child is not None:
         failure = child.tags.get("failure", "")
@@ -52,7 +56,7 @@ def _run(job: Job, child: "Child | None", returned: JobReturn | None) -> Run:
     return Run("", job.name, "FAILED", parameters, failure=str(returned._return_value), log=log)
 
 
-def told(run: Run) -> dict[str, Any]:
+def as_row(run: Run) -> dict[str, Any]:
     """A run as a flat mapping."""
     return {
         **run.parameters,

@@ -12,10 +12,12 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from experiments.config import RunFailed
+from experiments.config.fingerprint import source_digest
 from experiments.sweeps.jobs import Job
-from experiments.tracking.recorder import without_main
+from experiments.tracking.process import without_main
 
-# Tells `preload` the data sets that runs read, the packages that they trust, and the folder of temporary files.
+# Tells `preload` the data sets that runs read, the packages that they trust, the digest of all code, and the folder of
+# temporary files.
 PRELOAD = "EXPERIMENTS_PRELOAD"
 
 
@@ -25,8 +27,10 @@ def start(jobs: Sequence[Job]) -> None:
     Raises:
         RunFailed: There is no place for its socket.
     """
+    trust = sorted({package for job in jobs for package in job.config.trust})
     wanted = {
-        "trust": sorted({package for job in jobs for package in job.config.trust}),
+        "trust": trust,
+        "code": source_digest(trust),
         "data": [json.loads(text) for text in {job.config.data.model_dump_json() for job in jobs}],
         "folder": util.get_temp_dir(),
     }

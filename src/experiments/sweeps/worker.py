@@ -21,7 +21,6 @@ from omegaconf import open_dict
 from experiments.config import Refused, RunFailed
 from experiments.sweeps.jobs import Job
 from experiments.sweeps.results import LOG
-from experiments.tracking.store import redact
 
 
 def work(connection: Connection, task: str, job: Job, context: HydraContext, settings: Mapping[str, Any]) -> NoReturn:
@@ -57,10 +56,13 @@ def _run(task: str, job: Job, context: HydraContext, settings: Mapping[str, Any]
     version.setbase("1.3")
     config = pickle.loads(job.composed)  # noqa: S301 - the launcher composed it
     with open_dict(config):
-        config.resume = job.begun and bool(settings["parent"])  # the launcher has looked for all
+        if settings["parent"]:
+            config.resume = job.begun  # the launcher has looked for all
+        elif job.begun and config.tracking.enabled:
+            config.resume = True
         if settings["parent"]:
             config.tracking.parent = settings["parent"]
-            config.tracking.run_name = config.tracking.run_name or redact(job.name) or None
+            config.tracking.run_name = config.tracking.run_name or job.name or None
         if config.runtime.threads == "auto":
             config.runtime.threads = settings["threads"]
     module, _, name = task.partition(":")

@@ -64,10 +64,12 @@ def _create(file: Path) -> None:
 
 def end_run(client: Any, run_id: str, status: str, trace: str = "") -> None:
     """Set a run's final status; the last line of a traceback becomes the tag `failure`."""
-    if trace:
-        client.set_tag(run_id, "failure", trace.strip().splitlines()[-1][:500])
-        client.log_text(run_id, trace, "traceback.txt")
-    client.set_terminated(run_id, status)
+    try:
+        if trace:
+            client.set_tag(run_id, "failure", trace.strip().splitlines()[-1][:500])
+            client.log_text(run_id, trace, "traceback.txt")
+    finally:  # also where the disk for artifacts is full
+        client.set_terminated(run_id, status)
 
 
 def experiment(client: Any, name: str, uri: str) -> str:

@@ -9,17 +9,22 @@ from typing import IO
 PATIENCE = 30.0
 
 
-def take(file: Path) -> IO[str] | None:
-    """Lock a file until the result is closed, or this process ends; None if another one does not let go of it."""
+def take(file: Path, patience: float) -> IO[str] | None:
+    """Lock a file until the result is closed, or this process ends; None if another one does not let go of it.
+
+    Args:
+        file: It is created.
+        patience: How long to wait, in seconds.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     held = file.open("w")
-    patience = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return held
         except BlockingIOError:
-            if time.monotonic() > patience:
+            if time.monotonic() > end:
                 held.close()
                 return None
             time.sleep(0.1)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import OmegaConf
 
@@ -57,10 +57,11 @@ class Record:
 
     Attributes:
         run_id: Empty until `start` has created the run.
+        failure: What went wrong so far, in one of the calls.
     """
 
     def __init__(self, uri: str, own_process: bool) -> None:
-        self.run_id = ""
+        self.run_id = self.failure = ""
         self._uri = uri
         self._monitor: Any = None
         self._entered = int(time.time() * 1000)
@@ -79,7 +80,7 @@ class Record:
         """Open the store, or create it."""
         self._client = open_store(self._uri)
 
-    def find_before(self, config: Config, wanted: str) -> Before | Literal[False]:
+    def find_before(self, config: Config, wanted: str) -> Before | None:
         """Find the latest finished run with a fingerprint, else the latest that can go on.
 
         Beneath the same parent, if there is one. A run that can go on is kept from others from now on.
@@ -90,15 +91,26 @@ class Record:
         ids = [experiment(self._client, config.tracking.experiment, self._uri)]
         found = self._client.search_runs(ids, condition, max_results=100, order_by=["start_time DESC"])
         for run in found:
-            if run.info.status == "FINISHED":
+            if run.info.status == "FINISHED" and "objective" in run.data.metrics:
                 return Before(run.info.run_id, run.info.status, run.data.metrics["objective"])
-        for run in found:
-            if folder := self._left_here(run):
-                self._lock = lock.take(Path(folder, "lock"))
-                now = self._client.get_run(run.info.run_id)  # it may have been finished while we waited
-                reached = now.data.metrics.get("objective", math.nan)
-                return Before(now.info.run_id, now.info.status, reached, folder, under_way=self._lock is None)
-        return False
+        left = [(run.info.run_id, folder) for run in found if (folder := self._left_here(run))]
+        if not left:
+            return None
+        if config.tracking.parent:  # a sweep over what cannot matter has several, each for one of its workers
+            for run_id, folder in left:
+                if self._take_lock(folder, patience=0):
+                    return self._before(run_id, folder)
+        self._take_lock(left[0][1], lock.PATIENCE)
+        return self._before(*left[0])
+
+    def _take_lock(self, folder: str, patience: float) -> bool:
+        self._lock = lock.take(Path(folder, "lock"), patience)
+        return self._lock is not None
+
+    def _before(self, run_id: str, folder: str) -> Before:
+        now = self._client.get_run(run_id)  # it may have been finished while we waited
+        reached = now.data.metrics.get("objective", math.nan)
+        return Before(run_id, now.info.status, reached, folder, under_way=self._lock is None)
 
     def _left_here(self, run: Any) -> str:
         """The output folder of an interrupted run, if it can go on from there; the lock in it tells who is at work."""
@@ -129,7 +141,8 @@ class Record:
             tags={**_tags(config, dataset, overrides), **identity},
         )
         self.run_id = run.info.run_id
-        self._lock = self._lock or lock.take(Path(identity["output_folder"], "lock"))
+        if self._lock is None:
+            self._take_lock(identity["output_folder"], lock.PATIENCE)
         recorded = config.model_dump(exclude=NOT_RECORDED, exclude_unset=True)
         parameters = flatten({**recorded, "runtime": dict(chosen)})
         self._client.log_batch(self.run_id, params=[Param(key, _as_text(value)) for key, value in parameters.items()])
@@ -234,7 +247,12 @@ class Record:
         )
 
     def end(self, status: str, trace: str) -> str:
-        """Set the run's final status; a traceback becomes ``traceback.txt``. Return the run's id."""
+        """Set the run's final status; a traceback becomes ``traceback.txt``. Return the run's id.
+
+        Of a run that finished, but could not be recorded whole, that is FAILED: it can be resumed.
+        """
+        if self.failure and status == "FINISHED":
+            status, trace = "FAILED", f"{self.failure}\n"
         self._unwatch_system()
         if self.run_id:
             end_run(self._client, self.run_id, status, trace)

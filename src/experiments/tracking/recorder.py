@@ -1,90 +1,22 @@
-"""The training process's side of the record: hands everything to a process of its own, and waits only at the end.
+"""The training process's side of a run's record: hands everything to a process of its own."""
 
-MLflow takes seconds to import, a store may be slow, and a killed process cannot say that it was killed. So the record
-is kept by a second process. It imports MLflow while this one imports TensorFlow, and when this one dies without a
-word, it says so in the run.
-"""
-
-import atexit
-import contextlib
-import importlib
-import multiprocessing
 import os
-import signal
-import sys
-import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from multiprocessing.connection import Connection
-from types import ModuleType, TracebackType
+from collections.abc import Mapping, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
-
-import psutil
 
 from experiments.checkpoints import Checkpoints
 from experiments.config import Config, Problem, Refused, RunFailed
 from experiments.config.fingerprint import config_fingerprint, fingerprint, source_digest
 from experiments.config.schema import Tracking
+from experiments.tracking.process import Failure, RecordingProcess, process_name
 from experiments.tracking.store import redact, store_uri
 
 if TYPE_CHECKING:
     from experiments.data import Dataset
     from experiments.evaluation import Report
     from experiments.tracking.record import Before
-
-
-class RecordingProcess:
-    """The other side of a record: calls of its methods go there through a pipe, and are carried out in order.
-
-    It imports MLflow at once, and touches the store when it is first told something.
-
-    Args:
-        uri: The store.
-        record: The class, by module and name, whose methods are called; only the other side imports it.
-    """
-
-    def __init__(self, uri: str, record: str) -> None:
-        self._connection, other_end = multiprocessing.Pipe()
-        atexit.register(self._connection.close)  # or Python, before it leaves, waits for the process that waits for us
-        if "mlflow" in sys.modules:  # nothing to wait for: a thread does
-            threading.Thread(target=_serve, args=(other_end, uri, record), daemon=True).start()
-        else:
-            context = multiprocessing.get_context("spawn")
-            if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
-                multiprocessing.set_start_method("spawn", force=True)  # joblib's own cannot be handed down
-            with without_main():
-                context.Process(target=_serve, args=(other_end, uri, record, True), daemon=True).start()
-            other_end.close()
-
-    def send(self, method: str, *arguments: Any) -> None:
-        """Have a method called. What goes wrong there is known at the next `receive`."""
-        try:
-            self._connection.send((method, arguments))
-        except OSError:
-            self.receive()  # its last words, if any
-
-    def receive(self) -> Any:
-        """Wait for what a method returned, or for the failure of one."""
-        try:
-            return self._connection.recv()
-        except (EOFError, OSError) as error:
-            raise RunFailed("the run could not be recorded: the recording process is gone") from error
-
-    def call(self, method: str, *arguments: Any) -> Any:
-        """Have a method called and return what it returns.
-
-        Raises:
-            RunFailed: It, or one before it, failed.
-        """
-        self.send(method, *arguments)
-        if isinstance(reply := self.receive(), Failure):
-            raise RunFailed(reply)
-        return reply
-
-    def raise_failure(self) -> None:
-        """Raise what has gone wrong so far, if anything has."""
-        if self._connection.poll():
-            raise RunFailed(self.receive())
 
 
 class Recorder:
@@ -115,7 +47,7 @@ class Recorder:
         """
         if self._process is None:
             return None
-        before: Before | None = self._process.call("find_before", config, fingerprint(config, dataset.digest)) or None
+        before: Before | None = self._process.call("find_before", config, fingerprint(config, dataset.digest))
         if before and before.under_way:
             what = f"the run {before.run_id} of this config is under way; wait for it, or start another"
             raise Refused(Problem("resume", what, "resume=false"))
@@ -153,7 +85,7 @@ class Recorder:
         identity = {
             "fingerprint": fingerprint(config, dataset.digest),
             "fingerprint.config": config_fingerprint(config),
-            "fingerprint.code": source_digest(tuple(config.trust)),
+            "fingerprint.code": source_digest(config.trust),
             "output_folder": str(checkpoints.folder.absolute()),
             "process": process,
         }
@@ -183,6 +115,11 @@ class Recorder:
             model.save(file)
             self._process.send("log_model", str(file), example, model.output_shape[-1], step)
 
+    def close(self) -> None:
+        """Let go of what was not started."""
+        if self._process is not None:
+            self._process.close()
+
     def __enter__(self) -> "Recorder":
         return self
 
@@ -191,17 +128,12 @@ class Recorder:
     ) -> None:
         if self._process is None:
             return
-        failure = Failure()
         text = redact("".join(traceback.format_exception(kind, error, trace))) if isinstance(error, Exception) else ""
         status = "FINISHED" if error is None else "FAILED" if isinstance(error, Exception) else "KILLED"
         try:
-            self._process.send("end", status, text)
-            while isinstance(reply := self._process.receive(), Failure):
-                failure = failure or reply
+            self.run_id, failure = self._process.end(status, text)
         except RunFailed as gone:
-            failure = failure or Failure(gone)
-        else:
-            self.run_id = reply
+            failure = Failure(gone)
         if failure and error is None:
             raise RunFailed(failure)
 
@@ -215,64 +147,3 @@ def _described(dataset: "Dataset") -> dict[str, Any]:
         "source": dataset.source,
         "profile": sizes | {"classes": dataset.classes, "input_shape": dataset.input_shape},
     }
-
-
-class Failure(str):
-    """What went wrong in the recording process."""
-
-
-@contextlib.contextmanager
-def without_main() -> Iterator[None]:
-    """Start processes that do not import the program's main module: it is not needed there, and may have changed."""
-    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-def stop_idle() -> None:
-    """End the recording processes that were told nothing: their imports need not end first."""
-    for process in multiprocessing.active_children():
-        process.terminate()  # the others ignore it
-
-
-def process_name(pid: int) -> str:
-    """A process's number and when it started, by which it can be told from a later one with the same number."""
-    return f"{pid} {psutil.Process(pid).create_time():.2f}"
-
-
-def _serve(connection: Connection, uri: str, record_class: str, own_process: bool = False) -> None:
-    """Carry out what arrives, in order, until the record has ended or the other side is gone."""
-    if own_process:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; only the trainer decides what it means
-    module, _, name = record_class.partition(".")
-    method = ""
-    try:
-        record = getattr(importlib.import_module(f"experiments.tracking.{module}"), name)(uri, own_process)
-    except Exception as error:
-        _answer(connection, _failure(error))
-        return
-    while method not in ("end", "abandon"):
-        try:
-            method, arguments = connection.recv()
-        except EOFError:  # the other side died without a word
-            method, arguments = "abandon", ()
-        if own_process:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # until now there was nothing to lose: `stop_idle`
-        try:
-            reply = getattr(record, method)(*arguments)
-        except Exception as error:  # it belongs to the run, which the other side may still end properly
-            reply = _failure(error)
-        if reply is not None:
-            _answer(connection, reply)
-
-
-def _failure(error: Exception) -> Failure:
-    reason = " ".join(str(error).partition("\n[SQL")[0].split())[:400] or type(error).__name__
-    return Failure(f"the run could not be recorded: {redact(reason)}")
-
-
-def _answer(connection: Connection, answer: Any) -> None:
-    with contextlib.suppress(OSError):  # the other side is gone: nobody is left to tell
-        connection.send(answer)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.config import Problem, Refused, suggest
+from experiments.config import Problem, Refused, RunFailed, suggest
 from experiments.evaluation import lower_is_better
 from experiments.tracking.store import alone, sqlite_file
 
@@ -40,14 +40,22 @@ def promote(client: Any, run: Any, model: Any, name: str, alias: str, *, chosen:
         name: Of the registered model.
         alias: That is to name the run's version.
         chosen: How the run was chosen, for the description of a new version.
+
+    Raises:
+        RunFailed: The registry does not take it.
     """
-    with alone(client.tracking_uri):
-        version = _version_of(client, run, name) or _register(client, run, model, name)
-        _add_evidence(client, run, version, chosen)
-        _link(client, model, version)
-        previous = _named(client, name, alias)
-        client.set_registered_model_alias(name, alias, version.version)
-    return Promotion(client.get_model_version(name, version.version), previous)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with alone(client.tracking_uri):
+            version = _version_of(client, run, name) or _register(client, run, model, name)
+            _add_evidence(client, run, version, chosen)
+            _link(client, model, version)
+            previous = _named(client, name, alias)
+            client.set_registered_model_alias(name, alias, version.version)
+        return Promotion(client.get_model_version(name, version.version), previous)
+    except MlflowException as error:
+        raise RunFailed(f"MLflow's registry: {error.message}") from error
 
 
 def _version_of(client: Any, run: Any, name: str) -> Any:

@@ -15,18 +15,18 @@ from experiments.config import Problem, Refused
 from experiments.config.schema import Data, Tracking
 from experiments.evaluation import lower_is_better
 from experiments.tracking import registry
-from experiments.tracking.client import import_mlflow
+from experiments.tracking.search import by_beginning, connect, experiment_ids, search, unknown
 from experiments.tracking.store import existing, lacks_run
 
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A finished run: its id, its name, the data that it was trained on, and the folder of its model."""
+    """A finished run: its id, its name, the data that it was trained on, and its Keras model."""
 
     run_id: str
     name: str
     data: Data
-    model_folder: Path
+    model_file: Path
 
 
 def find_run(which: str, tracking: Tracking) -> RecordedRun:
@@ -37,7 +37,7 @@ def find_run(which: str, tracking: Tracking) -> RecordedRun:
     """
     client, run = look_up(which, tracking)
     model = logged_model(client, run)
-    return RecordedRun(run.info.run_id, run.info.run_name, _data(client, run), _model_folder(model, run))
+    return RecordedRun(run.info.run_id, run.info.run_name, _data(run.info.run_id), _model_file(model, run))
 
 
 def look_up(which: str, tracking: Tracking) -> tuple[Any, Any]:
@@ -59,10 +59,8 @@ def look_up(which: str, tracking: Tracking) -> tuple[Any, Any]:
     if "@" in which:
         registry.refuse_unknown(uri, which)
     elif which not in finders and lacks_run(uri, which):
-        raise _unknown(which)
-    mlflow = import_mlflow()
-    mlflow.set_tracking_uri(uri)
-    client = mlflow.MlflowClient(uri, registry_uri=uri)
+        raise Refused(unknown("run", which))
+    client = connect(uri)
     run_id = registry.run_behind(client, which) if "@" in which else which
     return client, finders.get(which, _by_id)(client, run_id, tracking.experiment)
 
@@ -80,13 +78,13 @@ def logged_model(client: Any, run: Any) -> Any:
     return complete[-1]
 
 
-def own_classes(model_folder: Path, trust: Sequence[str]) -> dict[str, str]:
+def own_classes(model_file: Path, trust: Sequence[str]) -> dict[str, str]:
     """Find the classes of a saved model that are not Keras's own: their modules, by name. Nothing is imported.
 
     Raises:
         Refused: One is not of a trusted package.
     """
-    with zipfile.ZipFile(model_folder / "data" / "model.keras") as archive:
+    with zipfile.ZipFile(model_file) as archive:
         named = dict(_classes(json.loads(archive.read("config.json"))))
     own = {name: module for name, module in named.items() if not _within(module, ("keras", "builtins"))}
     foreign = sorted({module for module in own.values() if not _within(module, trust)})
@@ -119,10 +117,8 @@ def count_alike(client: Any, run: Any, experiment: str, limit: int = 1000) -> in
 
 def _search(client: Any, experiment: str, condition: str, order: str, limit: int = 1) -> list[Any]:
     """The first finished runs that fit."""
-    wanted = f"name = '{experiment}'" if experiment else None
-    ids = [item.experiment_id for item in client.search_experiments(filter_string=wanted)]
-    finished = f"attributes.status = 'FINISHED'{condition}"
-    return list(client.search_runs(ids, filter_string=finished, order_by=[order], max_results=limit)) if ids else []
+    ids = experiment_ids(client, experiment)
+    return search(client, ids, f"attributes.status = 'FINISHED'{condition}", order, limit)
 
 
 def _alike(run: Any) -> str:
@@ -158,40 +154,52 @@ def _by_id(client: Any, which: str, experiment: str) -> Any:
         return client.get_run(which)
     except MlflowException as error:
         if not re.fullmatch(r"[0-9a-f]{4,31}", which):
-            raise _unknown(which) from error
-    experiments = [item.experiment_id for item in client.search_experiments()]
-    found = client.search_runs(experiments, f"attributes.run_id LIKE '{which}%'", max_results=2)
-    if len(found) > 1:
-        raise Refused(Problem("run", f"{which} is the beginning of several ids; write more of it"))
-    if not found:
-        raise _unknown(which)
-    return client.get_run(found[0].info.run_id)
+            raise Refused(unknown("run", which)) from error
+    return by_beginning(client, experiment_ids(client, ""), which, "run")
 
 
-def _unknown(which: str) -> Refused:
-    return Refused(Problem("run", f"there is no run {which!r} in this store", "run=latest"))
+def stored_config(run_id: str) -> dict[str, Any]:
+    """The config of a run: plain data, which is checked before it is used, and never executed.
+
+    Raises:
+        Refused: It cannot be read.
+    """
+    try:
+        plain = yaml.safe_load(stored_text(run_id, "config/config.yaml") or "")
+    except yaml.YAMLError:
+        plain = None
+    if not isinstance(plain, dict):
+        raise _not_ours(run_id)
+    return plain
 
 
-def _data(client: Any, run: Any) -> Data:
-    """The stored config is data: it is read and checked, never executed."""
+def stored_text(run_id: str, file: str) -> str | None:
+    """A text among a run's artifacts; None if it is lost."""
     import mlflow
 
     try:
-        text = mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/config/config.yaml")
-        stored = yaml.safe_load(text)["data"]
-        return Data.model_validate({**stored, "limit": None, "validation_size": 0})
-    except (mlflow.MlflowException, OSError, KeyError, TypeError, yaml.YAMLError, ValidationError) as error:
-        raise Refused(
-            Problem("run", f"{run.info.run_id} has no readable config/config.yaml: not a run of ours")
-        ) from error
+        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{file}"))
+    except (mlflow.MlflowException, OSError, UnicodeDecodeError):
+        return None
 
 
-def _model_folder(model: Any, run: Any) -> Path:
+def _data(run_id: str) -> Data:
+    try:
+        return Data.model_validate({**stored_config(run_id)["data"], "limit": None, "validation_size": 0})
+    except (KeyError, TypeError, ValidationError) as error:
+        raise _not_ours(run_id) from error
+
+
+def _not_ours(run_id: str) -> Refused:
+    return Refused(Problem("run", f"{run_id} has no readable config/config.yaml: not a run of ours"))
+
+
+def _model_file(model: Any, run: Any) -> Path:
     """Not by ``runs:/ID/model``, for which MLflow lists all models of the experiment, and copies the files."""
     import mlflow
 
     try:
-        return Path(mlflow.artifacts.download_artifacts(model.artifact_location))
+        return Path(mlflow.artifacts.download_artifacts(model.artifact_location), "data", "model.keras")
     except (mlflow.MlflowException, OSError) as error:
         raise _no_model(run) from error
 

@@ -1,4 +1,4 @@
-"""The recorded runs that are to be compared: found in few queries, as a store may hold many thousands."""
+"""The recorded runs that are to be compared."""
 
 import json
 import re
@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 from experiments.comparison import CIRCUMSTANCES, Run
 from experiments.config import CompareConfig, Config, Problem, Refused
 from experiments.config.schema import Tracking
-from experiments.tracking.client import import_mlflow
+from experiments.tracking.search import by_beginning, connect, experiment_ids, search, unknown
 from experiments.tracking.store import existing, lacks_run
 
-PAGE = 1000  # runs per query
 BULK = 100  # runs whose curves are read by one query
 POINTS = 1_000_000  # of a curve, times BULK: more than there are
 SIDE_BY_SIDE = 8  # requests to a server
@@ -36,20 +35,18 @@ class Selection:
 
     Attributes:
         title: What they are.
-        sweep: The id of their parent, if they are the runs of a sweep.
         runs: In the order in which they started.
         origins: By the run's id; empty texts where a run did not record them.
         circumstances: Parameters that nobody asked for, and that change no result.
     """
 
     title: str
-    sweep: str
     runs: Sequence[Run]
     origins: Mapping[str, Origin]
     circumstances: frozenset[str]
 
 
-def connect(tracking: Tracking, wanted: Mapping[str, str]) -> Any:
+def open_records(tracking: Tracking, wanted: Mapping[str, str]) -> Any:
     """Return MLflow's client of a store that answers and holds the runs, as far as can be seen at once.
 
     Args:
@@ -60,13 +57,11 @@ def connect(tracking: Tracking, wanted: Mapping[str, str]) -> Any:
         Refused: There is no such store or run.
     """
     uri = existing(tracking, "sweep")
-    unknown = {run_id for run_id in wanted if lacks_run(uri, run_id)}
-    unknown |= {run_id for run_id in wanted if not re.fullmatch(r"[\w-]{4,64}", run_id)}
-    if unknown:
-        raise Refused([_unknown(key, run_id) for run_id, key in wanted.items() if run_id in unknown])
-    mlflow = import_mlflow()
-    mlflow.set_tracking_uri(uri)
-    return mlflow.MlflowClient()
+    strange = {run_id for run_id in wanted if lacks_run(uri, run_id)}
+    strange |= {run_id for run_id in wanted if not re.fullmatch(r"[\w-]{4,64}", run_id)}
+    if strange:
+        raise Refused([unknown(key, run_id) for run_id, key in wanted.items() if run_id in strange])
+    return connect(uri)
 
 
 def select(client: Any, config: CompareConfig) -> Selection:
@@ -76,24 +71,20 @@ def select(client: Any, config: CompareConfig) -> Selection:
         Refused: There are none.
     """
     name = config.tracking.experiment
-    filter_string = f"name = '{_quoted(name)}'" if name else None
-    experiments = {item.experiment_id: item.name for item in client.search_experiments(filter_string=filter_string)}
-    if not experiments:
-        raise _no_experiment(client, name)
-    ids = list(experiments)
+    ids = experiment_ids(client, name)
     if config.runs:
         found = _by_ids(client, ids, config.runs)
-        return _selection("chosen runs", "", found)
+        return _selection("chosen runs", found)
     if name and config.sweep is None:
-        found = [run for run in _search(client, ids) if "sweep" not in run.data.tags]
-        return _selection(f"experiment {name}", "", found)
+        found = [run for run in search(client, ids) if "sweep" not in run.data.tags]
+        return _selection(f"experiment {name}", found)
     return of_sweep(client, ids, _sweep(client, ids, config.sweep or "latest"))
 
 
 def of_sweep(client: Any, experiments: Sequence[str], parent: Any) -> Selection:
     """The runs beneath a parent run."""
-    found = _search(client, experiments, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
-    return _selection(f"{parent.info.run_name or 'sweep'}, run {parent.info.run_id}", parent.info.run_id, found)
+    found = search(client, experiments, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    return _selection(f"{parent.info.run_name or 'sweep'}, run {parent.info.run_id}", found)
 
 
 def with_curves(client: Any, runs: Sequence[Run], metrics: Sequence[str] | None = None) -> list[Run]:
@@ -135,31 +126,13 @@ def _points(client: Any, run_ids: Sequence[str], key: str) -> list[tuple[str, An
         return [(run_id, point) for run_id, curve in zip(run_ids, curves, strict=True) for point in curve]
 
 
-def _search(client: Any, experiments: Sequence[str], condition: str = "", order: str = "ASC", limit: int = 0) -> Any:
-    """All runs that fit, by their start, or the first few."""
-    runs, token = [], None
-    while True:
-        page = client.search_runs(
-            experiments, condition, max_results=limit or PAGE, order_by=[f"start_time {order}"], page_token=token
-        )
-        runs += page
-        token = page.token
-        if limit or not token:
-            return runs
-
-
 def _by_ids(client: Any, experiments: Sequence[str], wanted: Sequence[str]) -> list[Any]:
     """Runs by their ids, or by how these begin, as tables show them."""
     whole = ",".join(f"'{run_id}'" for run_id in wanted if len(run_id) >= WHOLE_ID)
-    found = _search(client, experiments, f"attributes.run_id IN ({whole})") if whole else []
+    found = search(client, experiments, f"attributes.run_id IN ({whole})") if whole else []
     missing = [run_id for run_id in wanted if run_id not in {run.info.run_id for run in found}]
     for run_id in missing:
-        matches = _search(client, experiments, f"attributes.run_id LIKE '{run_id}%'", limit=2)
-        if not matches:
-            raise Refused(_unknown("runs", run_id))
-        if len(matches) > 1:
-            raise Refused(Problem("runs", f"{run_id} is the beginning of several ids; write more of it"))
-        found += matches
+        found.append(by_beginning(client, experiments, run_id, "runs"))
     for run in found:
         if "sweep" in run.data.tags:
             what = f"{run.info.run_id} is a sweep, which has runs beneath it"
@@ -171,21 +144,19 @@ def _by_ids(client: Any, experiments: Sequence[str], wanted: Sequence[str]) -> l
 def _sweep(client: Any, experiments: Sequence[str], which: str) -> Any:
     """The parent run of a sweep."""
     if which == "latest":
-        if found := _search(client, experiments, "tags.sweep LIKE '%'", "DESC", limit=1):
+        if found := search(client, experiments, "tags.sweep LIKE '%'", "start_time DESC", limit=1):
             return found[0]
         what = "no sweep is recorded; start one: python -m experiments.run -m seed=0,1,2"
         raise Refused(Problem("sweep", what, "tracking.experiment=NAME"))
-    found = _search(client, experiments, f"attributes.run_id LIKE '{which}%'", limit=2)
-    if len(found) != 1:
-        raise Refused(_unknown("sweep", which))
-    if "sweep" in found[0].data.tags:
-        return found[0]
-    parent = found[0].data.tags.get("mlflow.parentRunId")
+    found = by_beginning(client, experiments, which, "sweep")
+    if "sweep" in found.data.tags:
+        return found
+    parent = found.data.tags.get("mlflow.parentRunId")
     what = f"{which} is a run of the sweep {parent}" if parent else f"{which} is a single run, no sweep"
     raise Refused(Problem("sweep", what, f"sweep={parent}" if parent else f"runs=[{which}]"))
 
 
-def _selection(title: str, sweep: str, found: Sequence[Any]) -> Selection:
+def _selection(title: str, found: Sequence[Any]) -> Selection:
     if not found:
         raise Refused(Problem("sweep", f"{title} has no runs", "sweep=latest"))
     typed = " ".join(run.data.tags.get("overrides", "") for run in found)
@@ -193,7 +164,7 @@ def _selection(title: str, sweep: str, found: Sequence[Any]) -> Selection:
     runs = [_run(item) for item in found]
     keys = {key for run in runs for key in run.parameters if key.startswith(CIRCUMSTANCES)}
     origins = {item.info.run_id: _origin(item.data.tags) for item in found}
-    return Selection(title, sweep, runs, origins, frozenset(keys - chosen))
+    return Selection(title, runs, origins, frozenset(keys - chosen))
 
 
 def _run(item: Any) -> Run:
@@ -214,18 +185,3 @@ def _run(item: Any) -> Run:
 
 def _origin(tags: Mapping[str, str]) -> Origin:
     return Origin(tags.get("objective", ""), tags.get("dataset", ""), tags.get("dataset.digest", "")[:12])
-
-
-def _no_experiment(client: Any, name: str) -> Refused:
-    from experiments.config import suggest
-
-    known = [item.name for item in client.search_experiments()]
-    return Refused(Problem("tracking.experiment", f"there is no experiment {name}; {suggest(name, known)}"))
-
-
-def _unknown(key: str, run_id: str) -> Problem:
-    return Problem(key, f"there is no run {run_id!r} in this store", "sweep=latest")
-
-
-def _quoted(name: str) -> str:
-    return name.replace("'", "\\'")

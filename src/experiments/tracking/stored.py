@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
 from experiments.config import Config, Problem, Refused
 from experiments.config.checks import find_problems
 from experiments.config.schema import Tracking
-from experiments.tracking.runs import look_up
+from experiments.tracking.runs import look_up, stored_config, stored_text
 
 # What a run measures of the machine, not of the model.
 TIMINGS = ("fit_seconds", "samples_per_second")
@@ -51,7 +50,7 @@ def read_run(which: str, tracking: Tracking, trust: Sequence[str], data_path: st
     if status != "FINISHED":
         what = f"{run_id} is {status}: there is no result to compare with"
         raise Refused(Problem("run", what, "run=latest"))
-    plain = _plain_config(run_id)
+    plain = stored_config(run_id)
     chosen = {key.partition(".")[2]: value for key, value in run.data.params.items() if key.startswith("runtime.")}
     plain |= {"trust": list(trust), "tracking": {"enabled": False}, "resume": False}
     plain["runtime"] = {key: yaml.safe_load(value) for key, value in chosen.items()}
@@ -63,25 +62,5 @@ def read_run(which: str, tracking: Tracking, trust: Sequence[str], data_path: st
     names = [name for name in run.data.metrics if name not in TIMINGS and not name.startswith("system/")]
     histories = {name: client.get_metric_history(run_id, name) for name in names}
     metrics = {name: sorted((point.step, point.value) for point in points) for name, points in histories.items()}
-    environment = _text(run_id, "environment.txt") or ""
+    environment = stored_text(run_id, "environment.txt") or ""
     return StoredRun(run_id, run.info.run_name, Config.model_validate(plain), run.data.tags, metrics, environment)
-
-
-def _plain_config(run_id: str) -> dict[str, Any]:
-    text = _text(run_id, "config/config.yaml")
-    try:
-        plain = yaml.safe_load(text or "")
-    except yaml.YAMLError:
-        plain = None
-    if not isinstance(plain, dict):
-        raise Refused(Problem("run", f"{run_id} has no readable config/config.yaml: not a run of ours"))
-    return plain
-
-
-def _text(run_id: str, file: str) -> str | None:
-    import mlflow
-
-    try:
-        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{file}"))
-    except (mlflow.MlflowException, OSError, UnicodeDecodeError):
-        return None

@@ -3,22 +3,22 @@
 import csv
 import importlib
 import io
-import os
 import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import psutil
 
 from experiments.config.schema import Tracking
 from experiments.tracking import lock, selection
 from experiments.tracking.client import end_run, experiment, import_mlflow, open_store
+from experiments.tracking.process import process_name
 from experiments.tracking.provenance import origin
 from experiments.tracking.record import run_name
-from experiments.tracking.recorder import process_name
 from experiments.tracking.store import FOLDER
 
 USED_AT_THE_END = ("experiments.figures", "experiments.report", "scipy.special")
@@ -84,13 +84,20 @@ class SweepRecord:
         from mlflow.entities import Param
 
         tags = origin(sweep.tracking, sweep.overrides, "python -m experiments.run -m")
-        tags |= {"sweep": sweep.identity, "process": process_name(os.getppid())}
+        tags["sweep"] = sweep.identity
         name = sweep.tracking.run_name or f"sweep {run_name(sweep.overrides)}"
         run = self._client.create_run(self._ids[0], tags=tags, run_name=name)
         self._run_id = run.info.run_id
-        self._client.log_batch(self._run_id, params=[Param(key, value[:6000]) for key, value in sweep.swept.items()])
         self._take_lock()
+        # MLflow takes no + in a name, and no @.
+        swept = {key.lstrip("+").replace("@", ":"): value[:6000] for key, value in sweep.swept.items()}
+        self._client.log_batch(self._run_id, params=[Param(key, value) for key, value in swept.items()])
         return Opened(self._run_id)
+
+    def attach(self, experiments: Sequence[str]) -> None:
+        """Look after runs that have no parent: those of another package's sweeper."""
+        self._client = open_store(self._uri)
+        self._ids = [experiment(self._client, name, self._uri) for name in experiments]
 
     def _reopen(self, run_id: str) -> Opened:
         self._run_id = run_id
@@ -102,11 +109,12 @@ class SweepRecord:
 
     def _take_lock(self) -> bool:
         """Keep other launchers from resuming the sweep for as long as this process lives."""
-        self._lock = lock.take(FOLDER / "locks" / self._run_id)
+        self._lock = lock.take(FOLDER / "locks" / self._run_id, lock.PATIENCE)
         return self._lock is not None
 
     def _children(self, condition: str = "", limit: int = 50_000) -> list[Child]:
-        wanted = f"tags.`mlflow.parentRunId` = '{self._run_id}'{condition}"
+        beneath = f"tags.`mlflow.parentRunId` = '{self._run_id}'" if self._run_id else ""
+        wanted = " and ".join(filter(None, (beneath, condition)))
         runs = self._client.search_runs(self._ids, wanted, max_results=limit, order_by=["start_time DESC"])
         return [
             Child(
@@ -144,31 +152,35 @@ class SweepRecord:
             status: FAILED or KILLED, unless the run had finished before its worker died.
             reason: Of the failure.
             name: For the run, if the worker died before it was recorded.
-            tags: The same; with the fingerprint, by which it is told from an earlier process of the same number.
+            tags: The same; the config's fingerprint tells it from an earlier process of the same number.
         """
-        its_own = f" and tags.process LIKE '{pid} %' and tags.fingerprint = '{tags['fingerprint']}'"
-        for child in self._children(its_own, limit=1):
-            if child.status != "RUNNING":
-                return child
-            end_run(self._client, child.run_id, status, reason)
-            break
+        here = f"tags.process LIKE '{pid} %' and tags.host = '{socket.gethostname()}'"
+        # The process is gone, so what still runs under its number is its own.
+        running = self._children(f"{here} and attributes.status = 'RUNNING'", limit=1)
+        ended = self._children(f"{here} and tags.`fingerprint.config` = '{tags['fingerprint.config']}'", limit=1)
+        if ended and not running:
+            return ended[0]
+        if running:
+            run_id = running[0].run_id
         else:
-            parent = {"mlflow.parentRunId": self._run_id, "host": socket.gethostname()}
-            run = self._client.create_run(self._ids[0], run_name=name, tags={**tags, **parent, "process": f"{pid} -"})
-            end_run(self._client, run.info.run_id, status, reason)
-        return self._children(its_own, limit=1)[0]
+            own = {"host": socket.gethostname(), "process": f"{pid} -"}
+            parent = {"mlflow.parentRunId": self._run_id} if self._run_id else {}
+            run_id = self._client.create_run(self._ids[0], run_name=name, tags={**tags, **own, **parent}).info.run_id
+        end_run(self._client, run_id, status, reason)
+        return self._children(f"attributes.run_id = '{run_id}'", limit=1)[0]
 
     def import_ahead(self) -> None:
-        """Import what `end` needs, while runs are under way."""
+        """Import what `end` needs, while runs are under way. It only saves time: what fails, fails there again."""
         for name in USED_AT_THE_END:
-            importlib.import_module(name)
+            with suppress(Exception):
+                importlib.import_module(name)
 
     def children(self, settle: bool) -> list[Child]:
         """All runs beneath the parent, the latest first; to settle them, wait until none is running, or end it."""
         return self._settled() if settle else self._children()
 
-    def end(self, status: str, ranked_by: str, rows: Sequence[Mapping[str, Any]]) -> str:
-        """Log the ranked table, a report and a picture that compare the runs, and end the parent run. Return its id.
+    def end(self, status: str, ranked_by: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Log the ranked table, a report and a picture that compare the runs, and end the parent run.
 
         Args:
             status: FINISHED, FAILED or KILLED.
@@ -183,7 +195,6 @@ class SweepRecord:
             end_run(self._client, self._run_id, status)
             if self._lock:
                 self._lock.close()
-        return self._run_id
 
     def _log_table(self, rows: Sequence[Mapping[str, Any]]) -> None:
         from mlflow.entities import Metric, RunTag
@@ -223,12 +234,11 @@ class SweepRecord:
             picture = figures.compare_runs(names, objectives, curves, ranked_by, metric)
             self._client.log_figure(self._run_id, picture, "figures/runs.png", save_kwargs=figures.SAVED)
 
-    def abandon(self) -> Literal[""]:
+    def abandon(self) -> None:
         """End the sweep of a launcher that is gone; its workers notice, and end their runs first."""
         if self._run_id and self._lock:
             self._settled()
             end_run(self._client, self._run_id, "KILLED")
-        return ""
 
 
 def _process_of(child: Child) -> psutil.Process | None:

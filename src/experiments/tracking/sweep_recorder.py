@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.config import Problem, Refused
 from experiments.config.schema import Tracking
-from experiments.tracking.recorder import RecordingProcess
+from experiments.tracking.process import RecordingProcess
 from experiments.tracking.store import redact, store_uri
 from experiments.tracking.sweep_record import Child, Sweep
 
@@ -46,8 +46,8 @@ class SweepRecorder:
             return []
         what = sorted(override for override in overrides if not override.lstrip("+").startswith(HOW))
         identity = hashlib.sha256("\n".join(what).encode()).hexdigest()
-        told = [redact(override) for override in overrides]
-        opened = self._process.call("open", Sweep(self._tracking, list(experiments), told, identity, swept), resume)
+        told, values = [redact(item) for item in overrides], {key: redact(value) for key, value in swept.items()}
+        opened = self._process.call("open", Sweep(self._tracking, list(experiments), told, identity, values), resume)
         if opened.under_way:
             raise Refused(
                 Problem(
@@ -58,11 +58,17 @@ class SweepRecorder:
         self._process.send("import_ahead")
         return list(opened.children)
 
+    def attach(self, experiments: Sequence[str]) -> None:
+        """Look after runs of these experiments that have no parent."""
+        if self._process:
+            self._process.call("attach", list(experiments))
+
     def settle(self, pid: int, status: str, reason: str, name: str, tags: Mapping[str, str]) -> Child | None:
         """See to it that the run of a worker process that ended without success is recorded, and not as running."""
         if self._process is None:
             return None
-        settled: Child = self._process.call("settle", pid, status, redact(reason), name, dict(tags))
+        told = {key: redact(value) for key, value in tags.items()}
+        settled: Child = self._process.call("settle", pid, status, redact(reason), redact(name), told)
         return settled
 
     def children(self, settle: bool) -> list[Child]:

@@ -1,0 +1,63 @@
+"""Looking for recorded runs: few queries, as a store may hold many thousands."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.config import Problem, Refused, suggest
+from experiments.tracking.client import import_mlflow
+
+PAGE = 1000  # runs per query
+
+
+def connect(uri: str) -> Any:
+    """MLflow's client of a store that exists, and of the registry in it."""
+    mlflow = import_mlflow()
+    mlflow.set_tracking_uri(uri)
+    return mlflow.MlflowClient(uri, registry_uri=uri)
+
+
+def experiment_ids(client: Any, name: str) -> list[str]:
+    """The id of an MLflow experiment; without a name, of all.
+
+    Raises:
+        Refused: There is none of that name.
+    """
+    quoted = name.replace("'", "\\'")
+    found = client.search_experiments(filter_string=f"name = '{quoted}'" if name else None)
+    if name and not found:
+        known = [item.name for item in client.search_experiments()]
+        raise Refused(Problem("tracking.experiment", f"there is no experiment {name}; {suggest(name, known)}"))
+    return [item.experiment_id for item in found]
+
+
+def search(
+    client: Any, experiments: Sequence[str], condition: str = "", order: str = "start_time ASC", limit: int = 0
+) -> list[Any]:
+    """All runs that fit, or the first few."""
+    runs, token = list[Any](), None
+    while True:
+        size = limit or PAGE
+        page = client.search_runs(experiments, condition, max_results=size, order_by=[order], page_token=token)
+        runs += page
+        token = page.token
+        if limit or not token:
+            return runs
+
+
+def by_beginning(client: Any, experiments: Sequence[str], run_id: str, key: str) -> Any:
+    """The run whose id begins so, as tables show it.
+
+    Raises:
+        Refused: There is none, or there are several; `key` named it.
+    """
+    found = search(client, experiments, f"attributes.run_id LIKE '{run_id}%'", limit=2)
+    if len(found) > 1:
+        raise Refused(Problem(key, f"{run_id} is the beginning of several ids; write more of it"))
+    if not found:
+        raise Refused(unknown(key, run_id))
+    return found[0]
+
+
+def unknown(key: str, run_id: str) -> Problem:
+    """A run that is not in the store."""
+    return Problem(key, f"there is no run {run_id!r} in this store", "run=latest" if key == "run" else "sweep=latest")

@@ -1,0 +1,70 @@
+"""The house of docs/architecture.md: every module has its line, and imports what stands below it or to its right."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "experiments"
+MODULES = {
+    ".".join(part for part in file.relative_to(PACKAGE).with_suffix("").parts if part != "__init__"): file
+    for file in PACKAGE.rglob("*.py")
+}
+
+
+def places() -> dict[str, tuple[int, int]]:
+    """The line and the place in it of every module and folder of the list."""
+    found, folder = {}, ""
+    lines = (ROOT / "docs" / "architecture.md").read_text().splitlines()
+    for number, line in enumerate(lines):
+        if listed := re.match(r"( {4}| {8})((?:\w+(?:\.py|/) *)+)(?: {2}|$)", line):
+            inner = f"{folder}." if len(listed[1]) == 8 else ""
+            for place, name in enumerate(listed[2].split()):
+                folder = name.removesuffix("/") if name.endswith("/") else folder
+                found[inner + name.removesuffix("/").removesuffix(".py")] = number, place
+    return found
+
+
+PLACES = places()
+
+
+def place(module: str) -> tuple[int, int] | None:
+    """Of a module, or of its folder."""
+    return PLACES.get(module, PLACES.get(module.partition(".")[0]))
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    """Our modules that code imports, also within functions, but not only for types."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(child, ast.ImportFrom) and (child.module or "").partition(".")[0] == "experiments":
+            module = (child.module or "").removeprefix("experiments").removeprefix(".")
+            for name in child.names:
+                inner = f"{module}.{name.name}".removeprefix(".")
+                yield inner if inner in MODULES else module
+        yield from imported(child)
+
+
+def test_every_line_names_something() -> None:
+    assert len(PLACES) > 40
+    for name in PLACES:
+        assert name in MODULES, name
+
+
+@pytest.mark.parametrize("module", [module for module in sorted(MODULES) if not module.startswith("tracking.")])
+def test_only_tracking_knows_mlflow(module: str) -> None:
+    assert not re.search(r"^ *(import|from) mlflow", MODULES[module].read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {""}))
+def test_imports_run_downward(module: str) -> None:
+    here = place(module)
+    assert here, "it is not in the list"
+    for other in set(imported(ast.parse(MODULES[module].read_text()))) - {"", module}:
+        there = place(other)
+        assert there, other
+        assert here < there or (here == there and other.partition(".")[0] == module.partition(".")[0]), other
