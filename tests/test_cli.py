@@ -211,6 +211,15 @@ def test_predict_refuses_an_unknown_run_without_mlflow(
     assert (done.returncode, done.stdout) == (2, "")
 
 
+@pytest.mark.parametrize("name", ["predict", "compare", "promote", "reproduce"])
+def test_where_nothing_is_recorded(name: str, run_cli: RunCli, tmp_path: Path, without_tensorflow: str) -> None:
+    done = run_cli(module=name, PYTHONPATH=without_tensorflow)
+    assert done.returncode == 2
+    assert "nothing is recorded in" in done.stderr
+    assert "train something first" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_predict_refuses_missing_images_without_mlflow(run_cli: RunCli, without_tensorflow: str) -> None:
     done = run_cli("images=[a.png,b.png]", module="predict", PYTHONPATH=without_tensorflow)
     assert done.stderr == "error: a.png: there is no such file\nerror: b.png: there is no such file\n"

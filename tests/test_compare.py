@@ -9,13 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import hydra
 import pytest
 
 from experiments.cli import CONF
-from experiments.compare import compare_runs, main
+from experiments.compare import compare_runs
 from experiments.config import Refused
 from experiments.tracking.client import open_store
 
@@ -240,13 +239,6 @@ def test_the_report_is_written_whole_or_not_at_all(
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
 
 
-def test_without_a_store(run_cli: RunCli) -> None:
-    done = run_cli(module="compare")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: sweep: nothing is recorded in ")
-    assert "mlflow" not in done.stdout
-
-
 def test_through_the_shell(store: Store) -> None:
     """The quotes that the help tells to type, and the short name of an experiment."""
     [line] = [line for line in (CONF / "compare.yaml").read_text().splitlines() if "val_accuracy>0.97" in line]
@@ -256,12 +248,3 @@ def test_through_the_shell(store: Store) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("experiment digits (")
     assert [row[1] for row in rows(done.stdout)] == ["adam", "rmsprop"]
-
-
-def test_the_short_name_of_an_experiment_is_the_keys_other_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[Any] = []
-    monkeypatch.setattr("experiments.compare.command", lambda name: lambda task: lambda: called.append(list(sys.argv)))
-    monkeypatch.setattr(sys, "argv", ["compare", "experiment=a b", "sweep=latest"])
-    with pytest.raises(AssertionError):
-        main()
-    assert called == [["compare", "tracking.experiment=a b", "sweep=latest"]]

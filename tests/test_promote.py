@@ -271,10 +271,3 @@ def test_names_that_the_registry_lacks(folder: Path, client: MlflowClient, promo
     assert find_run("digits@latest", tracking).run_id == real.info.run_id
     with pytest.raises(Refused, match="there is no 'nothing@latest' in this store's registry"):
         find_run("nothing@latest", tracking)
-
-
-def test_nothing_is_promoted_where_nothing_is_recorded(run_cli: RunCli, tmp_path: Path) -> None:
-    done = run_cli(module="promote")
-    assert done.returncode == 2
-    assert "train something first" in done.stderr
-    assert not list(tmp_path.iterdir())

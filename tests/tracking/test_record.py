@@ -207,13 +207,6 @@ def test_a_model_with_code_of_ones_own_needs_trust_anew(run_cli: Callable[..., A
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_predict_where_nothing_is_recorded(run_cli: Callable[..., Any], tmp_path: Path) -> None:
-    done = run_cli(module="predict")
-    assert done.returncode == 2
-    assert "train something first" in done.stderr
-    assert not list(tmp_path.iterdir())
-
-
 def test_run_names_tell_runs_apart() -> None:
     assert run_name([]) == "reference"
     assert run_name(["optimizer=adam", "+x=1", "tracking.uri=http://a"]) == "optimizer=adam x=1"
