@@ -51,9 +51,9 @@ def sweep(
     jobs = prepare(wanted, loader, master, skip_invalid)
     if forks:
         server.start(jobs)
-    jobs = identify(jobs)
     first, console = jobs[0].config, Console()
-    recorder = SweepRecorder(first.tracking)
+    recorder = SweepRecorder(first.tracking)  # it imports MLflow while we read the data
+    jobs = identify(jobs)
     before = recorder.open(
         list(dict.fromkeys(job.config.tracking.experiment for job in jobs)), overrides, swept(parsed), first.resume
     )

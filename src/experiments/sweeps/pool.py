@@ -55,9 +55,8 @@ def launch(launcher: "PoolLauncher", job_overrides: Sequence[Sequence[str]], fir
     """Carry out the jobs of any of Hydra's sweepers."""
     jobs = prepare(job_overrides, launcher.hydra_context.config_loader, launcher.sweep_config, first=first)
     server.start(jobs)
-    if launcher.recorder is None:
-        launcher.recorder = SweepRecorder(jobs[0].config.tracking)
-        launcher.recorder.attach(list(dict.fromkeys(job.config.tracking.experiment for job in jobs)))
+    launcher.recorder = launcher.recorder or SweepRecorder(jobs[0].config.tracking)
+    launcher.recorder.attach(list(dict.fromkeys(job.config.tracking.experiment for job in jobs)))
     return run(jobs, launcher, launcher.recorder, Console())
 
 
@@ -180,6 +179,8 @@ class _Pool:
         child = self._settle(worker, "FAILED", value) if kind == "failed" else None
         if child and child.status == "FINISHED" and child.objective is not None and worker.outcome is None:
             kind, value = "done", child.objective  # it died after it had ended its record
+        if not self._outcomes:
+            self._recorder.import_ahead()  # not sooner: until the first runs train, all cores are busy with imports
         seconds = time.monotonic() - worker.started
         self._forget(worker)
         self._outcomes[worker.job.number] = kind, value

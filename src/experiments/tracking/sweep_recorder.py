@@ -55,8 +55,12 @@ class SweepRecorder:
                 )
             )
         self.run_id = opened.run_id
-        self._process.send("import_ahead")
         return list(opened.children)
+
+    def import_ahead(self) -> None:
+        """Have imported what the end needs; do not wait."""
+        if self._process and self.run_id:
+            self._process.send("import_ahead")
 
     def attach(self, experiments: Sequence[str]) -> None:
         """Look after runs of these experiments that have no parent."""
