@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments.config.fingerprint import config_fingerprint, fingerprint, source_digest
+from experiments.config.fingerprint import _source_digest, config_fingerprint, fingerprint, source_digest
 from tests.composing import config
 
 SETTINGS = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -43,5 +43,5 @@ def test_the_code_of_a_trusted_package_matters(tmp_path: Path, monkeypatch: pyte
     assert source_digest(("mine",)) == before != source_digest(())
     (tmp_path / "mine.py").write_text("a = 2\n")
     assert source_digest(("mine",)) == before, "the code that runs is the code that was there first"
-    source_digest.cache_clear()
+    _source_digest.cache_clear()
     assert source_digest(("mine",)) != before
