@@ -207,4 +207,4 @@ class Batches:
 
     def follow_epochs(self) -> keras.callbacks.Callback:
         """A callback that tells the data which epoch begins."""
-        return keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self._epoch.assign(epoch))
+        return keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs=None: self._epoch.assign(epoch))
