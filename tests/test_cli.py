@@ -211,11 +211,16 @@ def test_predict_refuses_an_unknown_run_without_mlflow(
     assert (done.returncode, done.stdout) == (2, "")
 
 
-@pytest.mark.parametrize("name", ["predict", "compare", "promote", "reproduce"])
-def test_where_nothing_is_recorded(name: str, run_cli: RunCli, tmp_path: Path, without_tensorflow: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "key"), [("predict", "run"), ("compare", "sweep"), ("promote", "run"), ("reproduce", "run")]
+)
+def test_where_nothing_is_recorded(
+    name: str, key: str, run_cli: RunCli, tmp_path: Path, without_tensorflow: str
+) -> None:
     done = run_cli(module=name, PYTHONPATH=without_tensorflow)
     assert done.returncode == 2
-    assert "nothing is recorded in" in done.stderr
+    assert done.stderr.startswith(f"error: {key}: nothing is recorded in ")
+    assert not done.stdout
     assert "train something first" in done.stderr
     assert not list(tmp_path.iterdir())
 

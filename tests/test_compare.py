@@ -14,7 +14,7 @@ import hydra
 import pytest
 
 from experiments.cli import CONF
-from experiments.compare import compare_runs
+from experiments.compare import compare_runs, main
 from experiments.config import Refused
 from experiments.tracking.client import open_store
 
@@ -248,3 +248,11 @@ def test_through_the_shell(store: Store) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("experiment digits (")
     assert [row[1] for row in rows(done.stdout)] == ["adam", "rmsprop"]
+
+
+def test_the_short_name_of_an_experiment_is_the_keys_other_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[list[str]] = []
+    monkeypatch.setattr("experiments.compare.command", lambda name: lambda task: lambda: called.append(list(sys.argv)))
+    monkeypatch.setattr(sys, "argv", ["compare", "experiment=a b", "sweep=latest"])
+    main()
+    assert called == [["compare", "tracking.experiment=a b", "sweep=latest"]]
