@@ -1,12 +1,16 @@
 # ruff: noqa: I001 (tests.composed comes first: it starts Keras)
+import random
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from experiments.checkpoints import Checkpoints
 from experiments.config import Refused, RunFailed
 from tests.composed import config, train
-from experiments.callbacks import build
+import keras
+from experiments.callbacks import KeepCheckpoints, build
 
 
 @pytest.mark.parametrize("callback", ["[]", "terminate_on_nan"])
@@ -53,3 +57,24 @@ def test_bad_callbacks_are_refused(tmp_path: Path) -> None:
         built("callbacks=csv_log", "+callbacks.csv_log.file_name=1", folder=tmp_path)
     with pytest.raises(Refused, match=r"callbacks.mine: Keras has no callback 'EarlyStoping'; did you mean"):
         built("+callbacks.mine={name: EarlyStoping}", folder=tmp_path)
+
+
+def test_an_interrupt_while_a_checkpoint_is_saved_stays_one(tmp_path: Path) -> None:
+    """In one of fifty zipfile would make it a ValueError, and complain about its own end."""
+    keep = KeepCheckpoints(Checkpoints(tmp_path), [], threads=1)
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(2)])
+    model.compile("adam", "mse")
+    keep.set_model(model)
+    keep.on_train_begin()
+
+    def save_until_interrupted(seconds: float) -> None:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        while True:
+            keep.on_epoch_end(0, {"loss": 1.0})
+
+    moment, before = random.Random(0), signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for _ in range(300):
+        with pytest.raises(KeyboardInterrupt):
+            save_until_interrupted(moment.uniform(0.001, 0.01))
+    signal.signal(signal.SIGALRM, before)
+    assert Checkpoints(tmp_path).state is not None

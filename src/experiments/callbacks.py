@@ -57,7 +57,8 @@ def _go_on_with(logger: keras.callbacks.CSVLogger, finished: int) -> None:
 class KeepCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
     """Saves a run after each epoch, and has an interrupted one go on from there, to the last bit.
 
-    It has to be the last of the callbacks: they set themselves back when training begins.
+    It comes after the callbacks of the config, which set themselves back when training begins, and before those that
+    record and show an epoch: what others have seen of a run, it does not lose.
     """
 
     def __init__(self, checkpoints: Checkpoints, callbacks: Sequence[keras.callbacks.Callback], threads: int) -> None:

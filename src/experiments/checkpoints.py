@@ -1,10 +1,12 @@
 """Where a run stood after its last epochs, on disk: a file is whole or not there, and the last two are kept."""
 
 import json
+import signal
+import threading
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,23 @@ class State:
         return [{name: values[epoch] for name, values in self.history.items()} for epoch in range(self.epochs)]
 
 
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Raise an interrupt that comes meanwhile at the end: zipfile would make it a ValueError."""
+    came, before = list[int](), dict[int, Any]()
+    try:
+        if threading.current_thread() is threading.main_thread():  # no other one is interrupted
+            for each in (signal.SIGINT, signal.SIGTERM):
+                if callable(signal.getsignal(each)):  # else it is ignored, or is not Python's to handle
+                    before[each] = signal.signal(each, lambda number, _: came.append(number))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
 class Checkpoints:
     """The checkpoints of one run.
 
@@ -59,6 +78,7 @@ class Checkpoints:
         self._own = folder / "checkpoints"
         self.state = next(filter(None, map(_read, reversed(self._files()))), None)
 
+    @_interrupts_wait()
     def save(self, state: State) -> None:
         """Write a checkpoint, and remove the ones before the last two.
 

@@ -104,7 +104,7 @@ def fit(
             initial_epoch=_first_epoch(before, config),
             shuffle=False,  # `Batches` did
             verbose=0,
-            callbacks=[batches.follow_epochs(), StopOnNaN(), *callbacks, *watchers, *keep],
+            callbacks=[batches.follow_epochs(), StopOnNaN(), *callbacks, *keep, *watchers],
             validation_data=validation and (validation.x, encode_labels(validation.y, config, dataset.classes)),
             validation_batch_size=choices.evaluation_batch_size,
         )

@@ -57,6 +57,12 @@ def query(folder: Path, sql: str) -> list[tuple[str, ...]]:
         return connection.execute(sql).fetchall()
 
 
+def recorded(folder: Path) -> bool:
+    """Whether an epoch of some run is in its record, which may lag behind."""
+    there = (folder / "mlruns" / "mlflow.db").exists()
+    return there and bool(query(folder, "SELECT 1 FROM metrics WHERE key = 'loss' LIMIT 1"))
+
+
 def values(folder: Path, table: str, run_id: str) -> dict[str, str]:
     """A run's params, metrics or tags."""
     return dict(query(folder, f"SELECT key, value FROM {table} WHERE run_uuid = '{run_id}'"))  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ from tests.sweeps.processes import (
     parents,
     query,
     ranking,
+    recorded,
     start,
     sweep,
     values,
@@ -206,7 +207,7 @@ def test_another_sweeper_has_its_runs_looked_after(tmp_path: Path) -> None:
     """Hydra's own, which has no parent run: of a run whose worker is shot the record ends, and goes on with it."""
     settings = ("hydra/sweeper=basic", "hydra.launcher.workers=1", "hydra.launcher.retries=1")
     process = start(tmp_path, *QUICK, "epochs=60", "seed=0", *settings)
-    wait_until(in_training(tmp_path, 1))
+    wait_until(lambda: recorded(tmp_path))
     workers(process)[0].kill()
     assert process.wait(timeout=200) == 0, (tmp_path / "out").read_text()
     assert "is tried again" in (tmp_path / "out").read_text()

@@ -16,6 +16,7 @@ import pytest
 from experiments.config import RunFailed
 from experiments.config.schema import Tracking
 from experiments.tracking.process import Failure, RecordingProcess
+from experiments.tracking.recorder import Recorder
 from experiments.tracking.store import _sqlite_trouble
 from experiments.tracking.sweep_recorder import SweepRecorder
 
@@ -48,6 +49,21 @@ def test_an_interrupted_run_is_killed(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "interrupted\n")
     assert records(tmp_path) == [("data=digits epochs=5000 runtime.xla=false", "KILLED")]
+
+
+def test_an_interrupt_that_a_library_made_another_error_of_is_one() -> None:
+    recorder, told = Recorder(Tracking(enabled=False, experiment="e")), list[Any]()
+    recorder._process = SimpleNamespace(end=lambda *arguments: (told.append(arguments), Failure()))  # type: ignore[assignment]
+
+    def save() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise ValueError("Can't close the ZIP file")
+
+    with pytest.raises(KeyboardInterrupt), recorder:
+        save()
+    assert told == [("KILLED", "")]
 
 
 def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
@@ -143,7 +159,7 @@ def test_shot_while_it_creates_the_store(tmp_path: Path) -> None:
 
 def test_what_could_not_be_recorded_is_no_success(tmp_path: Path) -> None:
     """It is FAILED, and recorded when it is resumed. Another run in its folder begins anew."""
-    folder, short = tmp_path / "out", ("data=digits", "epochs=60", "runtime.xla=false", "hydra.run.dir=out")
+    folder, short = tmp_path / "out", ("data=digits", "epochs=150", "runtime.xla=false", "hydra.run.dir=out")
     process = start(tmp_path, *short)
     wait_for_epochs(process)
     members = psutil.Process(process.pid).children(recursive=True)
@@ -158,7 +174,7 @@ def test_what_could_not_be_recorded_is_no_success(tmp_path: Path) -> None:
     (artifacts / "figures").unlink()
     shutil.copytree(folder / "checkpoints", tmp_path / "kept")
     output, errors = start(tmp_path, *short, "resume=true").communicate(timeout=120)
-    assert "goes on after epoch 60 of 60" in output, errors
+    assert "goes on after epoch 150 of 150" in output, errors
     assert [status for _, status in records(tmp_path)] == ["FINISHED"]
     assert list((tmp_path / "mlruns" / "artifacts").rglob("model.keras"))
     shutil.copytree(tmp_path / "kept", folder / "checkpoints")

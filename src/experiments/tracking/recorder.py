@@ -126,16 +126,25 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is None:
-            return
-        text = redact("".join(traceback.format_exception(kind, error, trace))) if isinstance(error, Exception) else ""
-        status = "FINISHED" if error is None else "FAILED" if isinstance(error, Exception) else "KILLED"
-        try:
-            self.run_id, failure = self._process.end(status, text)
-        except RunFailed as gone:
-            failure = Failure(gone)
-        if failure and error is None:
-            raise RunFailed(failure)
+        interrupt = _interrupt(error)
+        text = "" if interrupt else redact("".join(traceback.format_exception(kind, error, trace)))
+        status = "FINISHED" if error is None else "KILLED" if interrupt else "FAILED"
+        if self._process is not None:
+            try:
+                self.run_id, failure = self._process.end(status, text if error else "")
+            except RunFailed as gone:
+                failure = Failure(gone)
+            if failure and error is None:
+                raise RunFailed(failure)
+        if interrupt and interrupt is not error:
+            raise interrupt
+
+
+def _interrupt(error: BaseException | None) -> BaseException | None:
+    """The interrupt behind an error: zipfile, for one, makes it a ValueError on its way."""
+    while isinstance(error, Exception):
+        error = error.__context__
+    return error
 
 
 def _described(dataset: "Dataset") -> dict[str, Any]:
