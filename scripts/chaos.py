@@ -7,6 +7,7 @@ happened goes to scripts/results/chaos.json.
 
 import importlib.metadata
 import json
+import os
 import random
 import sqlite3
 import subprocess
@@ -83,11 +84,10 @@ def shoot_and_resume(folder: Path, victim: str, chance: random.Random) -> dict[s
 
 
 def is_worker(process: psutil.Process) -> bool:
-    """Whether a process is the child of the sweep's server."""
+    """Whether a process writes the log of a run."""
     try:
-        parent = process.parent()
-        return parent is not None and "forkserver" in " ".join(parent.cmdline())
-    except psutil.Error:
+        return os.readlink(f"/proc/{process.pid}/fd/1").endswith("/run.log")
+    except OSError:  # it is gone
         return False
 
 

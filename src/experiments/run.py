@@ -1,5 +1,6 @@
 """Train one configuration: ``python -m experiments.run optimizer=adam epochs=3``."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.cli import check_run, command
 from experiments.config import Config
+from experiments.sweeps import expect
 
 if TYPE_CHECKING:
     from experiments.checkpoints import Checkpoints
@@ -97,4 +99,5 @@ def train(
 main = command("config")(run)
 
 if __name__ == "__main__":
+    expect(sys.argv[1:])
     main()

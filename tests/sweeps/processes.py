@@ -96,10 +96,9 @@ def family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
 
 
 def workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """The worker processes of a sweep: forked from one of its children."""
-    servers = [child for child in family(process)[1:] if "forkserver" in " ".join(child.cmdline())]
-    forked = {worker for server in servers for worker in server.children()}
-    return sorted(forked, key=lambda worker: worker.pid)
+    """The worker processes of a sweep: those that write the log of a run."""
+    at_work = [child for child in family(process) if os.readlink(f"/proc/{child.pid}/fd/1").endswith("/run.log")]
+    return sorted(at_work, key=lambda worker: worker.pid)
 
 
 def ranking(output: str) -> list[list[str]]:

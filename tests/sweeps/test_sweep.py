@@ -1,6 +1,7 @@
 """Whole sweeps through the command line: real processes, real signals, a real store."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from experiments.sweeps.server import PRELOAD
+from experiments.sweeps import expect
+from experiments.sweeps.server import PRELOAD, WANTED
 from tests.sweeps.processes import (
     LONG,
     QUICK,
@@ -167,7 +169,7 @@ def test_an_interrupted_sweep_leaves_nothing_running(tmp_path: Path) -> None:
 
 
 def test_a_shot_launcher_is_resumed_where_it_was(tmp_path: Path) -> None:
-    """At random moments: what had finished is kept, the rest runs, and no run is left RUNNING."""
+    """At random moments, also when it has hardly begun: what had finished is kept, and no run is left RUNNING."""
     command = (*QUICK, "epochs=30", "seed=range(3)", "hydra.launcher.workers=2", "resume=true")
     moment, temporary = random.Random(0), Path(tempfile.mkdtemp())  # pytest's own may be too long for a socket
     for runs in (1, 2):
@@ -179,7 +181,7 @@ def test_a_shot_launcher_is_resumed_where_it_was(tmp_path: Path) -> None:
         process.wait()
         psutil.wait_procs(members, timeout=60)
         assert not [member for member in members if member.is_running()], "an orphan"
-        assert not list(temporary.iterdir())
+        wait_until(lambda: not list(temporary.iterdir()))
         assert "RUNNING" not in {status for _, status, _ in children(tmp_path)}
         assert [status for _, status in parents(tmp_path)] == ["KILLED"]
     temporary.rmdir()
@@ -258,6 +260,47 @@ def test_a_shot_server_is_replaced(tmp_path: Path) -> None:
     assert "RUNNING" not in {status for _, status, _ in children(tmp_path)}
 
 
+def test_a_server_that_is_shot_while_it_imports_is_replaced(tmp_path: Path) -> None:
+    """With it goes the recording process that it would have forked."""
+    process = start(tmp_path, *QUICK, "seed=0,1")
+    servers = list[psutil.Process]()
+    while not servers:
+        servers = [member for member in family(process) if "forkserver" in " ".join(member.cmdline())]
+    servers[0].kill()
+    assert process.wait(timeout=200) == 0, (tmp_path / "out").read_text()
+    assert list(finished(tmp_path).values()) == [1] * 2
+
+
+def test_a_launcher_that_is_shot_at_once_leaves_nothing(tmp_path: Path) -> None:
+    temporary = Path(tempfile.mkdtemp())  # pytest's own may be too long for a socket
+    process = start(tmp_path, *QUICK, "seed=0,1", TMPDIR=str(temporary))
+    wait_until(lambda: list(temporary.rglob("listener-*")))
+    members = family(process)
+    process.kill()
+    process.wait()
+    assert not psutil.wait_procs(members, timeout=60)[1], "an orphan"
+    assert not list(temporary.iterdir())
+    temporary.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "plain"),
+    [
+        (["-m", "seed=0,1"], True),
+        (["seed=0,1", "--multirun"], True),
+        (["seed=0"], False),
+        (["-m", "--help"], False),
+        (["-m", "-c", "job"], False),
+        (["-m", "seed=0,1", "hydra/launcher=joblib"], False),
+    ],
+)
+def test_a_plain_sweep_is_expected(arguments: list[str], plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = list[str]()
+    monkeypatch.setattr("experiments.sweeps.server.begin", lambda: begun.append("server"))
+    expect(arguments)
+    assert begun == ["server"] * plain
+
+
 def test_two_people_start_the_same_sweep_at_once(tmp_path: Path) -> None:
     """On a store that does not exist yet."""
     command = (*QUICK, "seed=0,1", "hydra.launcher.workers=1")
@@ -307,7 +350,8 @@ def test_why_no_worker_can_be_forked_is_told(tmp_path: Path, code: str, told: st
     (tmp_path / "mine.py").write_text(f"import tensorflow as tf\n\nONE = {code}\n")
     show = "import experiments.sweeps.preload as server; print(server.trouble)"
     (tmp_path / "temporary").mkdir()
-    preload = {"trust": ["mine"], "code": "before", "data": [], "folder": str(tmp_path / "temporary")}
+    (tmp_path / "temporary" / WANTED).write_text(json.dumps({"trust": ["mine"], "code": "before", "data": []}))
+    preload = {"code": "before", "folder": str(tmp_path / "temporary"), "launcher": os.getpid()}
     wanted = {"PYTHONPATH": str(tmp_path), PRELOAD: json.dumps(preload)}
     command = [sys.executable, "-c", show]
     own = {**environment(), **wanted}

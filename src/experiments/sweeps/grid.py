@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
@@ -16,21 +15,18 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments.config import Refused, RunFailed
+from experiments.config import RunFailed
 from experiments.config.fingerprint import config_fingerprint, fingerprint
 from experiments.data.sources import digest
 from experiments.sweeps import foreign, pool, server
 from experiments.sweeps.jobs import Job, prepare
 from experiments.sweeps.results import as_row, runs_of, show
+from experiments.tracking import process
 from experiments.tracking.sweep_recorder import SweepRecorder
 from hydra_plugins.experiments_sweeps import PoolLauncher
 
 if TYPE_CHECKING:
     from experiments.tracking.sweep_record import Child
-
-
-# Keys, by their beginning, that decide what the processes of a sweep share: data and trusted packages.
-DECIDE_WHAT_IS_SHARED = ("data", "trust", "experiment")
 
 
 def sweep(
@@ -45,15 +41,13 @@ def sweep(
     parsed = OverridesParser.create(context.config_loader).parse_overrides(list(overrides))
     wanted, loader = combinations(parsed), context.config_loader
     forks = isinstance(launcher, PoolLauncher)
-    if forks and not any(key.startswith(DECIDE_WHAT_IS_SHARED) for key in swept(parsed)):
-        with suppress(Refused):  # for which reason is told below, with those of the others
-            server.start(prepare(wanted[:1], loader, master))  # it imports TensorFlow while we look at the others
+    (server.begin if forks else server.stop)()
     jobs = prepare(wanted, loader, master, skip_invalid)
     if forks:
         server.start(jobs)
     first, console = jobs[0].config, Console()
-    recorder = SweepRecorder(first.tracking)  # it imports MLflow while we read the data
     jobs = identify(jobs)
+    recorder = SweepRecorder(first.tracking, server.recording_process if forks else process.start)
     before = recorder.open(
         list(dict.fromkeys(job.config.tracking.experiment for job in jobs)), overrides, swept(parsed), first.resume
     )

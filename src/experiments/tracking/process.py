@@ -9,13 +9,14 @@ import atexit
 import contextlib
 import importlib
 import multiprocessing
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Client, Connection
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
@@ -26,26 +27,14 @@ from experiments.tracking.store import redact
 class RecordingProcess:
     """The other side of a record: calls of its methods go there through a pipe.
 
-    It imports MLflow at once, and touches the store when it is first told something.
-
     Args:
-        uri: The store.
-        record: The class, by module and name, whose methods are called; only the other side imports it.
+        connection: To it. See `start` and `wait_for_orders`.
     """
 
-    def __init__(self, uri: str, record: str) -> None:
-        self._connection, other_end = multiprocessing.Pipe()
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._asked = 0  # so many answers were asked for; each has the number of its question
         atexit.register(self._connection.close)  # or Python, before it leaves, waits for the process that waits for us
-        if "mlflow" in sys.modules:  # nothing to wait for: a thread does
-            threading.Thread(target=_serve, args=(other_end, uri, record), daemon=True).start()
-        else:
-            context = multiprocessing.get_context("spawn")
-            if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
-                multiprocessing.set_start_method("spawn", force=True)  # joblib's own cannot be handed down
-            with without_main():
-                context.Process(target=_serve, args=(other_end, uri, record, True), daemon=True).start()
-            other_end.close()
 
     def send(self, method: str, *arguments: Any) -> None:
         """Have a method called. What goes wrong there is known at the next `call`."""
@@ -113,6 +102,41 @@ class RecordingProcess:
 
 class Failure(str):
     """What went wrong in the recording process."""
+
+
+def start(uri: str, record: str) -> Connection:
+    """Start a recording process; where MLflow is imported already, and so there is nothing to wait for, a thread.
+
+    It imports MLflow at once, and touches the store when it is first told something.
+
+    Args:
+        uri: The store.
+        record: The class, by module and name, whose methods are called; only the other side imports it.
+    """
+    ours, other_end = multiprocessing.Pipe()
+    if "mlflow" in sys.modules:
+        threading.Thread(target=_serve, args=(other_end, uri, record), daemon=True).start()
+        return ours
+    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+        multiprocessing.set_start_method("spawn", force=True)  # joblib's own cannot be handed down
+    with without_main():
+        context = multiprocessing.get_context("spawn")
+        context.Process(target=_serve, args=(other_end, uri, record, True), daemon=True).start()
+    other_end.close()
+    return ours
+
+
+def wait_for_orders(address: str) -> NoReturn:
+    """Be a recording process that was forked before it is known what for.
+
+    Args:
+        address: Of the socket where somebody tells the arguments of `start`.
+    """
+    with contextlib.suppress(OSError, EOFError):  # nobody does
+        connection = Client(address, "AF_UNIX")
+        uri, record = connection.recv()
+        _serve(connection, uri, record, own_process=True)
+    os._exit(0)
 
 
 @contextlib.contextmanager

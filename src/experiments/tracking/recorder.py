@@ -10,7 +10,7 @@ from experiments.checkpoints import Checkpoints
 from experiments.config import Config, Problem, Refused, RunFailed
 from experiments.config.fingerprint import config_fingerprint, fingerprint, source_digest
 from experiments.config.schema import Tracking
-from experiments.tracking.process import Failure, RecordingProcess, process_name
+from experiments.tracking.process import Failure, RecordingProcess, process_name, start
 from experiments.tracking.store import redact, store_uri
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Recorder:
 
     def __init__(self, config: Tracking) -> None:
         self.run_id = ""
-        self._process = RecordingProcess(store_uri(config), "record.Record") if config.enabled else None
+        self._process = RecordingProcess(start(store_uri(config), "record.Record")) if config.enabled else None
 
     def connect(self) -> None:
         """Have the store opened, or created. Nothing is created before this, as the input may yet be refused."""

@@ -1,12 +1,13 @@
 """The launcher's side of a sweep's record. Does nothing with ``tracking=off``."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
 from typing import Any
 
 from experiments.config import Problem, Refused
 from experiments.config.schema import Tracking
-from experiments.tracking.process import RecordingProcess
+from experiments.tracking.process import RecordingProcess, start
 from experiments.tracking.store import redact, store_uri
 from experiments.tracking.sweep_record import Child, Sweep
 
@@ -17,16 +18,20 @@ HOW = ("resume", "trust", "tracking")
 class SweepRecorder:
     """Records a sweep as a parent run.
 
+    Args:
+        tracking: Where.
+        start: Gives a connection to a recording process, see `experiments.tracking.process.start`.
+
     Attributes:
         run_id: MLflow's id of the parent run; empty where nothing is recorded.
     """
 
-    def __init__(self, tracking: Tracking) -> None:
+    def __init__(self, tracking: Tracking, start: Callable[[str, str], Connection] = start) -> None:
         self.run_id = ""
         self._tracking = tracking
         self._process = None
         if tracking.enabled:
-            self._process = RecordingProcess(store_uri(tracking), "sweep_record.SweepRecord")
+            self._process = RecordingProcess(start(store_uri(tracking), "sweep_record.SweepRecord"))
 
     def open(
         self, experiments: Sequence[str], overrides: Sequence[str], swept: Mapping[str, str], resume: bool
