@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
@@ -34,8 +34,15 @@ DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 S = TypeVar("S", bound=Section)
 
 
-def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], NoReturn]]:
-    """Make a function of a composed config a command, with the exit statuses that the README promises."""
+def command(
+    config_name: str, ahead: Callable[[Sequence[str]], None] | None = None
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], NoReturn]]:
+    """Make a function of a composed config a command, with the exit statuses that the README promises.
+
+    Args:
+        config_name: Of the command.
+        ahead: Is called with the arguments before Hydra looks at them.
+    """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], NoReturn]:
         @functools.wraps(task)
@@ -55,6 +62,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
             try:
                 with exit_status(config_name):
+                    if ahead:
+                        ahead(sys.argv[1:])
                     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
             except SystemExit as leaving:
                 _leave(int(leaving.code or DONE))
@@ -181,6 +190,9 @@ class CheckBeforeRun(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Leave with exit status 2 if an override of the sweep cannot be used."""
         name = kwargs["config_name"]
+        server = sys.modules.get("experiments.sweeps.server")
+        if server and not config.hydra.launcher._target_.endswith(".PoolLauncher"):
+            server.stop()  # it was expected that it would be needed
         with exit_status(name):
             overrides = OmegaConf.to_container(config.hydra.overrides.task)  # to iterate would resolve ${...} in them
             _, problems = compose_usable(cast(list[str], overrides), name, _loader(), sweep=True)

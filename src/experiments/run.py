@@ -1,6 +1,5 @@
 """Train one configuration: ``python -m experiments.run optimizer=adam epochs=3``."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
@@ -96,8 +95,7 @@ def train(
     return Trained(history.metrics, measures, digest)
 
 
-main = command("config")(run)
+main = command("config", ahead=expect)(run)
 
 if __name__ == "__main__":
-    expect(sys.argv[1:])
     main()

@@ -85,7 +85,7 @@ def fit(
         dataset: The data.
         config: The config.
         choices: See `choose`.
-        callbacks: Those of the config. They come after the ones that every run has, and their state is kept.
+        callbacks: Those of the config. Their state is kept.
         watchers: More of them, without a state that matters.
         checkpoints: Where the run is saved after each epoch; None: nowhere.
 

@@ -159,7 +159,7 @@ def test_shot_while_it_creates_the_store(tmp_path: Path) -> None:
 
 def test_what_could_not_be_recorded_is_no_success(tmp_path: Path) -> None:
     """It is FAILED, and recorded when it is resumed. Another run in its folder begins anew."""
-    folder, short = tmp_path / "out", ("data=digits", "epochs=150", "runtime.xla=false", "hydra.run.dir=out")
+    folder, short = tmp_path / "out", ("data=digits", "epochs=100", "runtime.xla=false", "hydra.run.dir=out")
     process = start(tmp_path, *short)
     wait_for_epochs(process)
     members = psutil.Process(process.pid).children(recursive=True)
@@ -174,7 +174,7 @@ def test_what_could_not_be_recorded_is_no_success(tmp_path: Path) -> None:
     (artifacts / "figures").unlink()
     shutil.copytree(folder / "checkpoints", tmp_path / "kept")
     output, errors = start(tmp_path, *short, "resume=true").communicate(timeout=120)
-    assert "goes on after epoch 150 of 150" in output, errors
+    assert "goes on after epoch 100 of 100" in output, errors
     assert [status for _, status in records(tmp_path)] == ["FINISHED"]
     assert list((tmp_path / "mlruns" / "artifacts").rglob("model.keras"))
     shutil.copytree(tmp_path / "kept", folder / "checkpoints")

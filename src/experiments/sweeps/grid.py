@@ -41,7 +41,6 @@ def sweep(
     parsed = OverridesParser.create(context.config_loader).parse_overrides(list(overrides))
     wanted, loader = combinations(parsed), context.config_loader
     forks = isinstance(launcher, PoolLauncher)
-    (server.begin if forks else server.stop)()
     jobs = prepare(wanted, loader, master, skip_invalid)
     if forks:
         server.start(jobs)

@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,15 @@ def _fork_recording_process(address: Path) -> None:
     """Fork the process that keeps the record of the sweep: it creates the store while we import TensorFlow."""
     warnings.filterwarnings("ignore", "forkserver: waitpid returned unexpected pid")  # its
     if os.fork() == 0:
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # as long as we held the server's socket, it would seem to live
-        gc.enable()
-        wait_for_orders(str(address))
+        try:
+            for descriptor in os.listdir("/dev/fd"):
+                if int(descriptor) > 2:
+                    with suppress(OSError):  # as long as we held the server's socket, it would seem to live
+                        os.close(int(descriptor))
+            gc.enable()
+            wait_for_orders(str(address))
+        finally:
+            os._exit(0)
 
 
 def _wanted(file: Path, launcher: int) -> dict[str, Any]:

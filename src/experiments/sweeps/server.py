@@ -6,13 +6,17 @@ import os
 import shutil
 import signal
 import socket
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from multiprocessing import forkserver, util
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from experiments.config import RunFailed
 from experiments.config.fingerprint import source_digest
@@ -27,6 +31,8 @@ WANTED = "wanted.json"
 # And a socket where the recording process that it forks is told what to record.
 RECORDING = "recording"
 _listening: list[socket.socket] = []  # on it, until that was done
+# How long that process may take to import MLflow, in seconds, before another one is started instead.
+PATIENCE = 60.0
 
 
 def start(jobs: Sequence[Job]) -> None:
@@ -36,13 +42,15 @@ def start(jobs: Sequence[Job]) -> None:
         RunFailed: There is no place for its socket.
     """
     begin()
+    if not any(job.config.tracking.enabled for job in jobs):
+        _close()
     trust = sorted({package for job in jobs for package in job.config.trust})
     wanted = {
         "trust": trust,
         "code": source_digest(trust),
         "data": [json.loads(text) for text in {job.config.data.model_dump_json() for job in jobs}],
     }
-    unfinished = Path(util.get_temp_dir(), "unfinished")
+    unfinished = Path(_folder(), "unfinished")
     unfinished.write_text(json.dumps(wanted))
     unfinished.replace(unfinished.with_name(WANTED))
 
@@ -55,37 +63,62 @@ def begin() -> None:
     """
     if forkserver._forkserver._forkserver_pid is not None:  # type: ignore[attr-defined]
         return
-    told = {"code": source_digest([]), "folder": util.get_temp_dir(), "launcher": os.getpid()}
-    os.environ[PRELOAD] = json.dumps(told)
+    folder, listener = _folder(), socket.socket(socket.AF_UNIX)
+    os.environ[PRELOAD] = json.dumps({"code": source_digest([]), "folder": folder, "launcher": os.getpid()})
     multiprocessing.get_context("forkserver").set_forkserver_preload(["experiments.sweeps.preload"])
-    folder, listener = util.get_temp_dir(), socket.socket(socket.AF_UNIX)
+    asked = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which it inherits: Ctrl-C is for us alone
     try:
+        _listening.append(listener)
         listener.bind(str(Path(folder, RECORDING)))
         listener.listen()
         with without_main():
             forkserver.ensure_running()
-        _listening.append(listener)
     except OSError as error:  # a path of more than about 100 letters is too long for a socket
-        listener.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_folder()
         raise RunFailed(f"no worker can be started: {folder}: {error}. Set TMPDIR to another, shorter one") from error
+    finally:
+        signal.signal(signal.SIGINT, asked)
 
 
 def recording_process(uri: str, record: str) -> Connection:
     """Give that process's own recording process something to do; start another one if there is none."""
-    while _listening and _is_alive():
+    end = time.monotonic() + PATIENCE
+    while _listening and _is_alive() and time.monotonic() < end:
         _listening[0].settimeout(0.5)
-        with suppress(TimeoutError):  # it is still importing
+        with suppress(OSError):  # it is still importing, or has just died
             connection = Connection(_listening[0].accept()[0].detach())
-            _listening.pop().close()
+            _close()
             connection.send((uri, record))
             return connection
+    _close()
     return process.start(uri, record)
 
 
 def _is_alive() -> bool:
     server: Any = forkserver._forkserver
-    return os.waitid(os.P_PID, server._forkserver_pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    with suppress(psutil.Error):
+        return bool(psutil.Process(server._forkserver_pid).status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+def _close() -> None:
+    """Let go of the recording process: nobody tells it anything any more, and it ends."""
+    while _listening:
+        _listening.pop().close()
+
+
+def _folder() -> str:
+    """Where multiprocessing puts its sockets. It would remove it at the end of a process, which ours rarely reach."""
+    settings: Any = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    if settings.get("tempdir") is None:
+        settings["tempdir"] = tempfile.mkdtemp(prefix="pymp-")
+    return str(settings["tempdir"])
+
+
+def _remove_folder() -> None:
+    _close()
+    shutil.rmtree(_folder(), ignore_errors=True)
+    multiprocessing.current_process()._config["tempdir"] = None  # type: ignore[attr-defined]
 
 
 def stop() -> None:
@@ -93,8 +126,9 @@ def stop() -> None:
     server: Any = forkserver._forkserver
     if server._forkserver_pid is not None:
         os.kill(server._forkserver_pid, signal.SIGKILL)
-        server._stop()
-        shutil.rmtree(util.get_temp_dir(), ignore_errors=True)
+        with suppress(OSError):  # it has ended, and removed its socket
+            server._stop()
+        _remove_folder()
 
 
 def forked(target: Callable[..., Any], arguments: tuple[Any, ...]) -> ForkServerProcess:

@@ -9,14 +9,13 @@ import atexit
 import contextlib
 import importlib
 import multiprocessing
-import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Client, Connection
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import psutil
 
@@ -126,7 +125,7 @@ def start(uri: str, record: str) -> Connection:
     return ours
 
 
-def wait_for_orders(address: str) -> NoReturn:
+def wait_for_orders(address: str) -> None:
     """Be a recording process that was forked before it is known what for.
 
     Args:
@@ -136,7 +135,6 @@ def wait_for_orders(address: str) -> NoReturn:
         connection = Client(address, "AF_UNIX")
         uri, record = connection.recv()
         _serve(connection, uri, record, own_process=True)
-    os._exit(0)
 
 
 @contextlib.contextmanager
@@ -150,7 +148,7 @@ def without_main() -> Iterator[None]:
 
 
 def stop_idle() -> None:
-    """End the recording processes that were told nothing: their imports need not end first."""
+    """End the recording processes of our own that were told nothing: their imports need not end first."""
     for process in multiprocessing.active_children():
         process.terminate()  # the others ignore it
 

@@ -127,11 +127,11 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         interrupt = _interrupt(error)
-        text = "" if interrupt else redact("".join(traceback.format_exception(kind, error, trace)))
         status = "FINISHED" if error is None else "KILLED" if interrupt else "FAILED"
+        text = redact("".join(traceback.format_exception(kind, error, trace))) if status == "FAILED" else ""
         if self._process is not None:
             try:
-                self.run_id, failure = self._process.end(status, text if error else "")
+                self.run_id, failure = self._process.end(status, text)
             except RunFailed as gone:
                 failure = Failure(gone)
             if failure and error is None:
@@ -142,9 +142,10 @@ class Recorder:
 
 def _interrupt(error: BaseException | None) -> BaseException | None:
     """The interrupt behind an error: zipfile, for one, makes it a ValueError on its way."""
-    while isinstance(error, Exception):
-        error = error.__context__
-    return error
+    behind = error
+    while isinstance(behind, Exception):
+        behind = behind.__context__
+    return behind if behind is error or isinstance(behind, KeyboardInterrupt) else None
 
 
 def _described(dataset: "Dataset") -> dict[str, Any]:

@@ -20,18 +20,18 @@ class SweepRecorder:
 
     Args:
         tracking: Where.
-        start: Gives a connection to a recording process, see `experiments.tracking.process.start`.
+        connect: Gives a connection to a recording process, as `experiments.tracking.process.start` does.
 
     Attributes:
         run_id: MLflow's id of the parent run; empty where nothing is recorded.
     """
 
-    def __init__(self, tracking: Tracking, start: Callable[[str, str], Connection] = start) -> None:
+    def __init__(self, tracking: Tracking, connect: Callable[[str, str], Connection] = start) -> None:
         self.run_id = ""
         self._tracking = tracking
         self._process = None
         if tracking.enabled:
-            self._process = RecordingProcess(start(store_uri(tracking), "sweep_record.SweepRecord"))
+            self._process = RecordingProcess(connect(store_uri(tracking), "sweep_record.SweepRecord"))
 
     def open(
         self, experiments: Sequence[str], overrides: Sequence[str], swept: Mapping[str, str], resume: bool
