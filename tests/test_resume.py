@@ -112,8 +112,11 @@ def test_a_full_disk_does_not_end_the_run(tmp_path: Path, capsys: pytest.Capture
     assert "no checkpoint of epoch 1: " in capsys.readouterr().err
 
 
-EPOCHS = 16
-LONG = ["data=digits", f"epochs={EPOCHS}", "batch_size=16", "model.layer_sizes=[600]", "model.dropout=0.2"]
+EPOCHS = 24
+LONG = [
+    "data=digits", f"epochs={EPOCHS}", "batch_size=16", "model.layer_sizes=[600]", "model.dropout=0.2",
+    "runtime.xla=false",
+]  # fmt: skip
 
 
 def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
@@ -171,6 +174,8 @@ def never_killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_shot_and_resumed(never_killed: dict[str, Any], tmp_path: Path) -> None:
     """First the whole group of processes is shot, then, of the resumed run, the training process alone."""
+    (tmp_path / "mlruns").mkdir()
+    open_store(f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}")  # or training ends before it has been created
     kill_after(tmp_path, start(tmp_path), 3, everything=True)
     assert query(tmp_path, "SELECT status FROM runs") == [("RUNNING",)]
     kill_after(tmp_path, start(tmp_path, "resume=true"), 2, everything=False)
