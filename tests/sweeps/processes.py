@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -97,8 +98,27 @@ def family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
 
 def workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     """The worker processes of a sweep: those that write the log of a run."""
-    at_work = [child for child in family(process) if os.readlink(f"/proc/{child.pid}/fd/1").endswith("/run.log")]
-    return sorted(at_work, key=lambda worker: worker.pid)
+
+    def writes_log(child: psutil.Process) -> bool:
+        try:
+            return os.readlink(f"/proc/{child.pid}/fd/1").endswith("/run.log")
+        except OSError:  # it is gone
+            return False
+
+    return sorted(filter(writes_log, family(process)), key=lambda worker: worker.pid)
+
+
+def server(process: "subprocess.Popen[str]") -> psutil.Process:
+    """The process that workers are forked from, as soon as there is one."""
+    found = list[psutil.Process]()
+
+    def look() -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            found.extend(child for child in family(process) if "forkserver" in " ".join(child.cmdline()))
+        return found
+
+    wait_until(look)
+    return found[0]
 
 
 def ranking(output: str) -> list[list[str]]:

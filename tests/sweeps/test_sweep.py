@@ -29,6 +29,7 @@ from tests.sweeps.processes import (
     query,
     ranking,
     recorded,
+    server,
     start,
     sweep,
     values,
@@ -268,10 +269,7 @@ def test_a_shot_server_is_replaced(tmp_path: Path) -> None:
 def test_a_server_that_is_shot_while_it_imports_is_replaced(tmp_path: Path) -> None:
     """With it goes the recording process that it would have forked."""
     process = start(tmp_path, *QUICK, "seed=0,1")
-    servers = list[psutil.Process]()
-    while not servers:
-        servers = [member for member in family(process) if "forkserver" in " ".join(member.cmdline())]
-    servers[0].kill()
+    server(process).kill()
     assert process.wait(timeout=200) == 0, (tmp_path / "out").read_text()
     assert list(finished(tmp_path).values()) == [1] * 2
 
@@ -279,8 +277,7 @@ def test_a_server_that_is_shot_while_it_imports_is_replaced(tmp_path: Path) -> N
 def test_a_launcher_that_is_shot_at_once_leaves_nothing(tmp_path: Path) -> None:
     temporary = Path(tempfile.mkdtemp())  # pytest's own may be too long for a socket
     process = start(tmp_path, *QUICK, "seed=0,1", TMPDIR=str(temporary))
-    wait_until(lambda: list(temporary.rglob("listener-*")))
-    members = family(process)
+    members = [server(process), *family(process)]
     process.kill()
     process.wait()
     assert not psutil.wait_procs(members, timeout=60)[1], "an orphan"
