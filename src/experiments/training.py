@@ -17,26 +17,10 @@ from numpy.typing import NDArray
 from experiments.callbacks import KeepCheckpoints, StopOnNaN
 from experiments.checkpoints import Checkpoints, State
 from experiments.config import Config, Problem, Refused, RunFailed
-from experiments.config.schema import Mlp
+from experiments.config import choices as auto
+from experiments.config.choices import Choices
 from experiments.data import Dataset, Split
 from experiments.models import encode_labels
-
-# From this many training steps on, XLA's faster steps have paid for its compilation, in a network of dense layers;
-# its convolutions were four times slower on processors (docs/performance.md).
-XLA_PAYS_FROM_STEPS = 1500
-# Steps per call into TensorFlow: what a call costs is spread thin from here on, and Ctrl-C still answers.
-STEPS_PER_EXECUTION = 64
-EVALUATION_BATCH_SIZE = 1000
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What ``runtime: auto`` became."""
-
-    threads: int
-    xla: bool
-    steps_per_execution: int
-    evaluation_batch_size: int
 
 
 @dataclass(frozen=True)
@@ -48,24 +32,13 @@ class History:
 
 
 def choose(config: Config, dataset: Dataset, threads: int) -> Choices:
-    """Settle what the config leaves to us. It follows from the config and the data alone, so that runs repeat."""
-    steps_per_epoch = math.ceil(len(dataset.train) / config.batch_size)
-    dense = isinstance(config.model, Mlp)
-    runtime, gpus = config.runtime, tf.config.list_physical_devices("GPU")
-    if gpus and runtime.xla is True:
+    """Settle what the config leaves to us, on the devices that there are."""
+    gpus = bool(tf.config.list_physical_devices("GPU"))
+    if gpus and config.runtime.xla is True:
         raise Refused(
             Problem("runtime.xla", "TensorFlow has no XLA with deterministic GPU operations", "runtime.xla=auto")
         )
-    return Choices(
-        threads=threads,
-        xla=_or(runtime.xla, not gpus and dense and steps_per_epoch * config.epochs >= XLA_PAYS_FROM_STEPS),
-        steps_per_execution=min(_or(runtime.steps_per_execution, STEPS_PER_EXECUTION), steps_per_epoch),
-        evaluation_batch_size=_or(runtime.evaluation_batch_size, EVALUATION_BATCH_SIZE),
-    )
-
-
-def _or(setting: Any, choice: Any) -> Any:
-    return choice if setting == "auto" else setting
+    return auto.choose(config, len(dataset.train), threads, gpus)
 
 
 def fit(
