@@ -1,6 +1,6 @@
 """Where Hydra looks for plugins. It imports this at every start, so the work is in `experiments.sweeps`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 class GridSweeper(Sweeper):
     """Launches every combination of a sweep, with any launcher. See ``conf/hydra/sweeper/grid.yaml``."""
 
-    def __init__(self, params: Mapping[str, Any], skip_invalid: bool) -> None:
-        self.params, self.skip_invalid = params, skip_invalid
+    def __init__(self, params: Any, skip_invalid: bool, max_runs: int) -> None:
+        self.params, self.skip_invalid, self.max_runs = params, skip_invalid, max_runs
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins
 
+        from experiments.sweeps.grid import refuse_wrong_settings
+
+        refuse_wrong_settings(self)
         self._context, self._config = hydra_context, config
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -30,8 +33,7 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from experiments.sweeps.grid import sweep
 
-        overrides = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        return sweep(overrides, self._launcher, self._context, self._config, self.skip_invalid)
+        return sweep(self, arguments, self._launcher, self._context, self._config)
 
 
 class PoolLauncher(Launcher):

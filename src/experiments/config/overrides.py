@@ -7,13 +7,14 @@ from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from experiments.config import sweep_values
 from experiments.config.problems import Problem, Refused, assign, closest, quoted, shown, suggest
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
@@ -91,7 +92,16 @@ def _parse(overrides: Sequence[str], loader: ConfigLoaderImpl, sweep: bool) -> t
         elif not sweep:
             problems.append(Problem(key, "got several values, which is a sweep", f"-m {quoted(text)}"))
         else:
-            values = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else ["0"]
+            try:
+                sweep_values.count(override)
+            except Refused as refused:
+                problems += refused.problems
+                continue
+            given = override.value()
+            if isinstance(given, RangeSweep | IntervalSweep):
+                values = [str(given.start)]
+            else:
+                values = list(override.sweep_string_iterator())
             count = len(values) if loader.repository.group_exists(override.key_or_group) else 1
             parsed += parser.parse_overrides([f"{key}={value}" for value in values[:count]])
     return parsed, problems

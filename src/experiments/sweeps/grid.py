@@ -1,22 +1,29 @@
 """Every combination of a sweep: checked, those that finished before kept, the rest launched, all of them compared."""
 
+import math
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException
+from hydra.errors import OverrideParseException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from experiments.config import RunFailed
+from experiments.config import Problem, Refused, RunFailed, sweep_values
+from experiments.config.checks import find_problems
 from experiments.config.fingerprint import config_fingerprint, fingerprint
+from experiments.config.overrides import first_lines
+from experiments.config.problems import assign, quoted, shown
+from experiments.config.schema import Gridded
 from experiments.data.sources import digest
 from experiments.sweeps import foreign, pool, server
 from experiments.sweeps.jobs import Job, prepare
@@ -27,21 +34,49 @@ from hydra_plugins.experiments_sweeps import PoolLauncher
 
 if TYPE_CHECKING:
     from experiments.tracking.sweep_record import Child
+    from hydra_plugins.experiments_sweeps import GridSweeper
+
+# Up to so many runs, the message about a sweep that is too large says how to allow it.
+LARGEST_REMEDY = 100_000
+
+
+def refuse_wrong_settings(sweeper: "GridSweeper") -> None:
+    """Check what ``hydra.sweeper`` says.
+
+    Raises:
+        Refused: With all problems.
+    """
+    given = sweeper.params
+    params = OmegaConf.to_container(given, resolve=True) if OmegaConf.is_config(given) else given
+    settings = {"params": params, "skip_invalid": sweeper.skip_invalid, "max_runs": sweeper.max_runs}
+    defaults = {"params": {}, "skip_invalid": False, "max_runs": 1000}
+    if problems := find_problems({"hydra": {"sweeper": settings}}, Gridded, {"hydra": {"sweeper": defaults}}):
+        raise Refused(problems)
+    sweeper.params = params
 
 
 def sweep(
-    overrides: Sequence[str], launcher: Launcher, context: HydraContext, master: DictConfig, skip_invalid: bool
+    sweeper: "GridSweeper", arguments: Sequence[str], launcher: Launcher, context: HydraContext, master: DictConfig
 ) -> list[JobReturn]:
     """Carry out a sweep.
+
+    Args:
+        sweeper: The values of a preset, and what to do about combinations that cannot run.
+        arguments: The overrides of the command line.
+        launcher: Carries out the runs.
+        context: Hydra's.
+        master: The config of the sweep itself.
 
     Raises:
         Refused: A combination cannot run. Nothing was started.
         RunFailed: Runs did not finish. The others did.
     """
-    parsed = OverridesParser.create(context.config_loader).parse_overrides(list(overrides))
-    wanted, loader = combinations(parsed), context.config_loader
+    loader = context.config_loader
+    overrides = [*preset_overrides(sweeper.params, loader), *arguments]
+    parsed = OverridesParser.create(loader).parse_overrides(overrides)
+    wanted = combinations(parsed, sweeper.max_runs)
     forks = isinstance(launcher, PoolLauncher)
-    jobs = prepare(wanted, loader, master, skip_invalid)
+    jobs = without_repeats(prepare(wanted, loader, master, sweeper.skip_invalid))
     if forks:
         server.start(jobs)
     first, console = jobs[0].config, Console()
@@ -74,18 +109,75 @@ def sweep(
     return returns
 
 
-def combinations(overrides: Sequence[Override]) -> list[list[str]]:
-    """Multiply out the values of a sweep: one list of overrides a job. Of a key that comes twice, the last counts."""
-    values: dict[str, list[str]] = {}
-    for override in overrides:
-        key = override.get_key_element()
-        if not override.is_sweep_override():
-            values[key] = [str(override.input_line)]
-        elif override.is_discrete_sweep():
-            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        else:
-            raise HydraException(f"{override.input_line} gives no values to try one by one; write {key}=1,2,3")
-    return [list(job) for job in product(*values.values())]
+def preset_overrides(params: Mapping[str, Any], loader: ConfigLoader) -> list[str]:
+    """Write the values of a preset, ``hydra.sweeper.params``, as overrides.
+
+    Raises:
+        Refused: An override cannot be read, or gives no values.
+    """
+    overrides, problems = [], list[Problem]()
+    for key, value in params.items():
+        text = f"{key}={value if isinstance(value, str) else shown(value)}"
+        try:
+            sweep_values.count(OverridesParser.create(loader).parse_overrides([text])[0])
+        except OverrideParseException as error:
+            problems.append(
+                Problem(
+                    f"hydra.sweeper.params.{key}", f"cannot be read: {first_lines(error).partition(' See https')[0]}"
+                )
+            )
+        except Refused as refused:
+            problems += [replace(item, where=f"hydra.sweeper.params.{key}", remedy="") for item in refused.problems]
+        overrides.append(text)
+    if problems:
+        raise Refused(problems)
+    return overrides
+
+
+def combinations(overrides: Sequence[Override], max_runs: int) -> list[list[str]]:
+    """Expand the sweep into one list of overrides per job. A repeated key takes its last value.
+
+    Raises:
+        Refused: There are more jobs than `max_runs`, or an override gives no values.
+    """
+    by_key = {override.get_key_element(): override for override in overrides}
+    if problems := [problem for override in by_key.values() for problem in _interval(override)]:
+        raise Refused(problems)
+    counts = {key: sweep_values.count(override) for key, override in by_key.items()}
+    if (number := math.prod(counts.values())) > max_runs:
+        largest = sorted((key for key in counts if counts[key] > 1), key=lambda key: -counts[key])
+        values = ", ".join(f"{_shown(counts[key])} values of {key}" for key in largest[:4]) + ", …" * bool(largest[4:])
+        what = f"the sweep has {_shown(number)} runs ({values}), more than the {max_runs:,} that are allowed"
+        remedy = assign("hydra.sweeper.max_runs", number) if number <= LARGEST_REMEDY else ""
+        raise Refused(Problem("hydra.sweeper.max_runs", what, remedy))
+    values_by_key = [
+        [f"{key}={value}" for value in override.sweep_string_iterator()]
+        if override.is_sweep_override()
+        else [str(override.input_line)]
+        for key, override in by_key.items()
+    ]
+    return [list(job) for job in product(*values_by_key)]
+
+
+def _shown(number: int) -> str:
+    return f"{number:,}" if number < 10**12 else f"10^{math.floor(math.log10(number))}"
+
+
+def _interval(override: Override) -> Iterator[Problem]:
+    interval = override.value()
+    if isinstance(interval, IntervalSweep):
+        remedy = quoted(f"{override.get_key_element()}={interval.start},{interval.end}")
+        yield Problem(override.get_key_element(), "an interval has no values to try one by one", remedy)
+
+
+def without_repeats(jobs: Sequence[Job]) -> list[Job]:
+    """Keep one job per config: the same run twice would count as two seeds."""
+    kept: dict[str, Job] = {}
+    for job in jobs:
+        kept.setdefault(job.config.model_dump_json(), job)
+    if repeats := len(jobs) - len(kept):
+        print(f"{repeats} of {len(jobs)} combinations repeat another one and are left out", file=sys.stderr)
+    return list(kept.values())
 
 
 def swept(overrides: Sequence[Override]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The jobs of a sweep: composed and checked, all before the first one starts."""
 
+import os
 import pickle
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 from experiments.cli import check_places, group_defaults
 from experiments.config import Config, Problem, Refused, check
 from experiments.config.overrides import COMPOSITION_ERRORS, first_lines
+from experiments.config.problems import assign
 from experiments.tracking.store import redact
 
 
@@ -137,13 +139,27 @@ def prepare(
             for problem in refused.problems:
                 found.setdefault(problem, []).append(" ".join(own))
     if not found:
+        _refuse_shared_folders(jobs)
         return jobs
     problems = [_of_jobs(problem, affected, len(combinations)) for problem, affected in found.items()]
     if not (skip_invalid and jobs):
         raise Refused(problems)
     print(f"{len(combinations) - len(jobs)} of {len(combinations)} combinations are left out:", file=sys.stderr)
     print(*(str(problem).replace("error: ", "  ", 1) for problem in problems), sep="\n", file=sys.stderr)
+    _refuse_shared_folders(jobs)
     return jobs
+
+
+def _refuse_shared_folders(jobs: Sequence[Job]) -> None:
+    """Runs side by side in one folder would overwrite each other's checkpoints and models."""
+    by_folder: dict[str, list[Job]] = {}
+    for job in jobs:
+        by_folder.setdefault(os.path.abspath(job.folder), []).append(job)
+    for folder, sharing in by_folder.items():
+        if len(sharing) > 1:
+            names = " and ".join(job.name for job in sharing[:2]) + f" and {len(sharing) - 2} more" * (len(sharing) > 2)
+            what = f"{len(sharing)} runs would write into {folder}: {names}; each needs a folder of its own"
+            raise Refused(Problem("hydra.sweep.subdir", what, assign("hydra.sweep.subdir", "${hydra.job.num}")))
 
 
 def _checked(

@@ -1,0 +1,166 @@
+"""The size of a sweep, counted before it is expanded, and the settings of the grid."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import setup_globals
+from hydra.types import RunMode
+
+from experiments.cli import CONF
+from experiments.config import Problem, Refused
+from experiments.config.overrides import compose_usable
+from experiments.sweeps.grid import combinations, preset_overrides, refuse_wrong_settings, without_repeats
+from experiments.sweeps.jobs import prepare
+from hydra_plugins.experiments_sweeps import GridSweeper
+from tests.sweeps.processes import QUICK, sweep
+
+
+@pytest.fixture(autouse=True)
+def _hydra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    setup_globals()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def loader() -> ConfigLoaderImpl:
+    found = GlobalHydra.instance().config_loader()
+    assert isinstance(found, ConfigLoaderImpl)
+    return found
+
+
+def expand(*overrides: str, max_runs: int = 1000) -> list[list[str]]:
+    return combinations(OverridesParser.create(loader()).parse_overrides(list(overrides)), max_runs)
+
+
+def refusal(*overrides: str) -> Problem:
+    with pytest.raises(Refused) as caught:
+        expand(*overrides)
+    [problem] = caught.value.problems
+    return problem
+
+
+EMPTY = {
+    "seed=range(0)": "",
+    "seed=range(3,1)": "'seed=range(3,1,-1)'",
+    "seed=range(0,1,-1)": "'seed=range(0,1,1)'",
+    "seed=range(1,1,0.5)": "",
+    "seed=range(0,3,0)": "'seed=range(0,3)'",
+    "seed=range(0,3,-0.0)": "'seed=range(0,3)'",
+    "seed=range(nan)": "'seed=range(3)'",
+    "seed=range(0,1,nan)": "'seed=range(3)'",
+    "seed=range(inf)": "'seed=range(3)'",
+    "seed=glob(*)": "",
+    "optimizer=glob(nope*)": "",
+}
+
+
+@pytest.mark.parametrize(("override", "remedy"), EMPTY.items())
+def test_an_override_without_values_is_refused(override: str, remedy: str) -> None:
+    problem = refusal(override)
+    assert (problem.where, problem.remedy) == (override.partition("=")[0], remedy)
+    _, problems = compose_usable([override], "config", loader(), sweep=True)
+    assert problems == [problem], "the command is refused before the sweep is prepared"
+    if remedy:
+        assert expand(remedy.strip("'"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "number"),
+    [
+        (["seed=range(10000000000)"], "10,000,000,000 runs (10,000,000,000 values of seed)"),
+        (["seed=shuffle(range(10000000000))"], "10,000,000,000 runs"),
+        (["seed=range(0,1,1e-300)"], "10^300 runs"),
+        (["seed=range(0,1e308,1e-308)", "epochs=range(0,1e308,1e-308)"], "10^1232 runs"),
+        ([f"+tracking.tags.t{number}=a,b" for number in range(30)], "1,073,741,824 runs (2 values of"),
+        (["seed=range(40)", "epochs=range(1,41)"], "1,600 runs (40 values of seed, 40 values of epochs)"),
+    ],
+)
+def test_a_sweep_that_is_too_large_is_refused_at_once(overrides: list[str], number: str) -> None:
+    started = time.monotonic()
+    _, problems = compose_usable(overrides, "config", loader(), sweep=True)
+    problem = refusal(*overrides)
+    assert time.monotonic() - started < 5
+    assert problems == []
+    assert problem.where == "hydra.sweeper.max_runs"
+    assert f"the sweep has {number}" in problem.what
+    assert "more than the 1,000 that are allowed" in problem.what
+
+
+def test_the_limit_can_be_raised() -> None:
+    assert refusal("seed=range(1001)").remedy == "hydra.sweeper.max_runs=1001"
+    assert len(expand("seed=range(1001)", max_runs=1001)) == 1001
+
+
+def test_an_interval_has_no_values() -> None:
+    problem = refusal("optimizer.learning_rate=interval(0.1,1)")
+    assert (problem.where, problem.remedy) == ("optimizer.learning_rate", "optimizer.learning_rate=0.1,1.0")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"params": 3}, ("hydra.sweeper.params", "got 3, expected a mapping")),
+        ({"params": ["seed=1,2"]}, ("hydra.sweeper.params", "got ['seed=1,2'], expected a mapping")),
+        ({"params": {"seed": {"a": 1}}}, ("hydra.sweeper.params.seed", "got {'a': 1}, expected the values as text")),
+        ({"skip_invalid": "maybe"}, ("hydra.sweeper.skip_invalid", "got maybe, expected true or false")),
+        ({"skip_invalid": 3}, ("hydra.sweeper.skip_invalid", "got 3, expected true or false")),
+        ({"max_runs": 0}, ("hydra.sweeper.max_runs", "got 0, expected a whole number of at least 1")),
+        ({"max_runs": "all"}, ("hydra.sweeper.max_runs", "got all, expected a whole number")),
+    ],
+)
+def test_wrong_settings_are_refused(settings: dict[str, Any], expected: tuple[str, str]) -> None:
+    with pytest.raises(Refused) as caught:
+        refuse_wrong_settings(GridSweeper(**{"params": {}, "skip_invalid": False, "max_runs": 1000} | settings))
+    [problem] = caught.value.problems
+    assert problem.where == expected[0]
+    assert problem.what.startswith(expected[1])
+
+
+def test_the_values_of_a_preset_are_checked_as_those_of_the_command() -> None:
+    values = {"optimizer": "adam,sgd", "model.dropout": None, "metrics": ["accuracy"], "epochs": 3}
+    written = preset_overrides(values, loader())
+    assert written == ["optimizer=adam,sgd", "model.dropout=null", "metrics=[accuracy]", "epochs=3"]
+    with pytest.raises(Refused) as caught:
+        preset_overrides({"seed": "range(0)", "epochs": "range(", "optimizer": "choice()"}, loader())
+    assert [problem.where for problem in caught.value.problems] == [
+        "hydra.sweeper.params.seed",
+        "hydra.sweeper.params.epochs",
+        "hydra.sweeper.params.optimizer",
+    ]
+
+
+def test_a_value_given_twice_runs_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Twice the same run would count as two seeds. What differs in how it runs, not in its result, is another run."""
+    master = loader().load_configuration("config", [], RunMode.MULTIRUN)
+    wanted = expand("data=digits", "seed=0,1,0", "runtime.threads=1,2")
+    jobs = without_repeats(prepare(wanted, loader(), master))
+    assert [job.name for job in jobs] == [f"seed={seed} runtime.threads={threads}" for seed in "01" for threads in "12"]
+    assert capsys.readouterr().err == "2 of 6 combinations repeat another one and are left out\n"
+
+
+def test_runs_need_folders_of_their_own() -> None:
+    sweep_config = loader().load_configuration("config", ["hydra.sweep.subdir=${optimizer.name}"], RunMode.MULTIRUN)
+    with pytest.raises(Refused) as caught:
+        prepare(expand("data=digits", "optimizer=adam,sgd", "seed=0,1,2"), loader(), sweep_config)
+    [problem] = caught.value.problems
+    assert problem.where == "hydra.sweep.subdir"
+    assert "3 runs would write into" in problem.what
+    assert "adam: optimizer=adam seed=0 and optimizer=adam seed=1 and 1 more" in problem.what
+    assert problem.remedy == "'hydra.sweep.subdir=${hydra.job.num}'"
+    assert len(prepare(expand("data=digits", "optimizer=adam,sgd"), loader(), sweep_config)) == 2
+
+
+def test_an_endless_sweep_leaves_nothing(tmp_path: Path) -> None:
+    status, output = sweep(tmp_path, *QUICK, "seed=range(0,1,1e-300)")
+    assert status == 2
+    assert output.startswith("error: hydra.sweeper.max_runs: the sweep has 10^300 runs")
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
