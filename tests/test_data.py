@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from experiments.config import Refused
 from experiments.config.schema import Data
-from experiments.data import Dataset, load
+from experiments.data import Dataset, load, outlines
 from experiments.data.checks import ARRAYS
-from experiments.data.sources import KERAS_FILES, digest, read
+from experiments.data.sources import KERAS_FILES, Outline, outline, read
 from experiments.data.splits import stratified
 from tests.composed import MNIST
 
@@ -206,11 +206,27 @@ def test_a_damaged_file_of_fashion_mnist_is_named(offline: Path, number: int) ->
     assert f"{file}: is damaged" in refusal(config("fashion_mnist"))
 
 
+def outline_of(whole: Data) -> Outline:
+    dataset = load(whole, 0)
+    return Outline(dataset.digest, len(dataset.train), len(dataset.test))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"limit": 6}, {"limit": 999}, {"validation_size": 5}, {"validation_size": 0.1, "limit": 12}]
+)
+def test_the_sizes_of_parts_are_known_before_they_are_drawn(tmp_path: Path, changes: dict[str, Any]) -> None:
+    wanted = config(path=save(tmp_path), **changes)
+    dataset = load(wanted, 0)
+    assert outlines([wanted]) == {wanted: (dataset.digest, dataset.sizes)}
+
+
 def test_the_known_digest_is_that_of_scikit_learns_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EXPERIMENTS_DATA_DIR", raising=False)
-    assert digest(config("digits")) == read(config("digits"))[1]
+    assert outline(config("digits")) == outline_of(config("digits"))
     file = save(tmp_path)
-    assert digest(config("digits", path=file)) == read(config("digits", path=file))[1] != digest(config("digits"))
+    own = config("digits", path=file)
+    assert outline(own) == outline_of(own)
+    assert outline(own).digest == read(own)[1] != outline(config("digits")).digest
 
 
 @pytest.mark.mnist

@@ -24,6 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from experiments.config import Config, Problem, Refused, RunFailed, check
+from experiments.config.fingerprint import without_packages
 from experiments.config.overrides import COMPOSITION_ERRORS, compose_usable, first_lines
 from experiments.config.schema import Section
 from experiments.tracking import store
@@ -150,14 +151,14 @@ def check_run(config: DictConfig, defaults: Callable[[], DictConfig] | None = No
 
 
 def check_places(config: Config) -> None:
-    """Check that the data is to be had and that the store answers.
+    """Check that the trusted packages are installed, the data is to be had and the store answers.
 
     Raises:
         Refused: If not.
     """
     from experiments.data import sources  # only now: NumPy takes half as long to import as Hydra
 
-    found = store.problems(config.tracking)
+    found = [*without_packages(config.trust), *store.problems(config.tracking)]
     try:
         sources.locate(config.data)
     except Refused as refused:

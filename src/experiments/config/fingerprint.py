@@ -1,46 +1,173 @@
-"""What a run is, as a hash: runs with the same fingerprint give the same result."""
+"""What a run is, as a hash: runs with the same fingerprint give the same result on the same kind of processor."""
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Iterable, Sequence
 from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ModuleSpec
 from pathlib import Path
 from typing import Any
 
+from experiments.config.choices import choose
+from experiments.config.problems import Problem
 from experiments.config.schema import Config
 
 # Where a run is recorded, what may be imported for it, where its data lies, and on how many cores it runs (but for the
-# order of sums), change nothing about its result.
-CANNOT_MATTER: Any = {"tracking": True, "resume": True, "trust": True, "data": {"path"}, "runtime": {"threads"}}
+# order of sums), change nothing about its result. The settings of `runtime` that do: see `_runtime`.
+CANNOT_MATTER: Any = {
+    "tracking": True,
+    "resume": True,
+    "trust": True,
+    "data": {"path"},
+    "runtime": {"threads", "steps_per_execution"},
+}
+# The modules and folders of this package that decide what comes out of a run. A test follows their imports.
+TRAINING = (
+    "backend",
+    "callbacks",
+    "checkpoints",
+    "config/choices",
+    "config/measures",
+    "config/schema",
+    "data",
+    "evaluation",
+    "models",
+    "run",
+    "training",
+    "vocabulary",
+)
+PACKAGE = Path(__file__).parents[1]
+VERSIONED = ("tensorflow", "keras", "numpy")
+# Variables of the environment by which TensorFlow and its libraries compute differently.
+FLAGS = re.compile(
+    r"XLA_FLAGS|TF_XLA_FLAGS|NVIDIA_TF32_OVERRIDE|(ONEDNN|DNNL|MKL|CUBLAS|CUDNN)_\w+"
+    r"|TF_(ENABLE|DISABLE|DETERMINISTIC|CUDNN|CUBLAS|USE|FP16|BF16|FP32|MKL|ONEDNN|AUTO_MIXED|CONV|MATMUL)\w*"
+)
+# Those of them that concern output only, or TensorFlow's older Keras.
+WITHOUT_EFFECT = re.compile(r"\w*_(VERBOSE|LOG\w*)|TF_USE_LEGACY_KERAS")
+# Where XLA keeps its programs and writes its dumps.
+XLA_FILES = re.compile(r"""--(tf_xla_persistent_cache|xla_dump)\w*(=("[^"]*"|'[^']*'|\S*))?""")
+# Losses that are no means over images: the mean over batches depends on how large those are.
+LOSSES_OF_BATCHES = frozenset({"dice", "tversky"})
+MEANS = frozenset({"sum_over_batch_size", "mean", "mean_with_sample_weight"})
 
 
-def fingerprint(config: Config, data_digest: str) -> str:
-    """Hash the resolved config, the source code of this package and of those trusted, and the data's digest."""
-    return _hash(config_fingerprint(config), source_digest(config.trust), data_digest)
+def fingerprint(config: Config, data_digest: str, sizes: Sequence[int]) -> str:
+    """Hash all that a result follows from: config, code, data, versions and flags.
+
+    Args:
+        config: The config.
+        data_digest: Of all arrays of the data set.
+        sizes: Number of images to train on, to validate with and to test with.
+    """
+    plain = _what_matters(config)
+    plain["data"] = {key: value for key, value in plain["data"].items() if key not in ("limit", "validation_size")}
+    plain["sizes"] = list(sizes)
+    plain["runtime"]["xla"] = choose(config, sizes[0], threads=1, gpus=False).xla
+    return _hash(_as_json(plain), source_digest(config.trust), data_digest, *_versions(), *environment_flags())
 
 
 def config_fingerprint(config: Config) -> str:
     """Hash the resolved config, without what cannot matter."""
-    return _hash(json.dumps(config.model_dump(exclude=CANNOT_MATTER, exclude_unset=True), sort_keys=True))
+    return _hash(_as_json(_what_matters(config)))
 
 
 def source_digest(trusted: Iterable[str]) -> str:
-    """Hash the source files of this package and of trusted ones, as they are when this is asked first."""
-    return _source_digest(tuple(sorted(trusted)))
+    """Hash the code that trains: ours, and the packages of what is trusted. It is that of the first call.
+
+    Args:
+        trusted: Packages and modules. Of each, the whole top-level package counts, as its modules import each other.
+    """
+    return _source_digest(tuple(sorted({name.partition(".")[0] for name in trusted})))
 
 
 @cache  # the code that runs is the code that was imported, whatever its files say later
 def _source_digest(trusted: tuple[str, ...]) -> str:
-    digests = []
-    for package in ("experiments", *trusted):
-        spec = importlib.util.find_spec(package)
+    digests = [_digest(PACKAGE, name) for name in TRAINING]
+    for package in trusted:
+        spec = _found(package)
         folders = (spec and spec.submodule_search_locations) or []
-        files = [file for folder in folders for file in Path(folder).rglob("*.py")]
-        if spec and spec.origin and not files:
-            files = [Path(spec.origin)]  # a module of one file
-        digests += [f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in sorted(files)]
+        digests += [_digest(Path(folder).parent, Path(folder).name) for folder in folders]
+        if spec and spec.origin and not folders:  # a module of one file
+            digests.append(_digest(Path(spec.origin).parent, Path(spec.origin).name))
     return _hash(*digests)
+
+
+def without_packages(trusted: Sequence[str]) -> list[Problem]:
+    """List the entries of `trust` whose top-level package is not installed. Nothing of it is imported."""
+    return [
+        Problem(
+            f"trust[{index}]",
+            f"got {name}, but there is no package {package} to import; it is looked for in the current folder, in the "
+            "folders of $PYTHONPATH and among the installed packages",
+        )
+        for index, name in enumerate(trusted)
+        if _found(package := name.partition(".")[0]) is None
+    ]
+
+
+def _found(package: str) -> ModuleSpec | None:
+    """Find a top-level package or module. Only for that is nothing imported."""
+    return None if package == "__main__" else importlib.util.find_spec(package)
+
+
+def _digest(root: Path, name: str) -> str:
+    """Hash a module, or all modules in a folder."""
+    module, suffixes = root / name, (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)
+    if module.is_dir():
+        files = [file for file in module.rglob("*") if file.name.endswith(suffixes) and file.is_file()]
+    else:
+        files = [module if module.suffix else module.with_suffix(".py")]
+    digests = {file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return _hash(*(f"{file} {digest}" for file, digest in sorted(digests.items())))
+
+
+@cache
+def _versions() -> tuple[str, ...]:
+    return tuple(f"{name} {importlib.metadata.version(name)}" for name in VERSIONED)
+
+
+def environment_flags() -> list[str]:
+    """Variables of the environment that change how TensorFlow computes, as ``NAME=value``, in order."""
+    flags = []
+    for name, value in sorted(os.environ.items()):
+        if FLAGS.fullmatch(name) and not WITHOUT_EFFECT.fullmatch(name):
+            told = " ".join(XLA_FILES.sub("", value).split())
+            flags += [f"{name}={told}"] if told else []
+    return flags
+
+
+def _what_matters(config: Config) -> dict[str, Any]:
+    plain = config.model_dump(exclude=CANNOT_MATTER, exclude_unset=True)
+    plain["objective"] = config.objective_metric
+    plain["callbacks"] = list(plain["callbacks"].items())  # one may see what the one before it has done
+    plain["runtime"] = _runtime(config)
+    return plain
+
+
+def _runtime(config: Config) -> dict[str, Any]:
+    """The settings that can matter. Code of the user's own may depend on how often it is called."""
+    loss, metrics = config.loss, [next(iter(each)) if isinstance(each, dict) else each for each in config.metrics]
+    arguments = loss.arguments()
+    matters: dict[str, Any] = {"xla": config.runtime.xla}
+    of_batches = (
+        loss.name.lower() in LOSSES_OF_BATCHES
+        or arguments.get("reduction", "mean") not in MEANS
+        or arguments.get("ignore_class") is not None
+    )
+    if of_batches or any("." in name for name in (loss.name, *metrics)):
+        matters["evaluation_batch_size"] = config.runtime.evaluation_batch_size
+    if any("." in callback.name for callback in config.callbacks.values()):
+        matters["steps_per_execution"] = config.runtime.steps_per_execution
+    return matters
+
+
+def _as_json(plain: Any) -> str:
+    return json.dumps(plain, sort_keys=True)
 
 
 def _hash(*parts: str) -> str:

@@ -137,6 +137,7 @@ class Tracking(Section):
     experiment: str = ""
     run_name: str | None = None
     tags: dict[str, Scalar] = {}
+    code: bool = True
     system_metrics: bool = False
     parent: str | None = None
 

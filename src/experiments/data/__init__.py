@@ -1,5 +1,6 @@
 """Verified arrays, scaled and split. A new data set enters in `sources`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,10 +8,10 @@ from numpy.typing import NDArray
 
 from experiments.config.schema import Data
 from experiments.data.checks import Labels
-from experiments.data.sources import read
-from experiments.data.splits import stratified, validation_count
+from experiments.data.sources import Outline, outline, read
+from experiments.data.splits import split_sizes, stratified, validation_count
 
-__all__ = ["Dataset", "Images", "Labels", "Split", "load", "preload"]
+__all__ = ["Dataset", "Images", "Labels", "Split", "load", "outlines", "preload"]
 
 Images = NDArray[np.float32]
 
@@ -39,6 +40,11 @@ class Dataset:
     test: Split
 
     @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Number of images to train on, to validate with and to test with."""
+        return len(self.train), len(self.validation or ()), len(self.test)
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input, without the batch."""
         return self.train.x.shape[1:]
@@ -62,6 +68,22 @@ def load(config: Data, seed: int) -> Dataset:
         held_out, rest = stratified(train.y, validation_count(config, len(train)), seed)
         train, validation = _take(train, rest), _take(train, held_out)
     return replace(whole, train=train, validation=validation, test=test)
+
+
+def outlines(configs: Iterable[Data]) -> dict[Data, tuple[str, tuple[int, int, int]]]:
+    """The digest and the sizes of data sets, as `load` would split them. Each is read, and checked, once.
+
+    Raises:
+        Refused: As `load`.
+    """
+    found: dict[Data, Outline] = {}
+    split = {}
+    for config in configs:
+        if (everything := _everything(config)) not in found:
+            found[everything] = outline(everything)
+        digest, train, test = found[everything]
+        split[config] = digest, split_sizes(config, train, test)
+    return split
 
 
 def preload(config: Data) -> None:

@@ -6,6 +6,7 @@ import urllib.request
 import zipfile
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,6 @@ KERAS_DOWNLOADS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, AttributeError, TypeError, LookupError)
 # Digests of data sets that everybody has the same copy of; a file that claims to be one of them must match.
 KNOWN_DIGESTS = {"mnist": "2229557d3d58bcbc6b0f0c8f702c48cc075902f3f0630af576ec11137f9df98e"}
-# Of the digits that scikit-learn carries, which takes two seconds to import.
-DIGITS_DIGEST = "1ea06ec674c4b7e50ff9c2a685de43a14a337dcdcabc683d89544406ad7e6a1b"
 
 
 def locate(config: Data) -> Path | None:
@@ -53,7 +52,7 @@ def locate(config: Data) -> Path | None:
         raise Refused(
             Problem("data.path", f"is not set, and there is no {config.name}.npz; {looked}; say data.path=FILE")
         )
-    cache = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"), "datasets")
+    cache = _keras_cache()
     missing = [name for name in KERAS_FILES[config.name] if not Path(cache, name).is_file()]
     if not missing:
         first = Path(cache, KERAS_FILES[config.name][0])
@@ -72,6 +71,13 @@ def locate(config: Data) -> Path | None:
             )
         ) from error
     return None
+
+
+def _keras_cache() -> Path:
+    """Keras's folder of data sets, by its rule: under ``/tmp`` where the home folder is not known or not writable."""
+    home = os.path.expanduser("~")  # noqa: PTH111 - `Path.home` raises for a user without one
+    usual = Path(home if os.access(home, os.W_OK) else "/tmp", ".keras")
+    return Path(os.environ.get("KERAS_HOME", usual), "datasets")
 
 
 def read(config: Data) -> tuple[CheckedArrays, str, str]:
@@ -99,15 +105,28 @@ def read(config: Data) -> tuple[CheckedArrays, str, str]:
     return arrays, found, source
 
 
-def digest(config: Data) -> str:
-    """Sha256 of a data set's arrays, which are checked.
+class Outline(NamedTuple):
+    """A data set: the sha256 of its arrays, and how many images there are to train and to test with."""
+
+    digest: str
+    train: int
+    test: int
+
+
+# The digits that scikit-learn carries, which takes two seconds to import.
+DIGITS = Outline("1ea06ec674c4b7e50ff9c2a685de43a14a337dcdcabc683d89544406ad7e6a1b", 1438, 359)
+
+
+def outline(config: Data) -> Outline:
+    """Read and check a data set, and give its outline.
 
     Raises:
         Refused: As `read`.
     """
     if config.name == "digits" and locate(config) is None:
-        return DIGITS_DIGEST
-    return read(config)[1]
+        return DIGITS
+    (_, y_train, _, y_test), digest, _ = read(config)
+    return Outline(digest, len(y_train), len(y_test))
 
 
 def _from_library(name: str) -> RawArrays:

@@ -25,6 +25,18 @@ def stratified(y: Labels, count: int, seed: int) -> tuple[NDArray[np.intp], NDAr
     return np.sort(by_class[chosen]), np.sort(by_class[~chosen])
 
 
+def split_sizes(config: Data, train: int, test: int) -> tuple[int, int, int]:
+    """How many images remain to train on, to validate with and to test with, of all that there are.
+
+    Raises:
+        Refused: As `validation_count`.
+    """
+    if config.limit:
+        train, test = min(train, config.limit), min(test, config.limit)
+    held_out = validation_count(config, train) if config.validation_size else 0
+    return train - held_out, held_out, test
+
+
 def validation_count(config: Data, available: int) -> int:
     """How many of the training images are held out.
 

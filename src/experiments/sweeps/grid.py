@@ -24,7 +24,7 @@ from experiments.config.fingerprint import config_fingerprint, fingerprint
 from experiments.config.overrides import first_lines
 from experiments.config.problems import assign, quoted, shown
 from experiments.config.schema import Gridded
-from experiments.data.sources import digest
+from experiments.data import outlines
 from experiments.sweeps import foreign, pool, server
 from experiments.sweeps.jobs import Job, prepare
 from experiments.sweeps.results import as_row, runs_of, show
@@ -195,8 +195,8 @@ def identify(jobs: Sequence[Job]) -> list[Job]:
     Raises:
         Refused: A data set is damaged.
     """
-    digests = {place: digest(place) for place in {job.config.data for job in jobs}}
-    return [replace(job, fingerprint=fingerprint(job.config, digests[job.config.data])) for job in jobs]
+    found = outlines(job.config.data for job in jobs)
+    return [replace(job, fingerprint=fingerprint(job.config, *found[job.config.data])) for job in jobs]
 
 
 def what_remains(jobs: Sequence[Job], before: Sequence["Child"]) -> tuple[list[Job], Counter[str]]:

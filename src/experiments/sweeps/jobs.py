@@ -172,7 +172,11 @@ def _checked(
         return defaults[choices]
 
     config = check(composed, Config, of_its_groups)
-    places = (config.data.name, config.data.path, config.tracking.enabled, config.tracking.uri)
+    places = (
+        (config.data.name, config.data.path),
+        (config.tracking.enabled, config.tracking.uri),
+        tuple(config.trust),
+    )
     if places not in seen:
         seen[places] = []
         try:

@@ -27,6 +27,7 @@ def import_mlflow() -> Any:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # errors reach us as exceptions
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    _name_home()
     with imports():
         import mlflow
         from mlflow.utils import environment as requirements
@@ -36,6 +37,14 @@ def import_mlflow() -> Any:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return mlflow
+
+
+def _name_home() -> None:
+    """Name a home folder where neither $HOME nor the system does, as in containers: MLflow asks for it when imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/nonexistent"  # not a folder that others can write, as programs take settings from it
 
 
 def open_store(uri: str) -> Any:

@@ -1,13 +1,16 @@
 """Where a run comes from: command, code, versions, machine, user. No MLflow needed."""
 
+import contextlib
 import getpass
 import importlib.metadata
 import os
 import platform
 import re
+import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Container, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -20,13 +23,17 @@ VERSIONED = ("tensorflow", "keras", "mlflow", "numpy", "hydra-core")
 # Files whose uncommitted changes are kept with a run: those that may change what it does.
 CODE = ("*.py", "*.yaml", "*.yml", "*.toml")
 DIFF_LIMIT = 1_000_000  # characters
+# A patch that `git apply` takes, whatever the settings say about colours, prefixes and programs that show differences.
+PLAIN_DIFF = ["--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/", "--unified=3"]
+GIT_SECONDS = 10.0
 
 
 def origin(tracking: Tracking, overrides: Sequence[str], command: str) -> dict[str, str]:
     """Tags that say where a run comes from: command, code, versions, machine, user."""
+    overrides = [redact(item) for item in overrides]
     line = " ".join([command, *(f"'{item}'" for item in overrides)])
     return {
-        **{key: str(value) for key, value in tracking.tags.items()},
+        **{key: redact(str(value)) for key, value in tracking.tags.items()},
         **{f"version.{name}": importlib.metadata.version(name) for name in VERSIONED},
         **_git_tags(),
         **hardware(),
@@ -34,11 +41,19 @@ def origin(tracking: Tracking, overrides: Sequence[str], command: str) -> dict[s
         "version.experiments": __version__,
         "overrides": " ".join(overrides),
         "host": socket.gethostname(),
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": user(),
         "mlflow.source.name": "experiments.run",
         "mlflow.source.type": "LOCAL",
         "mlflow.note.content": f"`{line}`",
     }
+
+
+def user() -> str:
+    """Name of the user; the number where it has no name, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 class Working(NamedTuple):
@@ -49,27 +64,69 @@ class Working(NamedTuple):
     patch: str
 
 
-@cache  # a sweep's runs are those of its start, whatever is edited meanwhile
+@cache  # all runs of a sweep share the state at its start
 def working_tree() -> Working | None:
     """Look at the repository of the current folder; None outside of one."""
-
-    def git(*arguments: str, allowed: tuple[int, ...] = (0,)) -> str:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, timeout=10)
-        if done.returncode not in allowed:
-            raise subprocess.CalledProcessError(done.returncode, done.args)
-        return done.stdout
-
+    git = _Git()
     try:
         commit = git("rev-parse", "HEAD").strip()
-        if all(f"{FOLDER}/" in line for line in git("status", "--porcelain").splitlines()):  # our own records
+        status = git("status", "--porcelain", "--untracked-files=normal").splitlines()
+        if all(f"{FOLDER}/" in line for line in status):  # our own records
             return Working(commit, False, "")
-        top = git("rev-parse", "--show-toplevel").strip()
-        new = git("-C", top, "ls-files", "--others", "--exclude-standard", "--", "*.py").splitlines()
-        patches = [git("-C", top, "diff", "HEAD", "--", *CODE)]
-        patches += [git("-C", top, "diff", "--no-index", "--", os.devnull, name, allowed=(0, 1)) for name in new]
-    except (OSError, UnicodeDecodeError, subprocess.SubprocessError):
+        return Working(commit, True, _patch(git))
+    except (OSError, subprocess.SubprocessError):
         return None
-    return Working(commit, True, redact("".join(patches))[:DIFF_LIMIT])
+
+
+class _Git:
+    """Git without what the user's or the repository's settings would run, for 10 seconds in all."""
+
+    def __init__(self) -> None:
+        self._end = time.monotonic() + GIT_SECONDS
+
+    def __call__(self, *arguments: str, allowed: Container[int] = (0,)) -> str:
+        command = ["git", "-c", "core.fsmonitor=", *arguments]
+        environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        ) as process:
+            try:
+                output, _ = process.communicate(timeout=max(self._end - time.monotonic(), 0))
+            except BaseException:
+                with contextlib.suppress(OSError):  # it has ended
+                    os.killpg(process.pid, signal.SIGKILL)  # with its children, which may be what hangs
+                raise
+        if process.returncode not in allowed:
+            raise subprocess.CalledProcessError(process.returncode, command)
+        return output
+
+
+def _patch(git: _Git) -> str:
+    """What differs from the commit in files of code, new ones of the current folder included; without passwords."""
+    top = Path(git("rev-parse", "--show-toplevel").rstrip("\n"))
+    listed = git("ls-files", "--others", "--exclude-standard", "--full-name", "-z", "--", "*.py").split("\0")
+    patch = git("-C", str(top), "diff", *PLAIN_DIFF, "HEAD", "--", *CODE)
+    left_out = 0
+    for name in filter(None, listed):
+        if len(patch) + (top / name).lstat().st_size > DIFF_LIMIT:
+            left_out += 1
+            continue
+        patch += git("-C", str(top), "diff", *PLAIN_DIFF, "--no-index", "--", os.devnull, name, allowed=range(256))
+    hidden, notes = redact(patch[:DIFF_LIMIT]), []
+    if hidden != patch[:DIFF_LIMIT]:
+        notes.append("This patch has *** in place of passwords in addresses: those lines cannot be applied.\n")
+    if len(patch) > DIFF_LIMIT:
+        notes.append(f"This patch is cut after {DIFF_LIMIT:,} of {len(patch):,} characters: it cannot be applied.\n")
+    if left_out:
+        notes.append(f"{left_out} new files are left out, as the patch would have over {DIFF_LIMIT:,} characters.\n")
+    return "".join([*notes, hidden])
 
 
 def _git_tags() -> dict[str, str]:

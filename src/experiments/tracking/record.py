@@ -26,7 +26,7 @@ from experiments.tracking.client import (
     open_store,
 )
 from experiments.tracking.provenance import environment, origin, working_tree
-from experiments.tracking.store import redact
+from experiments.tracking.store import redact, redact_all
 
 if TYPE_CHECKING:
     from experiments.evaluation import Report
@@ -137,20 +137,20 @@ class Record:
         run = self._client.create_run(
             experiment_id,
             start_time=self._entered,
-            run_name=config.tracking.run_name or run_name(overrides),
+            run_name=redact(config.tracking.run_name or run_name(overrides)),
             tags={**_tags(config, dataset, overrides), **identity},
         )
         self.run_id = run.info.run_id
         if self._lock is None:
             self._take_lock(identity["output_folder"], lock.PATIENCE)
-        recorded = config.model_dump(exclude=NOT_RECORDED, exclude_unset=True)
+        recorded = redact_all(config.model_dump(exclude=NOT_RECORDED, exclude_unset=True))
         parameters = flatten({**recorded, "runtime": dict(chosen)})
         self._client.log_batch(self.run_id, params=[Param(key, _as_text(value)) for key, value in parameters.items()])
         self._client.log_inputs(self.run_id, [_dataset_input(dataset)])
-        self._client.log_text(self.run_id, redact(OmegaConf.to_yaml(recorded)), "config/config.yaml")
+        self._client.log_text(self.run_id, OmegaConf.to_yaml(recorded), "config/config.yaml")
         self._client.log_text(self.run_id, "".join(f"{line}\n" for line in overrides), "config/overrides.txt")
         self._client.log_text(self.run_id, environment(), "environment.txt")
-        if (tree := working_tree()) and tree.patch:
+        if config.tracking.code and (tree := working_tree()) and tree.patch:
             self._client.log_text(self.run_id, tree.patch, "code/uncommitted.patch")
         self._watch_system(config, resumed=False)
 
@@ -286,7 +286,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _as_text(value: Any) -> str:
-    return redact(value) if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _tags(config: Config, dataset: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:

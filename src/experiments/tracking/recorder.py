@@ -47,7 +47,9 @@ class Recorder:
         """
         if self._process is None:
             return None
-        before: Before | None = self._process.call("find_before", config, fingerprint(config, dataset.digest))
+        before: Before | None = self._process.call(
+            "find_before", config, fingerprint(config, dataset.digest, dataset.sizes)
+        )
         if before and before.under_way:
             what = f"the run {before.run_id} of this config is under way; wait for it, or start another"
             raise Refused(Problem("resume", what, "resume=false"))
@@ -83,7 +85,7 @@ class Recorder:
                 self.log_epoch(epoch, metrics)  # it may have died before it could record one
             return self
         identity = {
-            "fingerprint": fingerprint(config, dataset.digest),
+            "fingerprint": fingerprint(config, dataset.digest, dataset.sizes),
             "fingerprint.config": config_fingerprint(config),
             "fingerprint.code": source_digest(config.trust),
             "output_folder": str(checkpoints.folder.absolute()),

@@ -5,7 +5,7 @@ import fcntl
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,10 @@ from experiments.config import Problem, Refused
 from experiments.config.schema import Tracking
 
 FOLDER = Path("mlruns")
+# The start of an address, and the rest of it; also with a slash too few, or without a scheme.
+ADDRESS = re.compile(r"(\w:/+|(?<![^\s'\"=(\[,])//+)(\S+)")
+VERSIONED = re.compile(r"[\w-]+(\.[\w-]+)+(/[\w.~+-]+)+@[\w./~-]+(#[\w=&.-]+)?[\"',;)\]]*")
+QUERY = re.compile(r"([?#])\S*?=\S*")
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks", "uc")
 
 
@@ -58,8 +62,29 @@ def existing(tracking: Tracking, key: str) -> str:
 
 
 def redact(text: str) -> str:
-    """Take user names and passwords out of addresses."""
-    return re.sub(r"(\w://)[^/@\s'\"]+@", r"\1***@", text)
+    """Take user names, passwords and queries out of the addresses in a text.
+
+    A password may hold any character but a blank, so all up to the last @ is taken out. Only what is plainly the
+    version of a package, as in ``https://host.org/name.git@v1``, stays.
+    """
+    return ADDRESS.sub(lambda found: found[1] + _without_secrets(found[2]), text)
+
+
+def redact_all(value: Any) -> Any:
+    """Redact every text in nested lists and dictionaries."""
+    if isinstance(value, Mapping):
+        return {key: redact_all(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact_all(item) for item in value]
+    return redact(value) if isinstance(value, str) else value
+
+
+def _without_secrets(address: str) -> str:
+    """Redact an address without its scheme."""
+    if "@" in address and not VERSIONED.fullmatch(address):
+        before, _, host = address.rpartition("@")
+        address = "***" if QUERY.search(before) else f"***@{host}"  # the @ may be one of a query
+    return QUERY.sub(r"\1***", address)
 
 
 def sqlite_file(uri: str) -> Path | None:
