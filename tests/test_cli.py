@@ -10,7 +10,6 @@ from pathlib import Path
 
 import hydra
 import pytest
-import sqlalchemy
 
 from experiments.cli import CONF, explain
 from experiments.config import Problem
@@ -203,13 +202,9 @@ def test_a_reader_who_has_enough_gets_no_traceback(unbuffered: str, said: str) -
 def test_predict_refuses_an_unknown_run_without_mlflow(
     run_cli: RunCli, tmp_path: Path, without_tensorflow: str
 ) -> None:
-    from mlflow.store.tracking.dbmodels.models import SqlRun
+    from experiments.tracking.client import open_store
 
-    store = tmp_path / "mlruns" / "mlflow.db"
-    store.parent.mkdir()
-    engine = sqlalchemy.create_engine(f"sqlite:///{store}")
-    SqlRun.__table__.create(engine)
-    engine.dispose()
+    open_store(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     done = run_cli("run=nope", module="predict", PYTHONPATH=without_tensorflow)
     assert done.stderr == "error: run: there is no run 'nope' in this store\n       try  run=latest\n"
     assert (done.returncode, done.stdout) == (2, "")

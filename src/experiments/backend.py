@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from experiments.config import RunFailed
 
@@ -68,6 +69,7 @@ def imports() -> Iterator[None]:
 
     Nothing of it is garbage, and it is most of what there is.
     """
+    _name_home()
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -76,6 +78,14 @@ def imports() -> Iterator[None]:
         gc.freeze()
         if was_enabled:
             gc.enable()
+
+
+def _name_home() -> None:
+    """Name a home folder for a user who has none, as in containers: MLflow and Keras look for it when imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = "/nonexistent"  # no folder that others can write: programs take settings from it
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def promote(composed: DictConfig) -> None:
     """Register the run's model, have the alias name it, and say what it replaced and what to do next."""
     config = check_command(composed, PromoteConfig)
     environment = _environment(config.tracking)  # before MLflow sets it
-    client, run = look_up(config.run, config.tracking)
+    client, run = look_up(config.run, config.tracking, writing=True)
     _refuse_unusable(run)
     model = logged_model(client, run)
     name = config.name or run.data.tags["dataset"]

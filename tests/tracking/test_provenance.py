@@ -2,10 +2,16 @@
 
 import getpass
 import os
+import re
+import shutil
 import signal
+import sqlite3
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -38,6 +44,13 @@ def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Git:
     call("add", ".")
     call("commit", "-qm", "first")
     return call
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that every user may enter, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 @pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 12345"), OSError("no username")])
@@ -131,3 +144,38 @@ def test_a_git_that_hangs_is_killed_with_its_children(tmp_path: Path, monkeypatc
             pytest.fail("the child of git lives on")
     except (ProcessLookupError, FileNotFoundError):
         pass
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="only root can take the number of a user")
+def test_a_user_without_name_and_home_trains_in_an_odd_folder(git: Git, tmp_path: Path, place: Path) -> None:
+    """As in many containers. The user may read everything, as Python may lie in root's own folder."""
+    shutil.copytree(tmp_path, place / "a?b#%41")
+    folder = place / "a?b#%41"
+    (folder / "new.py").write_text("x = 1\n")
+    place.chmod(0o777)
+    folder.chmod(0o777)
+    capabilities = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    command = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", *capabilities, sys.executable, "-m"]
+    small = ["data=digits", "data.limit=100", "epochs=1", "model.layer_sizes=[8]", "tracking.code=false"]
+    tag = "+tracking.tags.x='http://me:it\\'s/pass@word@host/x?token=sekret'"
+    unset = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "MLFLOW_TRACKING_URI")
+    kept = {key: value for key, value in os.environ.items() if key not in unset}
+    done = subprocess.run(
+        [*command, "experiments.run", *small, tag],
+        cwd=folder,
+        env={**kept, "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [path.name for path in place.iterdir()] == [folder.name]
+    assert {path.name for path in folder.iterdir()} == {".git", "old.py", "new.py", "mlruns"}
+    with closing(sqlite3.connect((folder / "mlruns" / "mlflow.db").as_uri(), uri=True)) as connection:
+        tags = dict(connection.execute("SELECT key, value FROM tags"))
+    assert tags["mlflow.user"] == "12345"
+    assert tags["git.dirty"] == "true"
+    assert tags["x"] == "http://***@host/x?***"
+    assert not list(folder.rglob("uncommitted.patch"))
+    for text in [*tags.values(), *(file.read_text() for file in folder.rglob("config/*"))]:
+        assert not re.search("it.*s/pass|word@|sekret", text)

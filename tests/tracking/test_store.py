@@ -1,17 +1,27 @@
-"""Addresses of stores: what is taken out of them before they are shown or recorded."""
+"""Stores: their addresses, without passwords, and whether they can be used."""
 
 import json
+import os
+import re
+import sqlite3
 import string
+from contextlib import closing
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.config import Refused
 from experiments.config.schema import Tracking
+from experiments.tracking import sqlite
+from experiments.tracking.client import open_store
 from experiments.tracking.provenance import origin
-from experiments.tracking.store import redact, redact_all
+from experiments.tracking.search import connect
+from experiments.tracking.store import existing, lacks_run, problems, redact, redact_all, sqlite_file, store_uri
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 # Whatever a keyboard gives, but blanks, which end a word.
 SECRETS = st.text(st.characters(categories=("L", "N", "P", "S")), min_size=3, max_size=20)
 FORMS = [
@@ -65,3 +75,101 @@ def test_a_password_is_in_no_tag(secret: str) -> None:
 )
 def test_what_holds_no_password_stays(text: str) -> None:
     assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("http://user:se/kretG@127.0.0.1:9", "write blanks and / ? # @ : of user name and password as %20 %2F"),
+        ("http://user:se@kretG@127.0.0.1:9", "write blanks"),
+        ("postgresql://user:se kretG@127.0.0.1:9/db", "write blanks"),
+        ("http://127.0.0.1:9?token=sekretG", "a token goes into $MLFLOW_TRACKING_TOKEN"),
+        ("http://user:sekretG@127.0.0.1:9", "cannot be reached"),
+        ("http://user:kret%47@127.0.0.1:9", "cannot be reached"),
+        ("sqlite:///:memory:", "names no file"),
+        ("sqlite://", "names no file"),
+        ("sqlite:////dev/null", "is no ordinary file"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused_without_its_password(uri: str, told: str) -> None:
+    [problem] = problems(Tracking(enabled=True, uri=uri, experiment="e"))
+    assert (problem.where, problem.remedy) == ("tracking.uri", "tracking=off")
+    assert told in problem.what
+    assert "kret" not in problem.what
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of the installed MLflow, with a run in it."""
+    file = tmp_path_factory.mktemp("whole") / "mlflow.db"
+    client = open_store(sqlite.address(file))
+    client.create_run("0")
+    return file
+
+
+SCHEMAS = {
+    "older": ("UPDATE alembic_version SET version_num = '451aebb31d03'", "of an older MLflow than the installed"),
+    "newer": ("UPDATE alembic_version SET version_num = 'ffffffffffff'", "(schema ffffffffffff); install that one"),
+    "no version": ("DELETE FROM alembic_version", "of another MLflow than the installed"),
+    "without runs": ("DROP TABLE runs", "is damaged: it lacks the table runs"),
+    "of another program": ("DROP TABLE alembic_version", "has no tables of MLflow, but of another program ("),
+}
+
+
+@pytest.mark.parametrize(("statement", "told"), SCHEMAS.values(), ids=SCHEMAS.keys())
+def test_a_store_that_mlflow_cannot_use_is_refused_at_once(
+    whole: Path, tmp_path: Path, statement: str, told: str
+) -> None:
+    file = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(whole)) as source, closing(sqlite3.connect(file)) as copy:
+        source.backup(copy)
+        copy.execute(statement)
+        copy.commit()
+    tracking = Tracking(enabled=True, uri=sqlite.address(file), experiment="e")
+    [problem] = problems(tracking)
+    assert told in problem.what
+    with pytest.raises(Refused, match=re.escape(told)):
+        existing(tracking, "run")
+    if "alembic_version SET" in statement:
+        assert f"mlflow db upgrade {sqlite.address(file)}" in problem.what
+
+
+def test_a_store_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    for content in (b"garbage", b"SQLite format 3\x00" + bytes(100), bytes(5000)):
+        (tmp_path / "x.db").write_bytes(content)
+        [problem] = problems(Tracking(enabled=True, uri=f"sqlite:///{tmp_path}/x.db", experiment="e"))
+        assert "is not a usable SQLite file" in problem.what
+    os.mkfifo(tmp_path / "fifo.db")
+    [problem] = problems(Tracking(enabled=True, uri=f"sqlite:///{tmp_path}/fifo.db", experiment="e"))
+    assert "is no ordinary file" in problem.what
+
+
+def test_a_store_lies_in_its_folder_whatever_that_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "a?b=c#d%41 é'\"$x"
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracking = Tracking(enabled=True, experiment="e")
+    uri = store_uri(tracking)
+    run = open_store(uri).create_run("0")
+    assert problems(tracking) == []
+    assert existing(tracking, "run") == uri
+    assert sqlite_file(uri) == Path.cwd() / "mlruns" / "mlflow.db"
+    assert not lacks_run(uri, run.info.run_id)
+    assert connect(uri).get_run(run.info.run_id).info.run_id == run.info.run_id
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert [path.name for path in Path.cwd().iterdir()] == ["mlruns"]
+
+
+def test_a_read_only_store_can_be_read(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may write everything, so that the look at the permissions is replaced."""
+    monkeypatch.setattr(sqlite, "is_read_only", lambda file: True)
+    tracking = Tracking(enabled=True, uri=sqlite.address(whole), experiment="e")
+    before = sorted(whole.parent.iterdir())
+    client = connect(existing(tracking, "run"))
+    [run] = client.search_runs(["0"])
+    assert not lacks_run(sqlite.address(whole), run.info.run_id)
+    assert sorted(whole.parent.iterdir()) == before
+    with pytest.raises(Refused, match="cannot be written"):
+        existing(tracking, "run", writing=True)
+    assert "cannot be written" in problems(tracking)[0].what

@@ -74,10 +74,14 @@ def locate(config: Data) -> Path | None:
 
 
 def _keras_cache() -> Path:
-    """Keras's folder of data sets, by its rule: under ``/tmp`` where the home folder is not known or not writable."""
-    home = os.path.expanduser("~")  # noqa: PTH111 - `Path.home` raises for a user without one
-    usual = Path(home if os.access(home, os.W_OK) else "/tmp", ".keras")
-    return Path(os.environ.get("KERAS_HOME", usual), "datasets")
+    """Keras's folder of data sets. Keras takes the temporary folder where the home folder cannot be written."""
+    if "KERAS_HOME" in os.environ:
+        return Path(os.environ["KERAS_HOME"], "datasets")
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without one, as in containers
+        home = Path("/nonexistent")
+    return Path(home if os.access(home, os.W_OK) else "/tmp", ".keras", "datasets")  # noqa: S108 - as Keras does
 
 
 def read(config: Data) -> tuple[CheckedArrays, str, str]:

@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from experiments.backend import imports
+from experiments.tracking import sqlite
 from experiments.tracking.store import allow_many_writers, alone, sqlite_file
 
 USED_LATE = (
@@ -27,7 +28,6 @@ def import_mlflow() -> Any:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # errors reach us as exceptions
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    _name_home()
     with imports():
         import mlflow
         from mlflow.utils import environment as requirements
@@ -37,14 +37,6 @@ def import_mlflow() -> Any:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return mlflow
-
-
-def _name_home() -> None:
-    """Name a home folder where neither $HOME nor the system does, as in containers: MLflow asks for it when imported."""
-    try:
-        Path.home()
-    except RuntimeError:
-        os.environ["HOME"] = "/nonexistent"  # not a folder that others can write, as programs take settings from it
 
 
 def open_store(uri: str) -> Any:
@@ -67,7 +59,7 @@ def _create(file: Path) -> None:
     new = file.with_suffix(".new")
     for left in file.parent.glob(f"{new.name}*"):
         left.unlink()
-    SqlAlchemyStore(f"sqlite:///{new}", (file.parent / "artifacts").as_uri()).engine.dispose()
+    SqlAlchemyStore(sqlite.address(new), (file.parent / "artifacts").as_uri()).engine.dispose()
     new.replace(file)
 
 

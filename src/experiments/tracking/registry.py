@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.config import Problem, Refused, RunFailed, suggest
 from experiments.evaluation import lower_is_better
+from experiments.tracking import sqlite
 from experiments.tracking.store import alone, sqlite_file
 
 # Of the run's tags and metrics, what a version carries too, so that versions can be compared without their runs.
@@ -163,10 +164,8 @@ def refuse_unknown(uri: str, which: str) -> None:
     """
     if (file := sqlite_file(uri)) is None:
         return
-    with contextlib.suppress(sqlite3.DatabaseError):  # no MLflow store, or of another version
-        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=3)) as connection:
-            rows = connection.execute("SELECT name || '@' || alias FROM registered_model_aliases").fetchall()
-        known = [name for (name,) in rows]
+    with contextlib.suppress(sqlite3.Error):  # it is busy
+        known = [name for (name,) in sqlite.query(file, "SELECT name || '@' || alias FROM registered_model_aliases")]
         if which not in known and not which.endswith("@latest"):  # MLflow's own alias, which is not stored
             raise _unknown(which, known)
 

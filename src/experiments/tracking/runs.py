@@ -40,13 +40,14 @@ def find_run(which: str, tracking: Tracking) -> RecordedRun:
     return RecordedRun(run.info.run_id, run.info.run_name, _data(run.info.run_id), _model_file(model, run))
 
 
-def look_up(which: str, tracking: Tracking) -> tuple[Any, Any]:
+def look_up(which: str, tracking: Tracking, *, writing: bool = False) -> tuple[Any, Any]:
     """Look up a run as MLflow has it.
 
     Args:
         which: ``latest`` (finished), ``best`` (by the validation metric), a run id or its beginning, or
             ``NAME@ALIAS`` of the registry.
         tracking: The store, and the MLflow experiment that latest and best are looked for in (empty: all).
+        writing: Whether something is to be written into the store.
 
     Returns:
         MLflow's client of the store, and the run.
@@ -54,7 +55,7 @@ def look_up(which: str, tracking: Tracking) -> tuple[Any, Any]:
     Raises:
         Refused: There is no such run.
     """
-    uri = existing(tracking, "run")
+    uri = existing(tracking, "run", writing)
     finders = {"latest": _latest, "best": _best}
     if "@" in which:
         registry.refuse_unknown(uri, which)

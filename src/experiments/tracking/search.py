@@ -1,19 +1,34 @@
 """Looking for recorded runs: few queries, as a store may hold many thousands."""
 
+import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from experiments.config import Problem, Refused, suggest
+from experiments.tracking import sqlite
 from experiments.tracking.client import import_mlflow
+from experiments.tracking.store import sqlite_file
 
 PAGE = 1000  # runs per query
+COPIES: list[sqlite3.Connection] = []  # of read-only stores; each is there as long as its connection
 
 
 def connect(uri: str) -> Any:
     """MLflow's client of a store that exists, and of the registry in it."""
     mlflow = import_mlflow()
+    if (file := sqlite_file(uri)) and sqlite.is_read_only(file):
+        uri = _copy_in_memory(file)
     mlflow.set_tracking_uri(uri)
     return mlflow.MlflowClient(uri, registry_uri=uri)
+
+
+def _copy_in_memory(file: Path) -> str:
+    """Copy a store that cannot be written, and so not be opened by MLflow; return the address of the copy."""
+    name = f"file:store{len(COPIES)}?mode=memory&cache=shared"
+    COPIES.append(sqlite3.connect(name, uri=True, check_same_thread=False))
+    sqlite.copy_to(file, COPIES[-1])
+    return f"sqlite:///{name}&uri=true"
 
 
 def experiment_ids(client: Any, name: str) -> list[str]:

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from experiments.config import Problem, Refused
 from experiments.config.schema import Tracking
+from experiments.tracking import sqlite
 
 FOLDER = Path("mlruns")
 # The start of an address, and the rest of it; also with a slash too few, or without a scheme.
@@ -24,7 +26,7 @@ SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databrick
 
 def store_uri(config: Tracking) -> str:
     """``tracking.uri``, else ``$MLFLOW_TRACKING_URI``, else SQLite in ``mlruns/`` of the current folder."""
-    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{FOLDER.absolute() / 'mlflow.db'}"
+    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite.address(FOLDER.absolute() / "mlflow.db")
 
 
 def problems(config: Tracking) -> list[Problem]:
@@ -34,28 +36,36 @@ def problems(config: Tracking) -> list[Problem]:
         found.append(
             Problem(str(FOLDER.absolute()), "cannot be written, and all output goes there; start in another folder")
         )
-    uri = store_uri(config)
-    if config.enabled and (reason := _unreachable(uri)):
-        from_environment = not config.uri and os.environ.get("MLFLOW_TRACKING_URI")
-        where = "$MLFLOW_TRACKING_URI" if from_environment else "tracking.uri"
-        found.append(Problem(where, f"{redact(uri)} {redact(reason)}", "tracking=off"))
+    if config.enabled:
+        found += [replace(problem, remedy="tracking=off") for problem in _store_problems(config, writing=True)]
     return found
 
 
-def existing(tracking: Tracking, key: str) -> str:
+def _store_problems(config: Tracking, writing: bool) -> list[Problem]:
+    uri = store_uri(config)
+    if not (reason := _unreachable(uri, writing)):
+        return []
+    from_environment = not config.uri and os.environ.get("MLFLOW_TRACKING_URI")
+    where = "$MLFLOW_TRACKING_URI" if from_environment else "tracking.uri"
+    shown = redact(re.sub(r"\s", "%20", uri))  # the whole of it is an address
+    return [Problem(where, f"{shown} {redact(reason)}")]
+
+
+def existing(tracking: Tracking, key: str, writing: bool = False) -> str:
     """The address of a store that answers and that something was recorded in.
 
     Args:
         tracking: The store.
         key: Of the config, that names what is looked for in it.
+        writing: Whether the store has to be writable.
 
     Raises:
         Refused: There is none.
     """
     uri = store_uri(tracking)
-    if found := problems(tracking):  # MLflow itself would retry for minutes
-        raise Refused([replace(problem, remedy="") for problem in found])
-    if (file := sqlite_file(uri)) and not file.exists():
+    if found := _store_problems(tracking, writing):  # MLflow itself would retry for minutes
+        raise Refused(found)
+    if (file := sqlite_file(uri)) and not (file.exists() and file.stat().st_size):
         what = f"nothing is recorded in {file}; train something first: python -m experiments.run"
         raise Refused(Problem(key, what))
     return uri
@@ -88,18 +98,17 @@ def _without_secrets(address: str) -> str:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of a SQLite store; None for other stores."""
-    return Path(uri.partition(":///")[2].partition("?")[0]).absolute() if uri.startswith("sqlite") else None
+    """The file of a SQLite store; None for other stores. As SQLAlchemy reads it: without a query, and unquoted."""
+    return Path(unquote(uri.partition(":///")[2].partition("?")[0])).absolute() if uri.startswith("sqlite") else None
 
 
 def lacks_run(uri: str, run_id: str) -> bool:
     """Whether a SQLite store surely has no run whose id begins so; MLflow, which knows better, is slow to import."""
     if (file := sqlite_file(uri)) is None:
         return False
-    try:
-        return not _query(file, "SELECT 1 FROM runs WHERE run_uuid LIKE ? LIMIT 1", f"{run_id}%")
-    except sqlite3.DatabaseError:  # no MLflow store, or of another version
-        return False
+    with contextlib.suppress(sqlite3.Error):  # it is busy
+        return not sqlite.query(file, "SELECT 1 FROM runs WHERE run_uuid LIKE ? LIMIT 1", f"{run_id}%")
+    return False
 
 
 @contextmanager
@@ -126,16 +135,18 @@ def _writable(folder: Path) -> bool:
     return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
 
 
-def _unreachable(uri: str) -> str | None:
+def _unreachable(uri: str, writing: bool) -> str | None:
     """Try the store, at most a few seconds; None if it answers."""
     scheme = uri.partition(":")[0].partition("+")[0]
     if scheme not in SCHEMES or ("://" not in uri and scheme != "databricks"):
         return (
             "is no tracking store; expected sqlite:///FILE, http://HOST:PORT or a database (a folder no longer is one)"
         )
+    if reason := _unreadable(uri, scheme):
+        return reason
     try:
         if (file := sqlite_file(uri)) is not None:
-            return _sqlite_trouble(file)
+            return _sqlite_trouble(file, writing)
         if scheme in ("http", "https"):
             import urllib.request
 
@@ -149,21 +160,32 @@ def _unreachable(uri: str) -> str | None:
     return None
 
 
-def _sqlite_trouble(file: Path) -> str | None:
-    if not file.exists():
-        return None if _writable(file.parent) else "cannot be created: its folder cannot be written"
-    if not os.access(file, os.W_OK):
-        return "cannot be written"
-    try:
-        _query(file, "SELECT name FROM sqlite_master LIMIT 1")
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return None  # somebody writes; MLflow waits for longer than this look
-        return f"is not a usable SQLite file ({error}); move it away to start a new one"
+def _unreadable(uri: str, scheme: str) -> str | None:
+    """Say why an address cannot be read as it was meant; libraries would show parts of the password in their errors."""
+    before, at, _ = uri.partition("://")[2].rpartition("@")
+    if re.search(r"\s", uri) or (at and re.search(r"[/?#@]|:.*:", before)):
+        return "cannot be read: write blanks and / ? # @ : of user name and password as %20 %2F %3F %23 %40 %3A"
+    if scheme in ("http", "https") and re.search("[?#]", uri):
+        return "has a query, which MLflow does not send; a token goes into $MLFLOW_TRACKING_TOKEN"
     return None
 
 
-def _query(file: Path, statement: str, *values: str) -> list[Any]:
-    # Not read-only: who was shot while he wrote has left something to be rolled back.
-    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=rw", uri=True, timeout=3)) as connection:
-        return connection.execute(statement, values).fetchall()
+def _sqlite_trouble(file: Path, writing: bool = True) -> str | None:
+    if file.name in ("", ":memory:") or file.is_dir():
+        return "names no file, and a store in memory would be lost; expected sqlite:///FILE"
+    if not file.exists():
+        return None if not writing or _writable(file.parent) else "cannot be created: its folder cannot be written"
+    if not file.is_file():
+        return "is no ordinary file"
+    if not os.access(file, os.R_OK) or (writing and sqlite.is_read_only(file)):
+        return f"cannot be {'written' if writing else 'read'}"
+    return _sqlite_mismatch(file)
+
+
+def _sqlite_mismatch(file: Path) -> str | None:
+    try:
+        return sqlite.mismatch(file)
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return None  # another process writes; MLflow waits for longer than this look
+        return f"is not a usable SQLite file ({error}); move it away to start a new one"
