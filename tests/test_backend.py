@@ -1,4 +1,8 @@
+import importlib.util
+import json
 import os
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import backend
-from experiments.config import RunFailed
+from experiments.config import Refused, RunFailed
 from tests.composed import keras
 
 START = """
@@ -17,19 +21,38 @@ assert "keras" not in sys.modules
 backend.start(1, "mixed_bfloat16", 5)
 import keras, tensorflow as tf
 print(keras.backend.backend(), keras.config.dtype_policy().name, tf.config.threading.get_intra_op_parallelism_threads())
+print(keras.config.epsilon(), keras.config.image_data_format(), keras.config.floatx(), keras.config.max_epochs())
 print("pandas" in sys.modules, "sklearn" in sys.modules)
 import pandas, sklearn
 """
 
 
 def test_it_starts_quietly_on_tensorflow_whatever_keras_json_says(tmp_path: Path) -> None:
-    (tmp_path / "keras.json").write_text('{"backend": "torch", "floatx": "float16"}')
-    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
+    settings = {"backend": "torch", "floatx": "float16", "epsilon": 1e-3, "image_data_format": "channels_first"}
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path), "KERAS_MAX_EPOCHS": "1"}
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     done = subprocess.run([sys.executable, "-c", START], env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines() == ["tensorflow mixed_bfloat16 1", "False False"]
+    assert done.stdout.splitlines() == [
+        "tensorflow mixed_bfloat16 1",
+        "1e-07 channels_last float32 None",
+        "False False",
+    ]
     assert done.stderr == ""
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("settings", ["[1]", '{"epsilon": 1}', '{"floatx": "int8"}'])
+def test_a_keras_json_that_keras_cannot_read_is_named(
+    settings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "keras.json").write_text(settings)
+    source = importlib.util.find_spec("keras.src.backend.config")
+    assert source
+    told = re.escape(f"{tmp_path}/keras.json: Keras cannot read it: ")
+    with pytest.raises(Refused, match=told), backend._readable_settings():
+        runpy.run_path(str(source.origin))
 
 
 def test_a_start_sets_precision_and_seed_anew() -> None:

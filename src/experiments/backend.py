@@ -4,14 +4,17 @@ import gc
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from experiments.config import RunFailed
+from experiments.config import Problem, Refused, RunFailed
 
 # Keras imports these only to accept their objects; that is a third of its import time, and nobody needs them here.
 OPTIONAL_IMPORTS = ("matplotlib", "pandas", "sklearn")
+# Variables of the environment by which Keras ends training early: a config says how long it takes.
+LIMITS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 
 
 def start(threads: int | str, precision: str, seed: int) -> int:
@@ -39,7 +42,9 @@ def start(threads: int | str, precision: str, seed: int) -> int:
     if tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()  # on processors operations are deterministic anyway
     keras.utils.clear_session()
-    keras.config.set_floatx("float32")
+    keras.config.set_floatx("float32")  # keras.json may say otherwise, of this and the next two
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)
     return count
@@ -51,12 +56,18 @@ def available_cores() -> int:
 
 
 def import_keras() -> None:
-    """Import Keras on TensorFlow, whatever ``~/.keras/keras.json`` says, and keep their start-up notes to ourselves."""
+    """Import Keras on TensorFlow, whatever ``~/.keras/keras.json`` says, and keep their start-up notes to ourselves.
+
+    Raises:
+        Refused: Keras cannot read its ``keras.json``.
+    """
     if "keras" in sys.modules:
         return
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with imports(), _quiet_stderr(), _hidden(*OPTIONAL_IMPORTS):
+    for name in LIMITS:
+        os.environ.pop(name, None)
+    with imports(), _quiet_stderr(), _readable_settings(), _hidden(*OPTIONAL_IMPORTS):
         import keras  # noqa: F401
         import tensorflow as tf
 
@@ -86,6 +97,18 @@ def _name_home() -> None:
         Path.home()
     except RuntimeError:
         os.environ["HOME"] = "/nonexistent"  # no folder that others can write: programs take settings from it
+
+
+@contextmanager
+def _readable_settings() -> Iterator[None]:
+    """Name Keras's ``keras.json`` where Keras cannot be imported because of it."""
+    try:
+        yield
+    except (ValueError, AttributeError) as error:
+        if not Path(traceback.extract_tb(error.__traceback__)[-1].filename).match("keras/src/backend/config.py"):
+            raise
+        file = Path(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json")
+        raise Refused(Problem(str(file), f"Keras cannot read it: {error}; correct it or remove it")) from error
 
 
 @contextmanager
