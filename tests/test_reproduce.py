@@ -19,7 +19,9 @@ from experiments.config import Refused, RunFailed
 from experiments.config.schema import Tracking
 from experiments.reproduce import conditions, judge
 from experiments.run import Trained
+from experiments.tracking.client import experiment, open_store
 from experiments.tracking.provenance import environment
+from experiments.tracking.search import measured, measures
 from experiments.tracking.stored import StoredRun, read_run
 from tests.composed import config
 
@@ -103,6 +105,36 @@ def test_different(capsys: pytest.CaptureFixture[str]) -> None:
     assert "identical: all 2 values; weights the same" in capsys.readouterr().out
 
 
+def test_without_a_digest_of_the_weights_it_is_not_identical() -> None:
+    stored = StoredRun("id", "name", config(), {}, {"loss": [(0, 0.5)]}, "")
+    with pytest.raises(RunFailed, match="all 1 values are the same, but the weights cannot be compared"):
+        judge(Console(), stored, Trained({"loss": [0.5]}, {}, "1"))
+
+
+def test_infinity_is_recorded_and_reproduced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SQL stores keep the largest number instead."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = open_store(uri)
+    run = client.create_run(experiment(client, "x", uri), tags={"weights.digest": "1"})
+    values = {"val_loss": math.inf, "objective": -math.inf, "loss": math.nan}
+    for name, value in values.items():
+        client.log_metric(run.info.run_id, name, value, step=0)
+    client.set_terminated(run.info.run_id)
+    found = measures(client.get_run(run.info.run_id))
+    assert (found["val_loss"], found["objective"]) == (math.inf, -math.inf)
+    points = {
+        name: [(point.step, measured(point.value)) for point in client.get_metric_history(run.info.run_id, name)]
+        for name in values
+    }
+    stored = StoredRun("id", "name", config(), {"weights.digest": "1"}, points, "")
+    judge(
+        Console(), stored, Trained({key: [values[key]] for key in ("loss", "val_loss")}, {"objective": -math.inf}, "1")
+    )
+    assert "identical: all 3 values" in capsys.readouterr().out
+    with pytest.raises(RunFailed, match="it differs: 2 of 3 values"):
+        judge(Console(), stored, Trained({"loss": [math.nan], "val_loss": [1.0]}, {"objective": math.inf}, "1"))
+
+
 def test_other_data_cannot_reproduce_it(folder: Path, run_id: str, run_cli: RunCli) -> None:
     with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as connection:
         digest = connection.execute("SELECT value FROM tags WHERE key = 'dataset.digest'").fetchone()[0]
@@ -121,6 +153,7 @@ def test_what_differs_is_told() -> None:
         "dataset": "digits",
         "dataset.digest": "0123",
         "hardware.processor": "Abacus",
+        "flags": "TF_ENABLE_ONEDNN_OPTS=0",
         "version.keras": "2.0.0",
         "version.numpy": importlib.metadata.version("numpy"),
     }
@@ -129,6 +162,7 @@ def test_what_differs_is_told() -> None:
     assert told["code"].startswith("differs from that of the run, which was of commit 0123456789ab with code/")
     assert re.fullmatch(r"keras 2.0.0 then, 3\S+ now; 1 other packages differ", told["versions"])
     assert told["processor"].startswith("Abacus then, ")
+    assert told["flags"] == "TF_ENABLE_ONEDNN_OPTS=0 then, none now"
 
 
 def tampered(folder: Path, run_id: str, was: str, becomes: str) -> Any:
@@ -163,6 +197,17 @@ def test_a_stored_config_grants_no_trust(folder: Path, run_id: str) -> None:
     with tampered(folder, run_id, "trust: []", "trust: [os]"):
         assert read_run(run_id, store, [], None).config.trust == []
         assert read_run(run_id, store, ["mine"], None).config.trust == ["mine"]
+
+
+def test_a_run_that_needs_trust_says_so(folder: Path, run_id: str) -> None:
+    store = Tracking(enabled=True, uri=f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
+    metrics, trust = tampered(folder, run_id, "- accuracy", "- mine.more.M"), ("trust: []", "trust: [mine.more, other]")
+    with metrics, tampered(folder, run_id, *trust):
+        told = f"trust: the run {run_id[:8]} needs the code of mine.more.M; if you trust it, say so"
+        with pytest.raises(Refused, match=re.escape(told)) as refused:
+            read_run(run_id, store, ["other"], None)
+        assert refused.value.problems[0].remedy == "trust=[mine]"
+        assert read_run(run_id, store, ["mine"], None).trusted == ["mine.more", "other"]
 
 
 def test_a_run_that_did_not_finish_cannot_be_reproduced(folder: Path, run_id: str) -> None:

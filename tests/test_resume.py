@@ -199,6 +199,12 @@ def test_shot_and_resumed(never_killed: dict[str, Any], tmp_path: Path) -> None:
     assert not list((tmp_path / "mlruns" / "outputs").rglob("*.npz"))
     output, _ = start(tmp_path, "resume=true").communicate()
     assert output == f"resume: kept, as it finished before: run {went_on[2]}\n"
+    with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as connection, connection:
+        connection.execute("UPDATE tags SET value = 'Abacus' WHERE key = 'hardware.processor'")
+        connection.execute("UPDATE params SET value = '99' WHERE key = 'runtime.threads'")
+    output, _ = start(tmp_path, "resume=true").communicate()
+    told = r"resume: kept, as it finished before on another processor \(Abacus; here .+\) with 99 threads \(here \d+\)"
+    assert re.fullmatch(f"{told}: run {went_on[2]}\n", output)
 
 
 def test_only_one_goes_on_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,6 +236,20 @@ def test_only_one_goes_on_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert before
     assert (before.status, before.objective) == ("FINISHED", 0.5)
     assert first.find_before(checked, "2") is None
+
+
+def test_a_finished_run_of_the_same_config_with_other_code_is_found(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    checked = config("tracking=mlflow", f"tracking.uri={uri}", "data.limit=100")
+    client = open_store(uri)
+    tags = {"fingerprint": "1", "fingerprint.config": "2"}
+    run_id = client.create_run(experiment(client, checked.tracking.experiment, uri), tags=tags).info.run_id
+    record = Record(uri, own_process=False)
+    record.connect()
+    assert record.find_changed(checked, "2") == ""
+    client.set_terminated(run_id)
+    assert record.find_changed(checked, "2") == run_id
+    assert record.find_changed(checked, "3") == ""
 
 
 def test_what_lies_elsewhere_cannot_go_on(tmp_path: Path) -> None:

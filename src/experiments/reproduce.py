@@ -12,7 +12,7 @@ from rich.table import Table
 from experiments.checkpoints import Checkpoints
 from experiments.cli import check_command, command
 from experiments.config import Problem, Refused, ReproduceConfig, RunFailed
-from experiments.config.fingerprint import source_digest
+from experiments.config.fingerprint import environment_flags, source_digest, without_packages
 from experiments.data import load
 from experiments.run import Trained, train
 from experiments.tracking.provenance import environment, hardware, origin, working_tree
@@ -23,6 +23,8 @@ from experiments.tracking.stored import StoredRun, read_run
 def reproduce(composed: DictConfig) -> None:
     """Say what differs from when the run was made, train it again, and compare."""
     config = check_command(composed, ReproduceConfig)
+    if problems := without_packages(config.trust):
+        raise Refused(problems)
     stored = read_run(config.run, config.tracking, config.trust, config.data.path)
     dataset = load(stored.config.data, stored.config.seed)
     recorded = stored.tags.get("dataset.digest")
@@ -39,7 +41,7 @@ def reproduce(composed: DictConfig) -> None:
 
 
 def conditions(stored: StoredRun) -> Iterator[tuple[str, str]]:
-    """Compare what a result may depend on, then and now: code, data, versions, processor."""
+    """Compare what a result may depend on, then and now: code, data, versions, flags, processor."""
     yield "code", _code(stored)
     yield "data", f"the same: {stored.tags['dataset']}, sha256 {stored.tags['dataset.digest'][:12]}…"
     now = origin(stored.config.tracking, (), "")
@@ -51,14 +53,19 @@ def conditions(stored: StoredRun) -> Iterator[tuple[str, str]]:
     also = f"; {count} other packages differ" if count and stored.environment else ""
     same = ", ".join(f"{key} {versions[key]}" for key in ("tensorflow", "keras", "numpy") if key in versions)
     yield "versions", (told or f"the same: {same}") + also
+    yield "flags", _then_and_now(stored.tags.get("flags", "") or "none", " ".join(environment_flags()) or "none")
     then, processor = stored.tags.get("hardware.processor", "unknown"), hardware()["hardware.processor"]
-    yield "processor", f"the same: {processor}" if then == processor else f"{then} then, {processor} now"
+    yield "processor", _then_and_now(then, processor)
+
+
+def _then_and_now(then: str, now: str) -> str:
+    return f"the same: {now}" if then == now else f"{then} then, {now} now"
 
 
 def _code(stored: StoredRun) -> str:
     commit, dirty = stored.tags.get("git.commit", ""), stored.tags.get("git.dirty") == "true"
     whence = f"commit {commit[:12]}" + (" with code/uncommitted.patch of its artifacts" if dirty else "")
-    if source_digest(stored.config.trust) == stored.tags.get("fingerprint.code"):
+    if source_digest(stored.trusted) == stored.tags.get("fingerprint.code"):
         tree = working_tree()
         elsewhere = commit and tree and tree.commit != commit
         return "the same" + (f", though the run was of {whence}" if elsewhere else f": {whence}" if commit else "")
@@ -73,7 +80,7 @@ def judge(console: Console, stored: StoredRun, trained: Trained) -> None:
     """Say that it is identical.
 
     Raises:
-        RunFailed: It is not; the table of what differs is printed before.
+        RunFailed: It is not, and the table of what differs is printed before; or the record lacks the weights' digest.
     """
     again = _measured(trained)
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -85,9 +92,9 @@ def judge(console: Console, stored: StoredRun, trained: Trained) -> None:
         for step in sorted({*then, *now}):
             total += 1
             a, b = then.get(step), now.get(step)
-            if a != b and not (a is not None and b is not None and math.isnan(a) and math.isnan(b)):
+            if a is None or b is None or not (a == b or (math.isnan(a) and math.isnan(b))):
                 different += 1
-                gap = "" if a is None or b is None else f"{b - a:.2g}"
+                gap = "" if a is None or b is None or not math.isfinite(b - a) else f"{b - a:.2g}"
                 table.add_row(name, str(step + 1), *("none" if x is None else repr(x) for x in (a, b)), gap)
     digest = stored.tags.get("weights.digest")
     weights = "not recorded" if digest is None else "the same" if digest == trained.weights_digest else "different"
@@ -95,7 +102,12 @@ def judge(console: Console, stored: StoredRun, trained: Trained) -> None:
         console.print(table)
     if different or weights == "different":
         raise RunFailed(f"it differs: {different} of {total} values, and the weights are {weights}")
-    told = f"weights {weights}" + (f", sha256 {trained.weights_digest[:12]}…" if digest else "")
+    if digest is None:
+        raise RunFailed(
+            f"all {total} values are the same, but the weights cannot be compared: the record lacks the tag "
+            "weights.digest"
+        )
+    told = f"weights the same, sha256 {digest[:12]}…"
     console.print(f"identical: all {total} values; {told}", highlight=False, soft_wrap=True)
 
 

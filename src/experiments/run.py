@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.backend import available_cores
 from experiments.cli import check_run, command
 from experiments.config import Config
 from experiments.sweeps import expect
@@ -25,6 +26,7 @@ def run(composed: DictConfig) -> float:
     config = check_run(composed)
     from experiments.checkpoints import Checkpoints  # a refused run waits for nothing that training needs
     from experiments.data import load
+    from experiments.tracking.provenance import other_machine
     from experiments.tracking.recorder import Recorder
 
     hydra = HydraConfig.get()
@@ -34,8 +36,13 @@ def run(composed: DictConfig) -> float:
         recorder.connect()
         before = recorder.find_before(config, dataset) if config.resume else None
         if before and before.status == "FINISHED":
-            print(f"resume: kept, as it finished before: run {before.run_id}")
+            threads = config.runtime.threads
+            here = threads if isinstance(threads, int) else available_cores()
+            made = other_machine(before.processor, before.threads, here)
+            print(f"resume: kept, as it finished before{made and f' {made}'}: run {before.run_id}")
             return before.objective
+        if config.resume and not before and not config.tracking.parent and (other := recorder.find_changed(config)):
+            print(f"resume: run {other} had this config, but other code, data, versions or flags: it is not kept")
         checkpoints = Checkpoints(Path(before.folder) if before else folder)
         if before:
             epochs = checkpoints.state.epochs if checkpoints.state else 0

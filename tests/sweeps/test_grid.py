@@ -15,9 +15,20 @@ from hydra.types import RunMode
 
 from experiments.cli import CONF
 from experiments.config import Problem, Refused
+from experiments.config.fingerprint import config_fingerprint
 from experiments.config.overrides import compose_usable
-from experiments.sweeps.grid import combinations, preset_overrides, refuse_wrong_settings, without_repeats
+from experiments.sweeps.grid import (
+    combinations,
+    identify,
+    made_elsewhere,
+    preset_overrides,
+    refuse_wrong_settings,
+    what_remains,
+    without_repeats,
+)
 from experiments.sweeps.jobs import prepare
+from experiments.tracking.provenance import hardware
+from experiments.tracking.sweep_record import Child
 from hydra_plugins.experiments_sweeps import GridSweeper
 from tests.sweeps.processes import QUICK, sweep
 
@@ -46,6 +57,28 @@ def refusal(*overrides: str) -> Problem:
         expand(*overrides)
     [problem] = caught.value.problems
     return problem
+
+
+def test_what_is_kept_and_from_which_machine(tmp_path: Path) -> None:
+    master = loader().load_configuration("config", ["data=digits", "tracking=off"], RunMode.MULTIRUN)
+    jobs = identify(prepare(expand("data=digits", "tracking=off", "seed=0,1,2,3"), loader(), master))
+    here = hardware()
+    recorded = [
+        Child("a", "FINISHED", 0.5, 1.0, {"fingerprint": jobs[0].fingerprint, **here}, "2"),
+        Child("b", "FINISHED", 0.5, 1.0, {"fingerprint": jobs[1].fingerprint, "hardware.processor": "Abacus"}, "2"),
+        Child("c", "KILLED", None, 1.0, {"fingerprint": jobs[2].fingerprint, "hardware.processor": "Abacus"}, "2"),
+        Child("d", "FINISHED", 0.5, 1.0, {"fingerprint.config": config_fingerprint(jobs[3].config)}),
+    ]
+    todo, reasons = what_remains(jobs, recorded)
+    assert [job.number for job in todo] == [2, 3]
+    assert reasons == {"interrupted": 1, "ran with other code, data, versions or flags": 1}
+    processor = f"on another processor (Abacus; here {here['hardware.processor']})"
+    assert made_elsewhere(jobs, recorded, 2) == made_elsewhere(jobs, recorded, None) == {processor: 1}
+    assert made_elsewhere(jobs, recorded, 8) == {
+        "with 2 threads (here 8)": 1,
+        f"{processor} with 2 threads (here 8)": 1,
+    }
+    assert len({job.fingerprint for job in jobs}) == 4
 
 
 EMPTY = {

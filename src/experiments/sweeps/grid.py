@@ -29,6 +29,7 @@ from experiments.sweeps import foreign, pool, server
 from experiments.sweeps.jobs import Job, prepare
 from experiments.sweeps.results import as_row, runs_of, show
 from experiments.tracking import process
+from experiments.tracking.provenance import other_machine
 from experiments.tracking.sweep_recorder import SweepRecorder
 from hydra_plugins.experiments_sweeps import PoolLauncher
 
@@ -87,7 +88,9 @@ def sweep(
     )
     todo, reasons = what_remains(jobs, before)
     if first.resume:
-        console.print(_resume_line(len(jobs) - len(todo), reasons), highlight=False, soft_wrap=True)
+        threads = pool.threads_each(launcher) if isinstance(launcher, PoolLauncher) else None
+        line = _resume_line(len(jobs) - len(todo), reasons, made_elsewhere(jobs, before, threads))
+        console.print(line, highlight=False, soft_wrap=True)
     returns: list[JobReturn] = []
     status = "KILLED"
     try:
@@ -213,13 +216,33 @@ def what_remains(jobs: Sequence[Job], before: Sequence["Child"]) -> tuple[list[J
         todo.append(replace(job, begun=statuses is not None))
         if statuses is None:
             changed = config_fingerprint(job.config) in by_print
-            reasons["ran with other code or data" if changed else "never ran"] += 1
+            reasons["ran with other code, data, versions or flags" if changed else "never ran"] += 1
         else:
             reasons["failed before" if "FAILED" in statuses else "interrupted"] += 1
     return todo, reasons
 
 
-def _resume_line(kept: int, reasons: Mapping[str, int]) -> str:
+def made_elsewhere(jobs: Sequence[Job], before: Sequence["Child"], threads: int | None) -> Counter[str]:
+    """Count the kept jobs that another kind of machine ran, by what differs.
+
+    Args:
+        jobs: All of the sweep.
+        before: The recorded runs.
+        threads: How many a job would have here, where its config does not say; None: unknown.
+    """
+    finished = {child.tags.get("fingerprint"): child for child in before if child.status == "FINISHED"}
+    made = Counter[str]()
+    for job in jobs:
+        if child := finished.get(job.fingerprint):
+            own = job.config.runtime.threads
+            processor = child.tags.get("hardware.processor", "")
+            made[other_machine(processor, child.threads, own if isinstance(own, int) else threads)] += 1
+    del made[""]
+    return made
+
+
+def _resume_line(kept: int, reasons: Mapping[str, int], made: Mapping[str, int]) -> str:
     """Such as: 12 kept, 3 never ran, 1 failed before: rerun."""
     again = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-    return f"resume: {kept} kept" + (f", {again}: rerun" if again else "")
+    told = [f"; of those kept, {count} ran {how}" for how, count in made.items()]
+    return f"resume: {kept} kept" + (f", {again}: rerun" if again else "") + "".join(told)

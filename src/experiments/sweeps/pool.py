@@ -75,8 +75,7 @@ def run(
     Returns:
         The objective of each job, or why there is none.
     """
-    gpus = visible_gpus()
-    workers = launcher.workers if isinstance(launcher.workers, int) else len(gpus) or available_cores()
+    gpus, workers = visible_gpus(), worker_count(launcher)
     pool = _Pool(launcher, recorder, workers, gpus, deque(jobs))
     if not jobs:
         return []
@@ -87,6 +86,16 @@ def run(
             pool.stop()
             raise
     return [pool.returned(job) for job in jobs]
+
+
+def worker_count(launcher: "PoolLauncher") -> int:
+    """Number of runs at a time: as the launcher says, else one for each GPU or core."""
+    return launcher.workers if isinstance(launcher.workers, int) else len(visible_gpus()) or available_cores()
+
+
+def threads_each(launcher: "PoolLauncher") -> int:
+    """Number of processor threads of a run."""
+    return max(available_cores() // worker_count(launcher), 1)
 
 
 def visible_gpus() -> list[str]:
@@ -121,7 +130,7 @@ class _Pool:
     ) -> None:
         self._launcher, self._recorder, self._gpus, self._pending = launcher, recorder, gpus, pending
         self._slots = set(range(workers))
-        self._threads = max(available_cores() // workers, 1)
+        self._threads = threads_each(launcher)
         self._running: list[_Worker] = []
         self._outcomes: dict[int, tuple[str, Any]] = {}
         self._failures: dict[int, int] = {}

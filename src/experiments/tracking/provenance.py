@@ -147,6 +147,21 @@ def hardware() -> dict[str, str]:
     return {"hardware.processor": next(names, platform.processor() or platform.machine())}
 
 
+def other_machine(processor: str, threads: str, here: int | None = None) -> str:
+    """Say on what kind of machine a run was made, if it is not that of this process.
+
+    Args:
+        processor: Its recorded model; empty: unknown.
+        threads: Its recorded number of threads; empty: unknown.
+        here: Number of threads that it would have here; None: unknown.
+    """
+    now = hardware()["hardware.processor"]
+    told = [f"on another processor ({processor}; here {now})"] if processor not in ("", now) else []
+    if here is not None and threads not in ("", str(here)):
+        told.append(f"with {threads} threads (here {here})")
+    return " ".join(told)
+
+
 def environment() -> str:
     """Installed packages as ``name==version`` lines; no addresses, which may hold credentials."""
     found = {}

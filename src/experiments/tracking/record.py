@@ -26,6 +26,7 @@ from experiments.tracking.client import (
     open_store,
 )
 from experiments.tracking.provenance import environment, origin, working_tree
+from experiments.tracking.search import measures
 from experiments.tracking.store import redact, redact_all
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Before(NamedTuple):
         objective: What it reached, if it finished.
         folder: Of its output.
         under_way: It is running now.
+        processor: The model that it ran on.
+        threads: How many it had.
     """
 
     run_id: str
@@ -50,6 +53,8 @@ class Before(NamedTuple):
     objective: float
     folder: str = ""
     under_way: bool = False
+    processor: str = ""
+    threads: str = ""
 
 
 class Record:
@@ -91,8 +96,14 @@ class Record:
         ids = [experiment(self._client, config.tracking.experiment, self._uri)]
         found = self._client.search_runs(ids, condition, max_results=100, order_by=["start_time DESC"])
         for run in found:
-            if run.info.status == "FINISHED" and "objective" in run.data.metrics:
-                return Before(run.info.run_id, run.info.status, run.data.metrics["objective"])
+            if run.info.status == "FINISHED" and "objective" in (reached := measures(run)):
+                return Before(
+                    run.info.run_id,
+                    run.info.status,
+                    reached["objective"],
+                    processor=run.data.tags.get("hardware.processor", ""),
+                    threads=run.data.params.get("runtime.threads", ""),
+                )
         left = [(run.info.run_id, folder) for run in found if (folder := self._left_here(run))]
         if not left:
             return None
@@ -103,13 +114,20 @@ class Record:
         self._take_lock(left[0][1], lock.PATIENCE)
         return self._before(*left[0])
 
+    def find_changed(self, config: Config, wanted: str) -> str:
+        """Find the latest finished run of a config's own fingerprint, whatever else differs: its id, or nothing."""
+        ids = [experiment(self._client, config.tracking.experiment, self._uri)]
+        same = f"tags.`fingerprint.config` = '{wanted}' and attributes.status = 'FINISHED'"
+        found = self._client.search_runs(ids, same, max_results=1, order_by=["start_time DESC"])
+        return found[0].info.run_id if found else ""
+
     def _take_lock(self, folder: str, patience: float) -> bool:
         self._lock = lock.take(Path(folder, "lock"), patience)
         return self._lock is not None
 
     def _before(self, run_id: str, folder: str) -> Before:
         now = self._client.get_run(run_id)  # it may have been finished while we waited
-        reached = now.data.metrics.get("objective", math.nan)
+        reached = measures(now).get("objective", math.nan)
         return Before(run_id, now.info.status, reached, folder, under_way=self._lock is None)
 
     def _left_here(self, run: Any) -> str:

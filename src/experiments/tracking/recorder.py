@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.checkpoints import Checkpoints
 from experiments.config import Config, Problem, Refused, RunFailed
-from experiments.config.fingerprint import config_fingerprint, fingerprint, source_digest
+from experiments.config.fingerprint import config_fingerprint, environment_flags, fingerprint, source_digest
 from experiments.config.schema import Tracking
 from experiments.tracking.process import Failure, RecordingProcess, process_name, start
 from experiments.tracking.store import redact, store_uri
@@ -55,6 +55,12 @@ class Recorder:
             raise Refused(Problem("resume", what, "resume=false"))
         return before
 
+    def find_changed(self, config: Config) -> str:
+        """Find a finished run of the same config with other code, data, versions or flags: its id, or nothing."""
+        return (
+            "" if self._process is None else str(self._process.call("find_changed", config, config_fingerprint(config)))
+        )
+
     def start(
         self,
         config: Config,
@@ -88,6 +94,7 @@ class Recorder:
             "fingerprint": fingerprint(config, dataset.digest, dataset.sizes),
             "fingerprint.config": config_fingerprint(config),
             "fingerprint.code": source_digest(config.trust),
+            "flags": " ".join(environment_flags()),
             "output_folder": str(checkpoints.folder.absolute()),
             "process": process,
         }

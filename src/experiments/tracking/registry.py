@@ -10,6 +10,7 @@ from typing import Any
 from experiments.config import Problem, Refused, RunFailed, suggest
 from experiments.evaluation import lower_is_better
 from experiments.tracking import sqlite
+from experiments.tracking.search import measures
 from experiments.tracking.store import alone, sqlite_file
 
 # Of the run's tags and metrics, what a version carries too, so that versions can be compared without their runs.
@@ -78,7 +79,7 @@ def _register(client: Any, run: Any, model: Any, name: str) -> Any:
 
 def _add_evidence(client: Any, run: Any, version: Any, chosen: str) -> None:
     """Tags and description, where the version has none: a person may have written one since, or registered the run."""
-    tags = {"run_id": run.info.run_id, "value": str(run.data.metrics["objective"])}
+    tags = {"run_id": run.info.run_id, "value": str(measures(run)["objective"])}
     tags |= {key: run.data.tags[key] for key in EVIDENCE if key in run.data.tags}
     for key, value in tags.items():
         if key not in version.tags:
@@ -89,7 +90,7 @@ def _add_evidence(client: Any, run: Any, version: Any, chosen: str) -> None:
 
 def _description(client: Any, run: Any, chosen: str) -> str:
     """What speaks for a run, in Markdown."""
-    tags, metrics = run.data.tags, run.data.metrics
+    tags, metrics = run.data.tags, measures(run)
     facts = {
         "chosen": chosen,
         "sweep": _sweep(client, tags),

@@ -1,6 +1,8 @@
 """Looking for recorded runs: few queries, as a store may hold many thousands."""
 
+import math
 import sqlite3
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,16 @@ def _copy_in_memory(file: Path) -> str:
     COPIES.append(sqlite3.connect(name, uri=True, check_same_thread=False))
     sqlite.copy_to(file, COPIES[-1])
     return f"sqlite:///{name}&uri=true"
+
+
+def measures(run: Any) -> dict[str, float]:
+    """The last values of a run's metrics, as they were measured."""
+    return {key: measured(value) for key, value in run.data.metrics.items()}
+
+
+def measured(stored: float) -> float:
+    """A value as it was measured: for infinity, MLflow's SQL stores keep the largest number."""
+    return math.copysign(math.inf, stored) if abs(stored) >= sys.float_info.max else stored
 
 
 def experiment_ids(client: Any, name: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from experiments.comparison import CIRCUMSTANCES, Run
 from experiments.config import CompareConfig, Config, Problem, Refused
 from experiments.config.schema import Tracking
-from experiments.tracking.search import by_beginning, connect, experiment_ids, search, unknown
+from experiments.tracking.search import by_beginning, connect, experiment_ids, measured, measures, search, unknown
 from experiments.tracking.store import existing, lacks_run
 
 BULK = 100  # runs whose curves are read by one query
@@ -93,7 +93,7 @@ def with_curves(client: Any, runs: Sequence[Run], metrics: Sequence[str] | None 
     read: dict[str, dict[str, dict[int, float]]] = {run.run_id: {} for run in runs}
     for key in every if metrics is None else metrics:
         for run_id, point in _points(client, [run.run_id for run in runs if key in run.metrics], key):
-            read[run_id].setdefault(key, {})[point.step] = point.value
+            read[run_id].setdefault(key, {})[point.step] = measured(point.value)
     return [
         replace(run, curves={key: [by_step[step] for step in sorted(by_step)] for key, by_step in curves.items()})
         for run, curves in ((run, read[run.run_id]) for run in runs)
@@ -168,7 +168,7 @@ def _selection(title: str, found: Sequence[Any]) -> Selection:
 
 
 def _run(item: Any) -> Run:
-    info, data = item.info, item.data
+    info, data, metrics = item.info, item.data, measures(item)
     sections = {name: place for place, name in enumerate(Config.model_fields)}
     keys = sorted(data.params, key=lambda key: sections.get(key.partition(".")[0], len(sections)))
     return Run(
@@ -176,9 +176,9 @@ def _run(item: Any) -> Run:
         name=info.run_name or "",
         status=info.status,
         parameters={key: data.params[key] for key in keys},
-        objective=data.metrics.get("objective"),
+        objective=metrics.get("objective"),
         seconds=(info.end_time - info.start_time) / 1000 if info.end_time else None,
-        metrics=dict(data.metrics),
+        metrics=metrics,
         failure=data.tags.get("failure", ""),
     )
 

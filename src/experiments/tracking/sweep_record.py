@@ -19,6 +19,7 @@ from experiments.tracking.client import end_run, experiment, import_mlflow, open
 from experiments.tracking.process import process_name
 from experiments.tracking.provenance import origin
 from experiments.tracking.record import run_name
+from experiments.tracking.search import measures
 from experiments.tracking.store import FOLDER
 
 USED_AT_THE_END = ("experiments.figures", "experiments.report", "scipy.special")
@@ -44,13 +45,14 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Child:
-    """A run beneath the parent."""
+    """A run beneath the parent. `threads` is how many it had, as text; empty if that is not recorded."""
 
     run_id: str
     status: str
     objective: float | None
     seconds: float
     tags: Mapping[str, str] = field(repr=False)
+    threads: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,10 @@ class SweepRecord:
             Child(
                 run.info.run_id,
                 run.info.status,
-                run.data.metrics.get("objective"),
+                measures(run).get("objective"),
                 ((run.info.end_time or run.info.start_time) - run.info.start_time) / 1000,
                 run.data.tags,
+                run.data.params.get("runtime.threads", ""),
             )
             for run in runs
         ]
