@@ -125,7 +125,7 @@ def test_the_latest_sweep_grouped_over_its_seeds(call: Callable[..., str], store
     assert "FAILED epochs=3 seed=0 optimizer.name=lion data.name=digits: the loss became nan" in output
     assert "beta_1" not in output.split("FAILED")[0], "it follows from the optimizer"
     assert "threads" not in output, "the machine decided it"
-    assert "corrected for all 3 pairs" in output
+    assert "error rate 5 % for all configs together; a difference below 0.0" in output
     assert call("sweep=latest") == call(f"sweep={store.sweep}") == call(f"sweep={store.sweep[:8]}") == output
 
 

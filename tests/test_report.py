@@ -68,12 +68,12 @@ def run(
     return Run(run_id, name, "FINISHED", {"epochs": str(epochs), **parameters}, objective, curves=values)
 
 
-def standing(*runs: Run, level: bool = False) -> Standing:
+def standing(*runs: Run, is_equal: bool | None = False) -> Standing:
     settings = {key: value for key, value in runs[0].parameters.items() if key not in ("seed", "epochs")}
     values = charts.finite(runs) or [math.nan]
     mean, deviation = fmean(values), stdev(values) if len(values) > 1 else None
     interval = None if deviation is None else (mean - 2 * deviation, mean + 2 * deviation)
-    return Standing(settings, runs, mean, deviation, interval, level)
+    return Standing(settings, runs, mean, deviation, interval, is_equal)
 
 
 def comparison(*standings: Standing, **changes: object) -> Comparison:
@@ -91,7 +91,7 @@ def sweep() -> Comparison:
     standings = [
         standing(
             *(run(best + seed / 1000, optimizer=name, layers=size, seed=str(seed)) for seed in (0, 1)),
-            level=best > 0.93,
+            is_equal=best > 0.93,
         )
         for name, size, best in grid
     ]
@@ -110,6 +110,14 @@ def test_a_sweep_has_every_section(sweep: Comparison) -> None:
     assert "95.00 % right" in shown.text
     assert "the loss is nan" in shown.text
     assert "test set" not in shown.text
+
+
+def test_the_report_marks_configs_with_one_seed(sweep: Comparison) -> None:
+    single = standing(run(0.99, optimizer="sgd", layers="[2]", seed="0"), is_equal=None)
+    shown = Page(page(replace(sweep, standings=[single, *sweep.standings]), {}))
+    assert "? one seed only, not tested" in shown.text
+    assert "the best by its mean has one seed only; the others were tested against rank 2" in shown.text
+    assert shown.text.count("≈ best") == 3  # both adam, and the explanation
 
 
 def test_a_config_can_be_found_in_every_chart(sweep: Comparison) -> None:

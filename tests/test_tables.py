@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,18 @@ from rich.console import Console
 
 from experiments.comparison import Comparison, Run, compare
 from experiments.filters import ordered
-from experiments.tables import BARS, as_csv, as_json, as_markdown, notes, short_names, show, sparkline, sparklines
+from experiments.tables import (
+    BARS,
+    as_csv,
+    as_json,
+    as_markdown,
+    columns,
+    notes,
+    short_names,
+    show,
+    sparkline,
+    sparklines,
+)
 
 LAYERS = '[{"Dense":{"units":512,"activation":"relu"}},{"Dense":{"units":10,"activation":"softmax"}}]'
 
@@ -109,17 +121,58 @@ def test_another_order_keeps_the_ranks() -> None:
 
 def test_notes_say_what_the_ranking_is_worth() -> None:
     [marks] = notes(comparison())
-    assert marks.startswith("= cannot be told from the best: paired t-test")
-    level = replace(comparison(), standings=comparison().standings[:2])
-    assert all(standing.level for standing in level.standings)
-    assert notes(level)[1].startswith("no config can be told from the best; more seeds may tell")
+    assert marks.startswith("= not significantly different from the best: Tukey-Kramer test (Tukey 1949, Kramer 1956)")
+    assert re.search(r"; error rate 5 % for all configs together; a difference below 0\.013 would not have", marks)
+    best = comparison().standings[0]
+    assert notes(replace(comparison(), standings=[best, best]))[1:] == ["no config differs significantly from the best"]
     [noise] = notes(comparison(seeds=1))
-    assert noise == "one seed each: differences may be noise; seed=0,1,2,3,4 would tell"
+    assert noise == "one seed each: differences may be noise; a sweep over seed=0,1,2,3,4 is tested for that"
     alone = compare(comparison().standings[0].runs, "", "val_accuracy")
     assert notes(alone) == ["intervals: 95 % of the mean, by Student's t"]
     assert shown(alone, 80)[0].split() == ["val_accuracy", "±", "95", "%", "n", "curve", "seconds"]
     by_test = compare([Run("", "", "FINISHED", {}, 0.5)], "", "test_accuracy")
     assert notes(by_test)[0].startswith("ranked by test_accuracy, as no run held out a validation set")
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_no_note_invites_to_add_seeds_until_a_difference_is_significant(seeds: int) -> None:
+    assert "more seeds" not in " ".join(notes(comparison(seeds)))
+
+
+def single_seeds(**counts: int) -> Comparison:
+    """Configs with so many seeds each, the best first."""
+    runs = [
+        Run("", "", "FINISHED", {"model": name, "seed": str(seed)}, 0.9 - 0.1 * place + 0.001 * seed)
+        for place, (name, count) in enumerate(counts.items())
+        for seed in range(count)
+    ]
+    return compare(runs, "", "val_accuracy")
+
+
+def marks_and_notes(compared: Comparison) -> tuple[list[str], list[str]]:
+    found = {column.header: column.cells for column in columns(compared, ordered(compared, None), {})}
+    return list(found["="]), notes(compared)
+
+
+def test_a_config_with_one_seed_is_marked_as_not_tested() -> None:
+    marks, said = marks_and_notes(single_seeds(a=3, b=3, c=1))
+    assert marks == ["=", "", "?"]
+    assert said[1:] == ["? one seed only, not tested"]
+
+
+def test_a_best_config_with_one_seed_is_said_to_be_no_reference() -> None:
+    marks, said = marks_and_notes(single_seeds(a=1, b=3, c=3))
+    assert marks == ["?", "=", ""]
+    assert said[1:] == [
+        "? one seed only, not tested",
+        "the best by its mean has one seed only; the others were tested against rank 2, the best with several seeds",
+    ]
+
+
+def test_where_only_one_config_has_several_seeds_nothing_is_tested() -> None:
+    marks, said = marks_and_notes(single_seeds(a=3, b=1))
+    assert marks == ["=", "?"]
+    assert said == ["intervals: 95 % of the mean, by Student's t", "? one seed only, not tested"]
 
 
 def test_names_are_as_short_as_they_can_be() -> None:
@@ -173,7 +226,7 @@ def test_json_has_everything() -> None:
     told = json.loads(as_json(compared, ordered(compared, None)))
     assert (told["ranked_by"], told["parameters"]) == ("val_accuracy", ["optimizer.name", "model.layer_sizes", "seed"])
     best = told["standings"][0]
-    assert (best["rank"], best["n"], best["level"]) == (1, 3, True)
+    assert (best["rank"], best["n"], best["indistinguishable_from_best"]) == (1, 3, True)
     assert best["interval"][0] < best["mean"] < best["interval"][1]
     assert best["runs"][0]["curves"]["val_accuracy"][0] == 0.3
     assert told["unfinished"][0]["failure"] == "the loss became nan"
@@ -193,7 +246,7 @@ def test_markdown_is_a_table_and_its_notes() -> None:
     assert lines[0].startswith("|  | optimizer | layer_sizes | val_accuracy |")
     assert lines[1].startswith("| ---: | --- | --- | ---: |")
     assert len({line.replace("\\|", "").count("|") for line in lines[:7]}) == 1
-    assert lines[-1].startswith("= cannot be told")
+    assert lines[-1].startswith("= not significantly different from the best: Tukey")
 
 
 @given(st.floats(min_value=1e-12, max_value=1e12))

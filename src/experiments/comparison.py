@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from experiments.evaluation import lower_is_better
+from experiments.significance import judge
 
-ALPHA = 0.05  # how often at most, in many comparisons of equal configs, any of them is called worse than the best
 INTERVALS = "intervals: 95 % of the mean, by Student's t"
 # Parameters, by what their keys start with, that say how and where a run is carried out, not what it is.
 CIRCUMSTANCES = ("runtime.", "tracking.", "trust", "resume", "data.path")
@@ -53,7 +53,8 @@ class Standing:
         mean: Of the objective.
         deviation: The sample standard deviation (n - 1); None for a single run.
         interval: The 95 % confidence interval of the mean; None for a single run.
-        level: Whether it cannot be told from the best (the best itself cannot, either).
+        indistinguishable_from_best: Whether it does not differ significantly from the best of the configs that have
+            several seeds (that one does not, either); None for a single seed, which cannot be judged.
     """
 
     settings: Mapping[str, str]
@@ -61,7 +62,7 @@ class Standing:
     mean: float
     deviation: float | None
     interval: tuple[float, float] | None
-    level: bool
+    indistinguishable_from_best: bool | None
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ class Comparison:
         parameters: The keys that differ between the runs, in the config's order; with ``seed``, if that differs.
         standings: The configs with finished runs, the best first.
         unfinished: Runs without a result.
-        method: How it was decided which configs cannot be told from the best, in one sentence, with its source;
-            empty where there is only one seed, so that nothing can be said.
+        method: How it was decided which configs differ significantly from the best, in one sentence, with its source;
+            empty where each config has a single seed, so that nothing can be said.
     """
 
     title: str
@@ -109,7 +110,13 @@ def compare(
             groups.setdefault(tuple(_value(run, key) for key in settings), []).append(run)
     standings = [_standing(dict(zip(settings, values, strict=True)), group) for values, group in groups.items()]
     standings.sort(key=lambda standing: standing.mean if lower else -standing.mean)
-    standings, method = _tell_apart(standings)
+    verdict = judge([_by_seed(standing) for standing in standings], lower)
+    standings = [
+        replace(standing, indistinguishable_from_best=mark)
+        for standing, mark in zip(standings, verdict.indistinguishable_from_best, strict=True)
+    ]
+    several = any(len(standing.runs) > 1 for standing in standings)
+    method = "; ".join(filter(None, [verdict.method, INTERVALS])) if several else ""
     unfinished = [run for run in counted if not has_result(run)]
     return Comparison(title, ranked_by, lower, keys, standings, unfinished, method)
 
@@ -118,7 +125,7 @@ def by_run(comparison: Comparison) -> Comparison:
     """The same runs, each ranked for itself: the seed is a setting like any other."""
     standings = [
         Standing(
-            {key: _value(run, key) for key in comparison.parameters}, [run], run.objective or 0.0, None, None, False
+            {key: _value(run, key) for key in comparison.parameters}, [run], run.objective or 0.0, None, None, None
         )
         for standing in comparison.standings
         for run in standing.runs
@@ -190,10 +197,10 @@ def _standing(settings: Mapping[str, str], runs: Sequence[Run]) -> Standing:
     values = [run.objective for run in ordered if run.objective is not None]
     mean = statistics.fmean(values)
     if len(values) < 2:
-        return Standing(settings, ordered, mean, None, None, False)
-    deviation = statistics.stdev(values)
+        return Standing(settings, ordered, mean, None, None, None)
+    deviation = math.hypot(*(value - mean for value in values)) / math.sqrt(len(values) - 1)
     half = _quantile(len(values) - 1) * deviation / math.sqrt(len(values))
-    return Standing(settings, ordered, mean, deviation, (mean - half, mean + half), False)
+    return Standing(settings, ordered, mean, deviation, (mean - half, mean + half), None)
 
 
 @cache
@@ -209,50 +216,9 @@ def seed_of(run: Run) -> str:
     return run.parameters.get("seed", "")
 
 
+def _by_seed(standing: Standing) -> dict[str, float]:
+    return {seed_of(run): run.objective for run in standing.runs if run.objective is not None}
+
+
 def _seed_order(seed: str) -> tuple[float, str]:
     return (float(seed) if seed.isdecimal() else math.inf, seed)
-
-
-def _tell_apart(standings: Sequence[Standing]) -> tuple[list[Standing], str]:
-    """Mark the configs that cannot be told from the first, the best; say how that was decided."""
-    if all(len(standing.runs) < 2 for standing in standings):
-        return list(standings), ""
-    if len(standings) == 1:
-        return [replace(standings[0], level=True)], INTERVALS
-    # All pairs, not only those with the best: which one is the best was found in the same runs.
-    pairs = math.comb(len(standings), 2)
-    judged, tests = [replace(standings[0], level=True)], dict[str, None]()
-    for other in standings[1:]:
-        test, p = _p_value(standings[0].runs, other.runs)
-        judged.append(replace(other, level=p is None or p * pairs > ALPHA))
-        if test:
-            tests[test] = None
-    corrected = f", corrected for all {pairs} pairs of configs (Bonferroni; Dunn 1961)" if pairs > 1 else ""
-    method = (
-        f"{' or '.join(tests)} at {100 * ALPHA:g} %{corrected}" if tests else "no test, which takes two seeds of each"
-    )
-    return judged, f"{method}; {INTERVALS}"
-
-
-def _p_value(best: Sequence[Run], other: Sequence[Run]) -> tuple[str, float | None]:
-    """Name of the test and its two-sided p for equal means; None where nothing can be said."""
-    from scipy import stats
-
-    a, b = ({seed_of(run): run.objective or 0.0 for run in runs} for runs in (best, other))
-    rounding = 1e-9 * max(map(abs, [*a.values(), *b.values()]))
-    if len(shared := sorted(a.keys() & b.keys())) >= 2:
-        name, pairs = "paired t-test on shared seeds (Student 1908)", [(a[seed], b[seed]) for seed in shared]
-        if statistics.stdev(x - y for x, y in pairs) <= rounding:
-            return name, None
-        return name, float(stats.ttest_rel(*zip(*pairs, strict=True)).pvalue)
-    if min(len(a), len(b)) < 2:
-        return "", None
-    name, x, y = "Welch's t-test (Welch 1947)", _moments(a.values()), _moments(b.values())
-    if x[1] + y[1] <= rounding:
-        return name, None
-    return name, float(stats.ttest_ind_from_stats(*x, *y, equal_var=False).pvalue)
-
-
-def _moments(values: Collection[float]) -> tuple[float, float, int]:
-    """Mean, sample standard deviation, count."""
-    return statistics.fmean(values), statistics.stdev(values), len(values)

@@ -24,6 +24,7 @@ Ranked = Sequence[tuple[int, Standing]]
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 12  # characters
 ID_WIDTH = 8
+MARKS = {True: "=", False: "", None: "?"}
 # What a table that is wider than the terminal gives up, step by step: the width of settings, which are folded then,
 # and columns.
 GIVEN_UP: Sequence[tuple[int | None, Sequence[str]]] = (
@@ -85,15 +86,33 @@ def notes(comparison: Comparison) -> list[str]:
             f"ranked by {comparison.ranked_by}, as no run held out a validation set: what the best reaches on new "
             "images is less; data.validation_size=0.1 ranks by validation"
         )
-    if len(comparison.standings) == 1 and comparison.method:
-        found.append(comparison.method)
-    elif several_seeds(comparison):
-        how = f": {comparison.method}" if comparison.method else ""
-        found.append(f"= cannot be told from the best{how}")
-        if all(standing.level for standing in comparison.standings):
-            found.append("no config can be told from the best; more seeds may tell: 'seed=range(10)'")
+    if several_seeds(comparison):
+        found += meanings(comparison)
     elif len(comparison.standings) > 1:
-        found.append("one seed each: differences may be noise; seed=0,1,2,3,4 would tell")
+        found.append("one seed each: differences may be noise; a sweep over seed=0,1,2,3,4 is tested for that")
+    return found
+
+
+def meanings(comparison: Comparison, equal: str = "=") -> list[str]:
+    """What the marks of a ranking mean, where some configs have several seeds.
+
+    Args:
+        comparison: What is shown.
+        equal: The mark of configs that do not differ significantly from the best.
+    """
+    verdicts = [standing.indistinguishable_from_best for standing in comparison.standings]
+    tested = [verdict for verdict in verdicts if verdict is not None]
+    method = [comparison.method] if comparison.method else []
+    found = method
+    if len(tested) > 1:
+        found = [": ".join([f"{equal} not significantly different from the best", *method])]
+        if all(tested):
+            found.append("no config differs significantly from the best")
+    if None in verdicts:
+        found.append("? one seed only, not tested")
+    if tested and verdicts[0] is None:
+        reference = f"rank {verdicts.index(True) + 1}, the best with several seeds"
+        found.append(f"the best by its mean has one seed only; the others were tested against {reference}")
     return found
 
 
@@ -122,7 +141,7 @@ def columns(comparison: Comparison, ranked: Ranked, curves: Mapping[int, str]) -
         found.append(Column("± 95 %", halves))
         found.append(Column("n", [str(len(standing.runs)) for _, standing in ranked]))
         if len(ranked) > 1:
-            found.append(Column("=", ["=" if standing.level else "" for _, standing in ranked]))
+            found.append(Column("=", [MARKS[standing.indistinguishable_from_best] for _, standing in ranked]))
     if curves:
         found.append(Column("curve", [curves[rank] for rank, _ in ranked]))
     seconds = [_mean_seconds(standing.runs) for _, standing in ranked] + [_mean_seconds([run]) for run in lost]

@@ -12,6 +12,7 @@ from experiments.report import charts
 from experiments.report.charts import MISSING, Cell, finite
 from experiments.report.effect import effects
 from experiments.report.scales import scale_of
+from experiments.tables import meanings
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -66,6 +67,7 @@ def page(comparison: Comparison, confusion: Mapping[str, Sequence[Sequence[int]]
         runs=len(runs),
         seeds=len({run.parameters.get("seed") for run in runs}),
         keys=[key for key in comparison.parameters if any(key in standing.settings for standing in standings)],
+        meanings=meanings(comparison, "≈ best"),
         labels=[_label(standing) for standing in standings],
         repeated=any(len(standing.runs) > 1 for standing in standings),
         decimals=_decimals(standings),
