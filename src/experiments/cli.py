@@ -7,15 +7,15 @@ import signal
 import sys
 import traceback
 import warnings
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 import hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path, get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,9 +23,13 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from experiments import streams
 from experiments.config import Config, Problem, Refused, RunFailed, check
+from experiments.config.checks import distrusted
+from experiments.config.files import BrokenFile, CheckedSource, lacks_defaults, own_folders
 from experiments.config.fingerprint import without_packages
-from experiments.config.overrides import COMPOSITION_ERRORS, compose_usable, first_lines
+from experiments.config.overrides import COMPOSITION_ERRORS, compose_usable
+from experiments.config.problems import first_lines
 from experiments.config.schema import Section
 from experiments.tracking import store
 
@@ -33,6 +37,13 @@ HERE = Path(__file__).resolve().parent
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parents[1] / "conf"  # a wheel, or a checkout
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 S = TypeVar("S", bound=Section)
+
+
+_made: list[Path] = []  # folders made for the output, the innermost first
+
+
+class Ended(SystemExit):
+    """A command ended, with its exit status, and has said what there is to say."""
 
 
 def command(
@@ -51,23 +62,22 @@ def command(
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 os.chdir(HydraConfig.get().runtime.cwd)  # a worker on another machine may stand elsewhere
                 return task(config)  # the sweep goes on, whatever this run raises
-            with exit_status(config_name), _no_folder_of_nothing():
+            with exit_status(config_name):
                 return task(config)
 
         @functools.wraps(task)
         def main() -> NoReturn:
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # have Hydra raise what it would print
-            warnings.filterwarnings("error", "Callback ")  # where Hydra would go on after an error of a callback
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            # Hydra copies its store of built-in configs at each look into a group, 92 times for --help, only to read.
-            ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
             try:
                 with exit_status(config_name):
+                    _prepare()
+                    own_folders[:] = _config_folders(_arguments(sys.argv[1:]), config_name)
                     if ahead:
                         ahead(sys.argv[1:])
                     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
-            except SystemExit as leaving:
-                _leave(int(leaving.code or DONE))
+            except Ended as ended:
+                _leave(int(ended.code or DONE))
+            except SystemExit as leaving:  # Hydra or argparse did not understand the arguments
+                _leave(REFUSED if leaving.code else DONE)
             except BaseException:  # a mistake of ours, or of a package's: what Python would do, but leave at once
                 traceback.print_exc()
                 _leave(FAILED)
@@ -78,17 +88,54 @@ def command(
     return decorate
 
 
-@contextmanager
-def _no_folder_of_nothing() -> Iterator[None]:
-    """Remove the folder that Hydra made for the output of a run, if the run is refused."""
-    try:
-        yield
-    except Refused:
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        with suppress(OSError):  # it holds something
-            if not folder.samefile(Path.cwd()):
-                folder.rmdir()
-        raise
+def _prepare() -> None:
+    """Set the process up: signals, standard streams, warnings, and Hydra's ways."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as for a command in the background of a script
+            signal.signal(number, signal.default_int_handler)
+    streams.secure()
+    if os.environ.get("COLUMNS") == "0":
+        del os.environ["COLUMNS"]  # not known
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # have Hydra raise what it would print
+    # Warnings of other packages are not the user's to mend, and must not end a run where PYTHONWARNINGS=error is set.
+    os.environ.pop("PYTHONWARNINGS", None)
+    sys.warnoptions.clear()
+    warnings.resetwarnings()
+    for ignored in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter("ignore", ignored)
+    warnings.filterwarnings("error", "Callback ")  # where Hydra would go on after an error of a callback
+    # Hydra copies its store of built-in configs at each look into a group, 92 times for --help, only to read.
+    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
+
+
+def _arguments(argv: Sequence[str]) -> Namespace:
+    """Read the arguments as Hydra does, but for ``--config-dir``, which may come several times."""
+    parser = ArgumentParser(parents=[get_args_parser()], conflict_handler="resolve", add_help=False)
+    parser.add_argument("--config-dir", "-cd", action="append", default=[])
+    arguments, _ = parser.parse_known_args(list(argv))
+    return arguments
+
+
+def _config_folders(arguments: Namespace, config_name: str) -> list[str]:
+    """The user's config folders, whose files count before ours; of several, the last counts first.
+
+    Raises:
+        Refused: One cannot be used, or an option is one that no command has.
+    """
+    folders = [Path(folder).absolute() for folder in arguments.config_dir]
+    problems = [
+        Problem("--config-dir", f"there is no folder {typed}")
+        for typed, folder in zip(arguments.config_dir, folders, strict=True)
+        if not os.path.isdir(folder)
+    ]
+    if arguments.experimental_rerun is not None:
+        what = "is not supported, as it would run code from that file"
+        problems.append(Problem("--experimental-rerun", f"{what}; python -m experiments.reproduce repeats a run"))
+    if arguments.config_name is None:
+        problems += [problem for folder in folders for problem in lacks_defaults(folder, config_name)]
+    if problems:
+        raise Refused(problems)
+    return [str(folder) for folder in reversed(folders)]
 
 
 @contextmanager
@@ -97,42 +144,48 @@ def exit_status(config_name: str) -> Iterator[None]:
     try:
         yield
     except Refused as refused:
+        _remove_empty_folders()
         _stop(str(refused), REFUSED)
     except RunFailed as failed:
         _stop(f"error: {failed}", FAILED)
-    except (*COMPOSITION_ERRORS, ValueError) as error:
-        if HydraConfig.initialized() and not isinstance(error, COMPOSITION_ERRORS):
-            raise  # the config was composed: this one is not about the input
-        _stop("\n".join(map(str, explain(error, config_name, sys.argv[1:]))), REFUSED)
     except KeyboardInterrupt:
+        _remove_empty_folders()
         _stop("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        _stop("error: broken pipe: nobody reads the output any more", FAILED)
+    except Exception as error:
+        if CheckCommand.composed and not isinstance(error, COMPOSITION_ERRORS):
+            raise  # this one is not about the input
+        _stop(str(Refused(explain(error, config_name, sys.argv[1:]))), REFUSED)
 
 
 def _stop(message: str, status: int) -> NoReturn:
     _flush()
-    print(store.redact(message), file=sys.stderr)
-    sys.exit(status)
+    print(streams.wrapped(store.redact(message), sys.stderr), file=sys.stderr)
+    raise Ended(status)
 
 
 def _leave(status: int) -> NoReturn:
     """End the process without taking TensorFlow apart, which takes a second or more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience does not make it faster
+    if (lost := _flush()) and not lost.broken_pipe and status == DONE:
+        print(f"error: {lost}", file=sys.stderr)
+        status = FAILED
     logging.shutdown()
     if status == REFUSED and (process := sys.modules.get("experiments.tracking.process")):
         process.stop_idle()
     if server := sys.modules.get("experiments.sweeps.server"):
         server.stop()
-    _flush()
     sys.stderr.flush()
     if {"joblib", "ray"} & set(sys.modules) and "tensorflow" not in sys.modules:
         sys.exit(status)  # their workers end when Python takes its leave
     os._exit(status)
 
 
-def _flush() -> None:
-    with suppress(BrokenPipeError):  # nobody reads any more, as after `--help | head -1`
+def _flush() -> streams.OutputLost | None:
+    try:
         sys.stdout.flush()
+    except streams.OutputLost as lost:  # the pipe may just be no longer read, as after `--help | head -1`
+        return lost
+    return None
 
 
 def check_run(config: DictConfig, defaults: Callable[[], DictConfig] | None = None) -> Config:
@@ -151,20 +204,28 @@ def check_run(config: DictConfig, defaults: Callable[[], DictConfig] | None = No
 
 
 def check_places(config: Config) -> None:
-    """Check that the trusted packages are installed, the data is to be had and the store answers.
+    """Check that the trusted packages are installed and were named on the command line, and find data and store.
 
     Raises:
         Refused: If not.
     """
     from experiments.data import sources  # only now: NumPy takes half as long to import as Hydra
 
-    found = [*without_packages(config.trust), *store.problems(config.tracking)]
+    found = [*distrusted(config.trust, _typed()), *without_packages(config.trust)]
     try:
         sources.locate(config.data)
     except Refused as refused:
-        found = [*refused.problems, *found]
+        found += refused.problems
+    found += store.problems(config.tracking)
     if found:
         raise Refused(found)
+
+
+def _typed() -> list[str] | None:
+    """The overrides of the command line; None where a config did not come from one."""
+    if not HydraConfig.initialized():
+        return None
+    return cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task))  # unresolved, as they were typed
 
 
 def check_command(config: DictConfig, schema: type[S]) -> S:
@@ -176,29 +237,94 @@ def check_command(config: DictConfig, schema: type[S]) -> S:
     if not HydraConfig.initialized():
         return check(config, schema)
     name = HydraConfig.get().job.config_name
-    return check(config, schema, lambda: _loader().load_configuration(name, [], RunMode.RUN))
+    checked = check(config, schema, lambda: _loader().load_configuration(name, [], RunMode.RUN))
+    if problems := distrusted(getattr(checked, "trust", ()), _typed()):
+        raise Refused(problems)
+    return checked
 
 
-class CheckBeforeRun(Callback):
-    """Hydra's callback that refuses a command before Hydra makes its output folder."""
+class CheckCommand(Callback):
+    """Hydra's callback that refuses a command before Hydra writes anything."""
+
+    composed: ClassVar[bool] = False  # there is a config: what goes wrong from now on is not about its composition
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Leave with exit status 2 if Hydra would write a password."""
+        CheckCommand.composed = True
+        with exit_status(kwargs["config_name"]):
+            if config.hydra.output_subdir is not None:
+                _refuse_passwords(config, "hydra.output_subdir", "hydra.output_subdir=null")
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Leave with exit status 2: there is nothing to sweep."""
+        CheckCommand.composed = True
+        with exit_status(kwargs["config_name"]):
+            raise Refused(Problem("-m", f"{config.hydra.job.name} has no sweeps; leave -m out"))
+
+
+class CheckBeforeRun(CheckCommand):
+    """The same for `experiments.run`: refuses a run before Hydra makes its output folder."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Leave with exit status 2 if the run cannot start."""
+        super().on_run_start(config, **kwargs)
         name = kwargs["config_name"]
         with exit_status(name):
             check_run(config, functools.partial(group_defaults, config, name, _loader()))
+            _make_folder(str(config.hydra.run.dir), "hydra.run.dir")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Leave with exit status 2 if an override of the sweep cannot be used."""
-        name = kwargs["config_name"]
+        CheckCommand.composed = True
+        name, sweeper = kwargs["config_name"], config.hydra.sweeper
         server = sys.modules.get("experiments.sweeps.server")
         if server and not config.hydra.launcher._target_.endswith(".PoolLauncher"):
             server.stop()  # it was expected that it would be needed
         with exit_status(name):
             overrides = OmegaConf.to_container(config.hydra.overrides.task)  # to iterate would resolve ${...} in them
             _, problems = compose_usable(cast(list[str], overrides), name, _loader(), sweep=True)
+            params = OmegaConf.select(config, "hydra.sweeper.params")
+            if isinstance(params, DictConfig) and any(str(key).lstrip("+") == "trust" for key in params):
+                what = "packages are trusted on the command line only"
+                problems.append(Problem("hydra.sweeper.params.trust", what, "trust=[mypackage]"))
             if problems:
                 raise Refused(problems)
+            if config.hydra.output_subdir is not None:
+                _refuse_passwords(config, "hydra.output_subdir", "hydra.output_subdir=null")
+            if not sweeper._target_.endswith(".GridSweeper"):
+                _refuse_passwords(config, "hydra/sweeper", "")
+            _make_folder(str(config.hydra.sweep.dir), "hydra.sweep.dir")
+
+
+def _refuse_passwords(config: DictConfig, key: str, remedy: str) -> None:
+    text = OmegaConf.to_yaml(config)
+    if store.redact(text) != text:
+        what = "would have Hydra write the password of an address into a file; set $MLFLOW_TRACKING_URI instead"
+        raise Refused(Problem(key, what, remedy))
+
+
+def _make_folder(path: str, key: str) -> None:
+    """Make a folder for output.
+
+    Raises:
+        Refused: It cannot be made or written.
+    """
+    folder = Path(path).absolute()
+    _made[:] = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trouble = "" if os.access(folder, os.W_OK | os.X_OK) else "Permission denied"
+    except (OSError, ValueError) as error:
+        trouble = getattr(error, "strerror", "") or str(error)
+    if trouble:
+        raise Refused(Problem(key, f"{folder} cannot be written ({trouble}), and all output goes there"))
+
+
+def _remove_empty_folders() -> None:
+    """Remove those of the folders made for output that nothing was put into."""
+    for folder in _made:
+        with suppress(OSError):  # it holds something
+            folder.rmdir()
 
 
 def _loader() -> ConfigLoaderImpl:
@@ -212,23 +338,28 @@ def group_defaults(config: DictConfig, config_name: str, loader: ConfigLoaderImp
     return loader.load_configuration(config_name, groups, RunMode.RUN)
 
 
-def explain(error: Exception, config_name: str, argv: list[str]) -> list[Problem]:
+def explain(error: Exception, config_name: str, argv: Sequence[str]) -> list[Problem]:
     """Find all problems of a command that Hydra could not compose a config for; it stops at the first one."""
-    arguments, _ = get_args_parser().parse_known_args(argv)
-    config_name, folder = arguments.config_name or config_name, arguments.config_dir
-    search_path = create_config_search_path(str(CONF))
-    if folder:
-        if not Path(folder).is_dir():
-            return [Problem("--config-dir", f"there is no folder {folder}")]
-        search_path.prepend("command-line", f"file://{Path(folder).absolute()}", SearchPathQuery("schema"))
-    loader = ConfigLoaderImpl(search_path)
+    try:
+        arguments = _arguments(argv)
+        config_name = arguments.config_name or config_name
+        own_folders[:] = _config_folders(arguments, config_name)
+    except Refused as refused:
+        return refused.problems
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
+    sources = loader.repository.sources
+    sources[:] = [CheckedSource(source) if source.scheme() == "file" else source for source in sources]
     problems: list[Problem] = []
     try:
         composed, problems = compose_usable(arguments.overrides, config_name, loader, arguments.multirun)
-        if not arguments.multirun and "check" in (composed.hydra.callbacks or {}):
+        if not arguments.multirun and composed.hydra.callbacks.check._target_.endswith(".CheckBeforeRun"):
             check_run(composed, functools.partial(group_defaults, composed, config_name, loader))
     except Refused as refused:
         problems += refused.problems
-    except COMPOSITION_ERRORS as other:
+    except Exception as other:
         error = other
-    return problems or [Problem(getattr(error, "full_key", "") or "command", first_lines(error))]
+    if problems:
+        return list(dict.fromkeys(problems))
+    if isinstance(error, BrokenFile):
+        return [error.problem]
+    return [Problem(getattr(error, "full_key", "") or "command", first_lines(error))]

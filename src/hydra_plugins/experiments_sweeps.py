@@ -1,10 +1,13 @@
 """Where Hydra looks for plugins. It imports this at every start, so the work is in `experiments.sweeps`."""
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -53,3 +56,12 @@ class PoolLauncher(Launcher):
         from experiments.sweeps.pool import launch
 
         return launch(self, job_overrides, initial_job_idx)
+
+
+class OwnFolders(SearchPathPlugin):
+    """Looks for config files in the user's folders before ours; Hydra's ``--config-dir`` would do so after."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        files = sys.modules.get("experiments.config.files")  # another program's Hydra asks, too
+        for folder in reversed(files.own_folders if files else ()):
+            search_path.prepend("command-line", f"file://{folder}", SearchPathQuery("main"))

@@ -1,7 +1,7 @@
 """Every problem of a config, found at once and before TensorFlow is imported."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
@@ -17,7 +17,8 @@ from experiments.config.schema import Config, Section
 S = TypeVar("S", bound=Section)
 
 # Keys by which Hydra and Keras would look up and run arbitrary code.
-CODE_KEYS = frozenset({"_target_", "_partial_", "class_name", "registered_name", "module"})
+HYDRA_CODE_KEYS = frozenset({"_target_", "_partial_"})
+KERAS_CODE_KEYS = frozenset({"class_name", "registered_name", "module"})
 
 
 def check(config: DictConfig, schema: type[S], defaults: Callable[[], DictConfig] | None = None) -> S:
@@ -98,7 +99,7 @@ def _code(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Problem]:
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in inner:
         where = dotted([*path, key])
-        if key in CODE_KEYS:
+        if key in HYDRA_CODE_KEYS or (key in KERAS_CODE_KEYS and path[:2] != ("tracking", "tags")):
             what = (
                 f"got {item!r}, but a config names Keras objects only, as {{Dense: {{units: 10}}}}; "
                 "classes of your own package are allowed by trust=[mypackage]"
@@ -106,3 +107,19 @@ def _code(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Problem]:
             yield Problem(where, what, "" if "[" in where else f"~{where}")
         else:
             yield from _code(item, (*path, key))
+
+
+def distrusted(packages: Sequence[str], overrides: Sequence[str] | None) -> list[Problem]:
+    """List the packages that were not named on the command line, the only place that may trust a package.
+
+    Args:
+        packages: Those that the config trusts.
+        overrides: Of the command line; None where there is none.
+    """
+    if overrides is None:
+        return []
+    values = [text.lstrip("+").removeprefix("trust=") for text in overrides if re.match(r"\+*trust=", text)]
+    typed = {word for value in values for word in re.findall(r"[\w.]+", value)}
+    what = "a config file trusts {}, but a package is code, and trusted on the command line only"
+    remedy = f"trust=[{','.join(packages)}]"
+    return [Problem("trust", what.format(package), remedy) for package in packages if package not in typed]

@@ -10,12 +10,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from experiments.config import sweep_values
-from experiments.config.problems import Problem, Refused, assign, closest, quoted, shown, suggest
+from experiments.config.files import BrokenFile
+from experiments.config.problems import Problem, Refused, assign, closest, first_lines, quoted, shown, suggest
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
 
@@ -47,7 +48,8 @@ def compose_usable(
         return loader.load_configuration(config_name, [str(item.input_line) for item in groups], RunMode.RUN)
 
     parsed, problems = _parse(overrides, loader, sweep)
-    groups = [item for item in parsed if repository.group_exists(item.key_or_group)]
+    single = [item for item in parsed if not item.is_sweep_override()]
+    groups = [item for item in single if repository.group_exists(item.key_or_group)]
     usable = []
     for item in groups:
         options = repository.get_group_options(item.key_or_group)
@@ -55,21 +57,25 @@ def compose_usable(
             usable.append(item)
     try:
         composed, untried = compose(usable), []
-    except COMPOSITION_ERRORS:  # a sweep's choices exclude each other, a group has no place there, a file is broken
+    except Exception:  # a sweep's choices exclude each other, a group has no place there, a file is broken
         composed, untried = compose([]), usable
     problems += [_choice_problem(item, repository, composed) for item in groups if item not in usable]
     for item in untried:
         try:
             compose([item])
-        except COMPOSITION_ERRORS as error:
+        except BrokenFile as error:
+            problems.append(error.problem)
+        except Exception as error:
             problems.append(_problem(item, error, composed, repository))
-    for item in (item for item in parsed if item not in groups):
+    problems += [_sweep_problem(item, composed) for item in parsed if item.is_sweep_override()]
+    for item in (item for item in single if item not in groups):
         try:  # as Hydra would; composing anew for each key would take 0.15 s each
             changed = deepcopy(composed)
             ConfigLoaderImpl._apply_overrides_to_config([item], changed)
             composed = changed
-        except COMPOSITION_ERRORS as error:
+        except Exception as error:
             problems.append(_problem(item, error, composed, repository))
+    composed.hydra.overrides.task = [text for text in overrides if not text.lstrip("+~").startswith("hydra")]
     return composed, problems
 
 
@@ -81,16 +87,14 @@ def _parse(overrides: Sequence[str], loader: ConfigLoaderImpl, sweep: bool) -> t
     for text in overrides:
         try:
             override = parser.parse_overrides([text])[0]
-        except OverrideParseException as error:
+        except (OverrideParseException, ValueError, RecursionError) as error:
             reason = re.sub(r"^(Error parsing .*\n|LexerNoViableAltException: )", "", str(error)).splitlines()[0]
             hint = "put quotes around a value with brackets, blanks or commas: 'KEY=[A, B]'"
             problems.append(Problem(text, f"cannot be read as KEY=VALUE ({reason}); {hint}"))
             continue
         key = override.get_key_element()
-        if not override.is_sweep_override():
+        if not override.is_sweep_override() or not sweep:
             parsed.append(override)
-        elif not sweep:
-            problems.append(Problem(key, "got several values, which is a sweep", f"-m {quoted(text)}"))
         else:
             try:
                 sweep_values.count(override)
@@ -105,6 +109,16 @@ def _parse(overrides: Sequence[str], loader: ConfigLoaderImpl, sweep: bool) -> t
             count = len(values) if loader.repository.group_exists(override.key_or_group) else 1
             parsed += parser.parse_overrides([f"{key}={value}" for value in values[:count]])
     return parsed, problems
+
+
+def _sweep_problem(override: Override, composed: DictConfig) -> Problem:
+    """Several values outside a sweep: a list without brackets, or a sweep without -m."""
+    key, _, values = str(override.input_line).partition("=")
+    if isinstance(OmegaConf.select(composed, key), ListConfig) and override.is_choice_sweep():
+        return Problem(key, "got several values without brackets, expected a list", quoted(f"{key}=[{values}]"))
+    if composed.hydra.job.name != "run":
+        return Problem(key, "got several values, expected one")
+    return Problem(key, "got several values, which is a sweep", f"-m {quoted(str(override.input_line))}")
 
 
 def _choices(override: Override) -> list[Any]:
@@ -147,8 +161,3 @@ def _problem(override: Override, error: Exception, composed: DictConfig, reposit
     parts[depth] = meant or ""
     remedy = quoted(f"{'.'.join(parts)}={given}") if meant and not override.is_delete() else ""
     return Problem(where, f"there is no such key; {suggest(name, known)}", remedy)
-
-
-def first_lines(error: Exception) -> str:
-    """What Hydra says, up to its first blank line or OmegaConf's details, on one line."""
-    return " ".join(re.split(r"\n\n|\n +full_key", str(error))[0].split()) or type(error).__name__

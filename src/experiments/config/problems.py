@@ -11,6 +11,11 @@ from hydra.core.override_parser.types import Quote, QuotedString
 
 # Text that Hydra reads as text without quotes, or as a reference to another key.
 PLAIN = r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z_/][A-Za-z0-9_./:-]*|\$\{[a-z0-9_.]+\}"
+# What a terminal would obey instead of showing it: control characters but tab and newline, marks that change the
+# direction of text; and halves of characters, which no encoding can write.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# How much of a refusal is shown: lines, characters of a line, and of a remedy, which is left out rather than cut.
+LINES, LENGTH, REMEDY_LENGTH = 40, 600, 2000
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,10 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        remedy = f"\n       try  {self.remedy}" if self.remedy else ""
-        return f"error: {self.where}: {self.what}{remedy}"
+        line = cut(on_one_line(f"{cut(self.where, LENGTH // 3)}: {self.what}"), LENGTH)
+        typable = len(self.remedy) <= REMEDY_LENGTH and self.remedy == on_one_line(self.remedy)
+        remedy = f"\n       try  {self.remedy}" if self.remedy and typable else ""
+        return f"error: {line}{remedy}"
 
 
 class Refused(Exception):  # noqa: N818 - it is the outcome's name
@@ -37,11 +44,41 @@ class Refused(Exception):  # noqa: N818 - it is the outcome's name
 
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
-        super().__init__("\n".join(map(str, self.problems)))
+        shown, lines = list[str](), 0
+        for number, problem in enumerate(self.problems, start=1):
+            text = str(problem)
+            lines += text.count("\n") + 1
+            if lines > LINES - (number < len(self.problems)):
+                shown.append(f"error: … and {len(self.problems) - number + 1:,} more")
+                break
+            shown.append(text)
+        super().__init__("\n".join(shown))
 
 
 class RunFailed(Exception):  # noqa: N818
     """A run started and could not be finished. The message is the reason. The command ends with exit status 1."""
+
+
+def first_lines(error: Exception) -> str:
+    """What Hydra says, up to its first blank line or OmegaConf's details, on one line."""
+    if isinstance(error, RecursionError):
+        return "config files choose each other in a circle, or are nested too deeply"
+    return " ".join(re.split(r"\n\n|\n +full_key", str(error))[0].split()) or type(error).__name__
+
+
+def visible(text: str) -> str:
+    """Write control characters as their Python escapes, so that a terminal shows them instead of obeying them."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def on_one_line(text: str) -> str:
+    """The same with line breaks made visible, too."""
+    return visible(text).replace("\n", "\\n")
+
+
+def cut(text: str, length: int) -> str:
+    """Leave out the middle of a text that is too long."""
+    return text if len(text) <= length else f"{text[: length * 2 // 3]} … {text[-length // 4 :]}"
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:

@@ -21,8 +21,7 @@ from rich.console import Console
 from experiments.config import Problem, Refused, RunFailed, sweep_values
 from experiments.config.checks import find_problems
 from experiments.config.fingerprint import config_fingerprint, fingerprint
-from experiments.config.overrides import first_lines
-from experiments.config.problems import assign, quoted, shown
+from experiments.config.problems import assign, first_lines, quoted, shown
 from experiments.config.schema import Gridded
 from experiments.data import outlines
 from experiments.sweeps import foreign, pool, server

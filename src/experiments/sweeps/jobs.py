@@ -17,8 +17,8 @@ from omegaconf import DictConfig
 
 from experiments.cli import check_places, group_defaults
 from experiments.config import Config, Problem, Refused, check
-from experiments.config.overrides import COMPOSITION_ERRORS, first_lines
-from experiments.config.problems import assign
+from experiments.config.overrides import COMPOSITION_ERRORS
+from experiments.config.problems import assign, first_lines
 from experiments.tracking.store import redact
 
 

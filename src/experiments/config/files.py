@@ -1,0 +1,121 @@
+"""The user's config files: which of them cannot be read, and why. Hydra names neither."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.core.object_type import ObjectType
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.config.problems import Problem, first_lines
+
+# The user's config folders of this command; the first counts first. See `hydra_plugins.experiments_sweeps`.
+own_folders: list[str] = []
+
+
+class BrokenFile(HydraException):
+    """A config file that no command can use."""
+
+    def __init__(self, file: Path, what: str) -> None:
+        self.problem = Problem(str(file), what)
+        super().__init__(str(self.problem))
+
+
+class CheckedSource(ConfigSource):
+    """A folder of config files, each of which is checked before Hydra reads it.
+
+    Args:
+        source: Hydra's own source of that folder.
+    """
+
+    def __init__(self, source: ConfigSource) -> None:
+        super().__init__(source.provider, source.full_path())
+        self._source = source
+
+    @staticmethod
+    def scheme() -> str:
+        return "file"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Read a file.
+
+        Raises:
+            BrokenFile: It cannot be used.
+        """
+        file = Path(self.path, config_path if config_path.endswith(".yaml") else f"{config_path}.yaml")
+        if what := _trouble(file):
+            raise BrokenFile(file, what)
+        return self._source.load_config(config_path)
+
+    def available(self) -> bool:
+        return self._source.available()
+
+    def is_group(self, config_path: str) -> bool:
+        return self._source.is_group(config_path)
+
+    def is_config(self, config_path: str) -> bool:
+        return self._source.is_config(config_path)
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        return self._source.list(config_path, results_filter)
+
+
+def lacks_defaults(folder: Path, config_name: str) -> Iterator[Problem]:
+    """Find a main config that would replace ours without choosing a file of any group."""
+    file = folder / f"{config_name}.yaml"
+    if file.is_file() and not _trouble(file) and "defaults" not in OmegaConf.load(file):
+        yield Problem(
+            str(file),
+            f"replaces our {file.name}, but has no list of defaults; put what differs from ours into "
+            f"{folder / 'experiment' / 'NAME.yaml'}, below a first line '# @package _global_', and choose it",
+            "experiment=NAME",
+        )
+
+
+def _trouble(file: Path) -> str:
+    """Why a file cannot be used; empty if it can."""
+    try:
+        loaded = OmegaConf.load(file)
+        if not isinstance(loaded, DictConfig):
+            return "is a list, expected a mapping of keys to values"
+        return _header_trouble(file.read_text(encoding="utf-8")) or _defaults_trouble(OmegaConf.to_container(loaded))
+    except Exception as error:
+        return _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"is not text in UTF-8: byte {error.object[error.start]:#04x} at position {error.start}"
+    if isinstance(error, RecursionError):
+        return "is nested too deeply, or contains itself"
+    if isinstance(error, OSError):  # without a number it is OmegaConf's, about the type
+        return error.strerror or "is a single value, expected a mapping of keys to values"
+    return first_lines(error)
+
+
+def _header_trouble(text: str) -> str:
+    for line in text.splitlines():
+        words = line.lstrip(" #").split()
+        if not re.match(r"\s*#\s*@", line) or len(words) == 2:
+            continue
+        return f"got {line.strip()!r}, expected '# @package NAME', such as '# @package _global_'"
+    return ""
+
+
+def _defaults_trouble(plain: Any) -> str:
+    defaults = plain.get("defaults", [])
+    if not isinstance(defaults, list):
+        return f"defaults: got {defaults!r}, expected a list, such as [{{override /model: lenet5}}, _self_]"
+    for entry in defaults:
+        pairs = entry.items() if isinstance(entry, dict) else [(entry, None)]
+        fits = len(pairs) == 1 and all(isinstance(key, str) and _is_choice(value) for key, value in pairs)
+        if not fits:
+            return f"defaults: got the entry {entry!r}, expected a file, or one group with its choice: {{data: digits}}"
+    return ""
+
+
+def _is_choice(value: Any) -> bool:
+    return value is None or all(isinstance(choice, str) for choice in (value if isinstance(value, list) else [value]))
