@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 
 from tests.browser.page import PICTURES, Page
-from tests.sweeps.processes import parents, query, sweep
+from tests.sweeps.processes import environment, parents, query, sweep
 
 pytestmark = pytest.mark.browser
 SWEPT = ("model.layer_sizes=[8],[64]", "optimizer=rmsprop,adam", "seed=0,1,2", "data.validation_size=0.2")
 LENGTH = ("data=digits", "epochs=10") if PICTURES else ("data=digits", "data.limit=300", "epochs=2")
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+UI = Path(__file__).resolve().parents[2] / "scripts" / "ui.py"
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,9 @@ def records(folder: Path) -> Iterator[Records]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
-    store = f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--port", port, "--workers", "1"]
-    environment = {**os.environ, **QUIET}
+    command = [sys.executable, str(UI), port]
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **silent) as server:  # type: ignore[call-overload]
+    with subprocess.Popen(command, cwd=folder, env=environment(), start_new_session=True, **silent) as server:  # type: ignore[call-overload]
         try:
             subprocess.run([sys.executable, "-m", "experiments.promote"], cwd=folder, check=True, capture_output=True)
             yield _recorded(folder, f"http://127.0.0.1:{port}")
