@@ -19,7 +19,7 @@ def main() -> None:
             print(f"{refused}\n\n*** MNIST is not available here: this quick start continues with data=digits ***\n")
             overrides.append("data=digits")
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "experiments.run", *overrides])
+    os.execv(sys.executable, [sys.executable, "-m", "experiments.run", *overrides])  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def main() -> None:
     settings |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     # One worker, as it is for one person: MLflow's four would each import it.
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
-    os.execve(sys.executable, command, {**os.environ, **settings})
+    os.execve(sys.executable, command, {**os.environ, **settings})  # noqa: S606
 
 
 def _refuse(refused: Refused) -> int:
