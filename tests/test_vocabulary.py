@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from experiments.config import Refused
+from experiments.config.keras_names import NEVER
 from tests.composed import keras
-from experiments.vocabulary import KINDS, NEVER, classes, create, create_named, find
+from experiments.vocabulary import KINDS, classes, create, create_named, find
 
 OWN = """
 import keras

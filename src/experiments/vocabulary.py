@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from experiments.config import Problem, Refused, suggest
+from experiments.config import Problem, Refused, keras_names, suggest
 
 # A kind's classes are those of a module with a base class; `object` is what an argument may be.
 KINDS: dict[str, list[tuple[ModuleType, type]]] = {
@@ -28,10 +28,6 @@ KINDS: dict[str, list[tuple[ModuleType, type]]] = {
         (keras.constraints, keras.constraints.Constraint),
     ],
 }
-# These run code that a config would bring with it, or send what they see elsewhere.
-NEVER = frozenset(
-    {"Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper", "LambdaCallback", "RemoteMonitor"}
-)
 
 
 def classes(kind: str) -> dict[str, type]:
@@ -40,7 +36,7 @@ def classes(kind: str) -> dict[str, type]:
         name: value
         for module, base in KINDS[kind]
         for name, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, base) and value is not base and name not in NEVER
+        if inspect.isclass(value) and issubclass(value, base) and value is not base and name not in keras_names.NEVER
     }
 
 
@@ -52,15 +48,9 @@ def find(kind: str, name: str, where: str, trust: Sequence[str]) -> type:
     """
     if "." in name:
         return _trusted(kind, name, where, trust)
-    known = classes(kind)
-    by_plain_name = {_plain(key): value for key, value in known.items()}
-    if (found := by_plain_name.get(_plain(name))) is None:
-        if _plain(name) in map(_plain, NEVER):
-            raise Refused(Problem(where, f"{name} runs code that a config brings along, so no config may name it"))
-        hint = suggest(name, known)
-        hint += "" if hint.startswith("did") else f"; a class of your own is written mypackage.{name}"
-        raise Refused(Problem(where, f"Keras has no {kind} {name!r}; {hint}"))
-    return found
+    if (found := keras_names.find(kind, name)) is None:
+        raise Refused(keras_names.unknown(kind, name, where))
+    return classes(kind)[found]
 
 
 def create(kind: str, name: str, arguments: Mapping[str, Any], where: str, trust: Sequence[str]) -> Any:
@@ -120,10 +110,8 @@ def _nested(value: Any, where: str, trust: Sequence[str]) -> Any:
 
 def _trusted(kind: str, name: str, where: str, trust: Sequence[str]) -> type:
     module_name, _, class_name = name.rpartition(".")
-    if not any(f"{module_name}.".startswith(f"{package}.") for package in trust):
-        package = name.partition(".")[0]
-        what = f"{name} is not one of Keras's own; if you trust the code of {package}, say so"
-        raise Refused(Problem(where, what, f"trust=[{package}]"))
+    if problem := keras_names.untrusted(name, where, trust):
+        raise Refused(problem)
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
@@ -144,7 +132,3 @@ def _arguments(cls: type) -> set[str]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return known - {"self"}
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", "")

@@ -271,5 +271,5 @@ def test_the_defaults_pass() -> None:
 
 
 def test_metrics_are_named_as_they_are_recorded() -> None:
-    config = check(compose("metrics=[accuracy,{auc:{name:area}},{mypackage.Mine:{}}]"), Config)
+    config = check(compose("metrics=[accuracy,{auc:{name:area}},{mypackage.Mine:{}}]", "trust=[mypackage]"), Config)
     assert config.metric_names == ["loss", "accuracy", "area", "Mine"]

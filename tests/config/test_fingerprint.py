@@ -97,8 +97,8 @@ def test_what_matters_does(override: str) -> None:
         (["loss=tversky"], "runtime.evaluation_batch_size=7"),
         (["+loss.reduction=sum"], "runtime.evaluation_batch_size=7"),
         (["loss.ignore_class=3"], "runtime.evaluation_batch_size=7"),
-        (["metrics=[accuracy,mine.M]"], "runtime.evaluation_batch_size=7"),
-        (["+callbacks.x={name: mine.C}"], "runtime.steps_per_execution=7"),
+        (["metrics=[accuracy,theirs.M]", "trust=[theirs]"], "runtime.evaluation_batch_size=7"),
+        (["+callbacks.x={name: theirs.C}", "trust=[theirs]"], "runtime.steps_per_execution=7"),
     ],
 )
 def test_settings_that_change_numbers_are_another_run(overrides: list[str], change: str) -> None:

@@ -1,7 +1,7 @@
 """Keys of a config that have to go together: loss and activation, metrics and who watches them, settings in pairs."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,9 +15,16 @@ NEEDS_MARGINS = re.compile("(squared_)?hinge")
 READS_WHOLE_NUMBERS = frozenset({"sparse_categorical_crossentropy", "categorical_generalized_cross_entropy"})
 
 
-def disagreements(config: Config) -> list[Problem]:
-    """List the keys that are fine alone, but not together."""
-    return [*_loss_and_activation(config), *_watched_metrics(config), *_lone_halves(config)]
+def disagreements(config: Config, unknown: Collection[str] = ()) -> list[Problem]:
+    """List the keys that are fine alone, but not together.
+
+    Args:
+        config: The config.
+        unknown: Its sections that name what Keras does not have; nothing follows from those.
+    """
+    outputs = [] if {"model", "loss"} & set(unknown) else [*_loss_and_activation(config)]
+    watched = [] if "metrics" in unknown else [*_watched_metrics(config)]
+    return [*outputs, *watched, *_lone_halves(config)]
 
 
 def _last_activation(config: Config) -> str | None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from experiments.config.agreement import disagreements, unused_knobs
 from experiments.config.explain import at, explain, remedy
+from experiments.config.named import unknown_names
 from experiments.config.problems import Problem, Refused, dotted
 from experiments.config.schema import Config, Section
 
@@ -54,14 +55,16 @@ def _check(config: DictConfig, schema: type[S], defaults: Mapping[str, Any]) -> 
 
 
 def find_problems(plain: dict[str, Any], schema: type[Section], defaults: Mapping[str, Any]) -> list[Problem]:
-    """List all problems of a resolved config: code, types and ranges, then keys that do not go together."""
+    """List all problems of a resolved config: code, types and ranges, names, then keys that do not go together."""
     problems = list(_code(plain))
+    names = unknown_names(plain) if schema is Config and not problems else []
     try:
         checked = schema.model_validate(plain)
     except ValidationError as error:
-        return problems + explain(error, plain, defaults)
+        return problems + explain(error, plain, defaults) + names
     if isinstance(checked, Config):
-        problems += disagreements(checked)
+        unknown = {re.split(r"[.\[]", problem.where)[0] for problem in names}
+        problems += [*names, *disagreements(checked, unknown)]
     return problems
 
 

@@ -31,6 +31,7 @@ TRAINING = (
     "callbacks",
     "checkpoints",
     "config/choices",
+    "config/keras_names",
     "config/measures",
     "config/schema",
     "data",
