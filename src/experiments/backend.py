@@ -51,8 +51,10 @@ def start(threads: int | str, precision: str, seed: int) -> int:
 
 
 def available_cores() -> int:
-    """Cores that this process may run on, which containers and schedulers restrict."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Count the cores that this process may use: its affinity and a container's limit (cgroup) restrict them."""
+    import joblib  # only where it is needed: it takes a fifth as long to import as Hydra
+
+    return int(joblib.cpu_count())
 
 
 def import_keras() -> None:

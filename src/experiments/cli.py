@@ -175,7 +175,7 @@ def _leave(status: int) -> NoReturn:
     if server := sys.modules.get("experiments.sweeps.server"):
         server.stop()
     sys.stderr.flush()
-    if {"joblib", "ray"} & set(sys.modules) and "tensorflow" not in sys.modules:
+    if {"hydra_plugins.hydra_joblib_launcher._core", "ray"} & set(sys.modules) and "tensorflow" not in sys.modules:
         sys.exit(status)  # their workers end when Python takes its leave
     os._exit(status)
 

@@ -10,9 +10,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from ctypes.util import find_library
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -99,7 +102,19 @@ def threads_each(launcher: "PoolLauncher") -> int:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA names them. TensorFlow is not imported."""
+    """List the GPUs that TensorFlow can use in this process, as CUDA names them. TensorFlow is not imported."""
+    gpus = _listed_gpus()
+    return gpus if gpus and _has_cuda() else []
+
+
+def _has_cuda() -> bool:
+    """Whether TensorFlow finds CUDA: in NVIDIA's packages beside it, or in the system. Without, it uses no GPU."""
+    spec = find_spec("nvidia")
+    folders = spec.submodule_search_locations or () if spec else ()
+    return any(Path(folder, "cuda_runtime").is_dir() for folder in folders) or find_library("cudart") is not None
+
+
+def _listed_gpus() -> list[str]:
     if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in named.split(",") if name not in ("", "-1")]
     if shutil.which("nvidia-smi") is None:
@@ -227,7 +242,8 @@ class _Pool:
 
     def stop(self) -> None:
         """End all workers: their runs as KILLED, within seconds, whatever they are doing."""
-        asked = signal.signal(signal.SIGINT, signal.SIG_IGN)  # impatience does not make it faster
+        # A second signal does not make it faster: it would leave workers behind.
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         for worker in self._running:
             worker.process.terminate()
         patience = time.monotonic() + GRACE
@@ -239,7 +255,8 @@ class _Pool:
         for worker in list(self._running):
             self._settle(worker, "KILLED", "interrupted")
             self._forget(worker)
-        signal.signal(signal.SIGINT, asked)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
     def returned(self, job: Job) -> JobReturn:
         """What Hydra hands to the sweeper."""
@@ -253,7 +270,8 @@ class _Pool:
 
 def _cause_of_death(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
+        names = {number.value: number.name for number in signal.Signals}
+        name = names.get(-exitcode, f"signal {-exitcode}")  # most real-time signals have no name
         hint = ": by hand, or because memory ran out" if name == "SIGKILL" else ""
         return f"its process was killed by {name}{hint}"
     return f"its process ended with exit status {exitcode}, without a word"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from hydra import version
 from hydra.core.utils import JobStatus, run_job, setup_globals
@@ -89,7 +89,12 @@ def _redirect_output(job: Job) -> None:
     log = os.open(job.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    # The launcher's may be closed, or in another encoding. Lines are written at once, as `os._exit` flushes nothing.
+    sys.stdout, sys.stderr = _stream(1), _stream(2)
+
+
+def _stream(descriptor: int) -> TextIO:
+    return os.fdopen(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def _end_with_launcher(connection: Connection) -> None:
