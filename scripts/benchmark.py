@@ -225,7 +225,8 @@ def first_epoch(repeats: int) -> Result:
             running = subprocess.Popen([*RUN, *arguments], cwd=folder, stdout=subprocess.PIPE, text=True)
             assert running.stdout is not None
             if "-m" not in arguments:
-                running.stdout.readline()
+                while not running.stdout.readline().startswith("epoch"):
+                    pass
             else:
                 while not any("epoch" in log.read_text() for log in Path(folder).glob("mlruns/multirun/*/*/*/run.log")):
                     time.sleep(0.02)

@@ -1,18 +1,23 @@
 import gzip
 import hashlib
+import os
 import struct
 import urllib.error
+import zipfile
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from experiments.config import Refused
 from experiments.config.schema import Data
-from experiments.data import Dataset, load, outlines
+from experiments.data import Dataset, describe, load, outlines
 from experiments.data.checks import ARRAYS
 from experiments.data.sources import KERAS_FILES, Outline, outline, read
 from experiments.data.splits import stratified
@@ -105,6 +110,171 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     for damaged in (whole[: len(whole) // 2], b"", b"not an archive", whole[:500] + bytes(200) + whole[700:]):
         file.write_bytes(damaged)
         assert f"{file}: is damaged, or not an .npz file" in refusal(config(path=str(file)))
+
+
+def with_header(header: bytes, values: bytes = b"") -> bytes:
+    """An .npy file, with a header that may be nonsense."""
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + values
+
+
+def header(shape: str = "(20,)", descr: str = "'<i8'") -> bytes:
+    return f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+
+
+MEMBERS = {
+    "huge shape": with_header(header("(10000000000, 4, 4)")),
+    "shape beyond 64 bits": with_header(header(f"({10**26},)")),
+    "huge type": with_header(header("(1,)", "'<U2000000000'")),
+    "negative shape": with_header(header("(-1,)")),
+    "shape of text": with_header(header("('a',)")),
+    "shape of booleans": with_header(header("(True,)"), bytes(8)),
+    "not closed": with_header(b"{'descr': '<i8', 'shape': (20,"),
+    "not closed within text": with_header(b"{'descr': '<i8"),
+    "deep": with_header(b"(" * 9000),
+    "minuses": with_header(b"-" * 9000),
+    "code": with_header(b"{'descr': __import__('os').abort()}"),
+    "no dictionary": with_header(b"[1, 2]"),
+    "type that is none": with_header(header(descr="'zzz'")),
+    "type with fields of itself": with_header(header(descr="[('a', 'O'), ('a', 'O')]")),
+    "unknown version": b"\x93NUMPY\x09\x00" + bytes(100),
+    "too few values": with_header(header(), bytes(8 * 19)),
+    "too many values": with_header(header(), bytes(8 * 21)),
+    "no array": b"text",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("member", MEMBERS.values(), ids=MEMBERS.keys())
+def test_a_damaged_array_is_refused_with_its_file(tmp_path: Path, member: bytes) -> None:
+    file = Path(save(tmp_path, y_train=None))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("y_train.npy", member)
+    assert f"{file}: is damaged, or not an .npz file" in refusal(config(path=str(file)))
+
+
+def patched(file: Path, *, flags: int = 0, method: int = 0, version: int = 20) -> None:
+    """Change what the archive says of its members: that they are encrypted, or packed by an unknown method."""
+    content = bytearray(file.read_bytes())
+    for signature, place in ((b"PK\x03\x04", 4), (b"PK\x01\x02", 6)):
+        start = content.find(signature)
+        while start >= 0:
+            struct.pack_into("<HHH", content, start + place, version, flags, method)
+            start = content.find(signature, start + 4)
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("changes", [{"flags": 1}, {"method": 97}, {"method": 14}, {"method": 12}, {"version": 99}])
+def test_a_foreign_archive_is_refused(tmp_path: Path, changes: dict[str, int]) -> None:
+    file = Path(save(tmp_path))
+    patched(file, **changes)
+    assert f"{file}: is damaged, or not an .npz file" in refusal(config(path=str(file)))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1), content=st.binary(min_size=1, max_size=8))
+def test_a_file_with_wrong_bytes_is_read_or_refused(tmp_path: Path, place: float, content: bytes) -> None:
+    file = Path(save(tmp_path))
+    whole = file.read_bytes()
+    start = int(place * len(whole))
+    file.write_bytes(whole[:start] + content + whole[start + len(content) :])
+    with suppress(Refused):
+        load(config(path=str(file)), 0)
+
+
+def test_a_file_made_to_fill_the_memory_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    file = Path(save(tmp_path, x_train=None))
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive, archive.open("x_train.npy", "w") as member:
+        member.write(with_header(header("(600, 1000, 1000)", "'|u1'")))
+        for _ in range(600):
+            member.write(bytes(1_000_000))
+    assert "made to fill the memory?" in refusal(config(path=str(file)))
+
+
+def test_arrays_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+    assert "needs 0.0 GB of memory, and 0.0 GB are free" in refusal(config(path=save(tmp_path)))
+
+
+def test_a_file_of_fashion_mnist_that_grows_is_refused(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = cache_fashion_mnist(offline)[0]
+    file.write_bytes(gzip.compress(struct.pack(">4I", 2051, 2**31, 2**15, 2**15) + bytes(100)))
+    assert f"{file}: needs 2,305,843,009.2 GB" in refusal(config("fashion_mnist"))
+
+
+@pytest.mark.parametrize(("where", "kind"), [("train", "<U5"), ("test", "<U5"), ("train", object), ("train", "S5")])
+def test_labels_that_are_text_are_refused_with_the_line_that_encodes_them(
+    tmp_path: Path, where: str, kind: Any
+) -> None:
+    names = np.array(["cat", "dog", "owl", "yak"]).astype(kind)
+    plain = arrays()
+    texts = {key: names[plain[key]] for key in ("y_train", "y_test")}
+    message = refusal(config(path=save(tmp_path, **{f"y_{where}": texts[f"y_{where}"]})))
+    line = message.partition("encode the classes: ")[2].partition("\n")[0]
+    known: dict[str, Any] = {"np": np, **texts}
+    exec(line, known)
+    assert known["y_train"].tolist() == plain["y_train"].tolist()
+    assert load(config(path=save(tmp_path, y_train=known["y_train"], y_test=known["y_test"])), 0).classes == 4
+
+
+@pytest.mark.parametrize(
+    ("x", "scale", "told"),
+    [
+        (1e300, 1.0, "holds values of up to 1e+300, but training is done in float32"),
+        (-1e300, 1.0, "holds values of up to 1e+300, but training is done in float32"),
+        (1e30, 1e-20, "holds values of up to 1e+30, which divided by data.scale=1e-20 are beyond float32"),
+        (np.inf, 1.0, "holds NaN or infinity"),
+    ],
+)
+def test_values_beyond_float32_are_refused(tmp_path: Path, x: float, scale: float, told: str) -> None:
+    images = np.ones((20, 4, 4))
+    images[3, 2, 1] = x
+    assert f"x_train: {told}" in refusal(config(path=save(tmp_path, x_train=images), scale=scale))
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-300, 1e300])
+def test_a_scale_beyond_float32_is_refused(scale: float) -> None:
+    with pytest.raises(ValidationError, match="scale"):
+        config(scale=scale)
+
+
+def test_the_data_is_described_in_a_line(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 3, 5, 3), dtype=np.uint8)
+    images[0, 0, 0, 0], images[1, 0, 0, 0] = 0, 255
+    file = save(tmp_path, x_train=images, x_test=images[:8])
+    scaled = describe(load(config(path=file, scale=255.0, validation_size=5), 0))
+    assert scaled.startswith("npz: 15 + 5 + 8 images 3x5x3, 4 classes, values 0")
+    assert "\n" not in scaled
+    line, warning = describe(load(config(path=file), 0)).splitlines()
+    assert line == "npz: 20 + 8 images 3x5x3, 4 classes, values 0 to 255"
+    assert warning == "warning: data.scale: values reach 255, networks train best on values near 1; data.scale=255"
+    assert describe(load(config("digits"), 0)) == "digits: 1,438 + 359 images 8x8, 10 classes, values 0 to 16\n" + (
+        "warning: data.scale: values reach 16, networks train best on values near 1; data.scale=16"
+    )
+    rows = save(tmp_path, x_train=np.ones((20, 6)), x_test=np.ones((8, 6)))
+    assert describe(load(config(path=rows), 0)) == "npz: 20 + 8 rows of 6 values, 4 classes, values 1 to 1"
+
+
+def test_labels_with_gaps_are_warned_of(tmp_path: Path) -> None:
+    plain = arrays(x_train=np.ones((20, 6)), x_test=np.ones((8, 6)))
+    plain |= {"y_train": plain["y_train"] * 2 + 1, "y_test": plain["y_test"] * 2 + 1}
+    _, warning = describe(load(config(path=save(tmp_path, **plain), limit=19), 0)).splitlines()
+    assert "labels go up to 7, so there are 8 classes, but none is 0, 2, 4, 6; to number them from 0" in warning
+    known: dict[str, Any] = {"np": np, **plain}
+    exec(warning.partition("without gaps: ")[2], known)
+    numbered = save(tmp_path, **{key: known[key] for key in ARRAYS})
+    assert describe(load(config(path=numbered), 0)) == "npz: 20 + 8 rows of 6 values, 4 classes, values 1 to 1"
+
+
+def test_what_is_no_ordinary_file_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "fifo.npz")
+    for path in (str(tmp_path / "fifo.npz"), "/dev/zero", "/dev/stdin"):
+        assert f"data.path: there is no file {path}: it is a pipe, a socket or a device" in refusal(config(path=path))
+    assert "it is a folder" in refusal(config(path=str(tmp_path)))
+    for path in ("x" * 300, "a\0b"):
+        assert f"data.path: there is no file {path}" in refusal(config(path=path))
+    monkeypatch.setenv("EXPERIMENTS_DATA_DIR", str(tmp_path))
+    (tmp_path / "fifo.npz").rename(tmp_path / "npz.npz")
+    assert "data.path: is not set" in refusal(config())
 
 
 def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:

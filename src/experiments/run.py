@@ -25,7 +25,7 @@ def run(composed: DictConfig) -> float:
     """Train, measure and record what a config says; return the objective."""
     config = check_run(composed)
     from experiments.checkpoints import Checkpoints  # a refused run waits for nothing that training needs
-    from experiments.data import load
+    from experiments.data import describe, load
     from experiments.tracking.provenance import other_machine
     from experiments.tracking.recorder import Recorder
 
@@ -43,6 +43,7 @@ def run(composed: DictConfig) -> float:
             return before.objective
         if config.resume and not before and not config.tracking.parent and (other := recorder.find_changed(config)):
             print(f"resume: run {other} had this config, but other code, data, versions or flags: it is not kept")
+        print(describe(dataset))
         checkpoints = Checkpoints(Path(before.folder) if before else folder)
         if before:
             epochs = checkpoints.state.epochs if checkpoints.state else 0

@@ -97,7 +97,7 @@ def test_a_wrong_value_is_a_problem_that_names_the_key(key: str, data: st.DataOb
         ("optimizer.epsilon", st.integers(1)),
         ("model.dropout", st.floats(0, 1, exclude_max=True)),
         ("model.regularizer", st.sampled_from(["l2", {"L2": {"l2": 0.1}}, {"L2": None}, None])),
-        ("runtime.threads", st.integers(1) | st.just("auto")),
+        ("runtime.threads", st.integers(1, 1024) | st.just("auto")),
         ("runtime.xla", st.booleans() | st.just("auto")),
         ("trust", st.lists(st.sampled_from(["mypackage", "my.package"]))),
     ],
@@ -273,3 +273,16 @@ def test_the_defaults_pass() -> None:
 def test_metrics_are_named_as_they_are_recorded() -> None:
     config = check(compose("metrics=[accuracy,{auc:{name:area}},{mypackage.Mine:{}}]", "trust=[mypackage]"), Config)
     assert config.metric_names == ["loss", "accuracy", "area", "Mine"]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("runtime.threads=100000", "runtime.threads: got 100000, expected a whole number of at most 1024 or auto"),
+        (f"model.layer_sizes={[1] * 3000}", "model.layer_sizes: got 3,000 layers, expected at most 500"),
+        ("data.scale=5e-324", "data.scale: got 5e-324, expected a number of at least 1e-30"),
+    ],
+)
+def test_what_no_machine_can_do_is_refused(override: str, told: str) -> None:
+    [problem] = problems_of(override)
+    assert told in str(problem)

@@ -65,17 +65,30 @@ def _dataset_name(name: str) -> str:
     return name
 
 
+# What float32, in which images are scaled, holds with room for the images' own values.
+Scale = Annotated[float, Field(ge=1e-30, le=1e30)]
+
+
 class Data(Section):
     name: Annotated[str, AfterValidator(_dataset_name)]
-    scale: Positive
+    scale: Scale
     path: str | None
     validation_size: Annotated[int | float, BeforeValidator(_size)]
     limit: Count | None
 
 
+MOST_LAYERS = 500  # to build and compile more takes minutes
+
+
+def _not_too_deep(layers: list[Any]) -> list[Any]:
+    if len(layers) > MOST_LAYERS:
+        raise ValueError(f"got {len(layers):,} layers, expected at most {MOST_LAYERS}")
+    return layers
+
+
 class Mlp(Section):
     name: Literal["mlp"]
-    layer_sizes: Annotated[list[Count], Field(min_length=1)]
+    layer_sizes: Annotated[list[Count], Field(min_length=1), AfterValidator(_not_too_deep)]
     activation: str
     dropout: Fraction
     batch_normalization: bool
@@ -88,7 +101,7 @@ class Sequential(Section):
 
     model_config = ConfigDict(extra="allow")
     name: Literal["sequential"]
-    layers: Annotated[list[KerasObject], Field(min_length=1)]
+    layers: Annotated[list[KerasObject], Field(min_length=1), AfterValidator(_not_too_deep)]
 
 
 class Schedule(KerasSection):
@@ -146,7 +159,7 @@ Auto = Literal["auto"]
 
 
 class Runtime(Section):
-    threads: Count | Auto
+    threads: Annotated[int, Field(ge=1, le=1024)] | Auto
     xla: bool | Auto
     steps_per_execution: Count | Auto
     evaluation_batch_size: Count | Auto

@@ -1,17 +1,19 @@
 """Verified arrays, scaled and split. A new data set enters in `sources`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config.schema import Data
-from experiments.data.checks import Labels
+from experiments.data.checks import ENCODE, Labels
 from experiments.data.sources import Outline, outline, read
 from experiments.data.splits import split_sizes, stratified, validation_count
 
-__all__ = ["Dataset", "Images", "Labels", "Split", "load", "outlines", "preload"]
+__all__ = ["Dataset", "Images", "Labels", "Split", "describe", "load", "outlines", "preload"]
+
+LARGE = 10.0  # scaled values beyond it are hard to train on
 
 Images = NDArray[np.float32]
 
@@ -29,7 +31,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, split and checked. `digest` is the sha256 of the arrays before splitting and scaling."""
+    """A data set, split and checked.
+
+    Attributes:
+        digest: Sha256 of the arrays before splitting and scaling.
+        warnings: What is unusual about its values and labels.
+    """
 
     name: str
     digest: str
@@ -38,6 +45,7 @@ class Dataset:
     train: Split
     validation: Split | None
     test: Split
+    warnings: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -100,7 +108,29 @@ def _everything(config: Data) -> Data:
 def _load_whole(config: Data) -> Dataset:
     (x_train, y_train, x_test, y_test), found, source = read(config)
     train, test = _prepare(x_train, y_train, config.scale), _prepare(x_test, y_test, config.scale)
-    return Dataset(config.name, found, source, int(y_train.max()) + 1, train, None, test)
+    classes = int(y_train.max()) + 1
+    return Dataset(config.name, found, source, classes, train, None, test, tuple(_warnings(train, classes)))
+
+
+def describe(dataset: Dataset) -> str:
+    """Say in a line how many images there are, of which size, in how many classes, with which values; then warnings."""
+    parts = [dataset.train, *([dataset.validation] if dataset.validation else []), dataset.test]
+    counts = " + ".join(f"{len(part):,}" for part in parts)
+    shape, x = dataset.input_shape, dataset.train.x
+    size = "x".join(map(str, shape[:2] if shape[2:] == (1,) else shape))
+    what = f"images {size}" if len(shape) > 1 else f"rows of {shape[0]} values"
+    line = f"{dataset.name}: {counts} {what}, {dataset.classes} classes, values {x.min():.4g} to {x.max():.4g}"
+    return "\n".join([line, *(f"warning: {warning}" for warning in dataset.warnings)])
+
+
+def _warnings(train: Split, classes: int) -> Iterator[str]:
+    if (largest := float(max(train.x.max(), -train.x.min()))) > LARGE:
+        yield f"data.scale: values reach {largest:.4g}, networks train best on values near 1; data.scale={largest:g}"
+    absent = np.flatnonzero(np.bincount(train.y, minlength=classes) == 0)
+    if len(absent):
+        listed = ", ".join(map(str, absent[:10])) + (", …" if len(absent) > 10 else "")
+        what = f"labels go up to {classes - 1}, so there are {classes} classes, but none is {listed}"
+        yield f"y_train: {what}; to number them from 0 without gaps: {ENCODE}"
 
 
 def _prepare(x: NDArray[np.generic], y: Labels, scale: float) -> Split:

@@ -2,9 +2,10 @@
 
 import gzip
 import os
+import stat
 import urllib.request
-import zipfile
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from experiments.config import Problem, Refused
 from experiments.config.schema import Data
+from experiments.data import archive
 from experiments.data.checks import ARRAYS, CheckedArrays, RawArrays, check, digest_of
 
 # The files that Keras keeps in its cache; Fashion-MNIST's are in the order of ARRAYS.
@@ -23,7 +25,6 @@ KERAS_FILES = {
     ],
 }
 KERAS_DOWNLOADS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, AttributeError, TypeError, LookupError)
 # Digests of data sets that everybody has the same copy of; a file that claims to be one of them must match.
 KNOWN_DIGESTS = {"mnist": "2229557d3d58bcbc6b0f0c8f702c48cc075902f3f0630af576ec11137f9df98e"}
 
@@ -39,11 +40,11 @@ def locate(config: Data) -> Path | None:
         Refused: It is neither here nor to be downloaded.
     """
     if config.path:
-        if not Path(config.path).is_file():
-            raise Refused(Problem("data.path", f"there is no file {config.path}"))
+        if not _is_file(Path(config.path)):
+            raise Refused(Problem("data.path", f"there is no file {config.path}{_kind(Path(config.path))}"))
         return Path(config.path)
     folder = os.environ.get("EXPERIMENTS_DATA_DIR")
-    if folder and (file := Path(folder, f"{config.name}.npz")).is_file():
+    if folder and _is_file(file := Path(folder, f"{config.name}.npz")):
         return file
     if config.name == "digits":
         return None
@@ -53,7 +54,7 @@ def locate(config: Data) -> Path | None:
             Problem("data.path", f"is not set, and there is no {config.name}.npz; {looked}; say data.path=FILE")
         )
     cache = _keras_cache()
-    missing = [name for name in KERAS_FILES[config.name] if not Path(cache, name).is_file()]
+    missing = [name for name in KERAS_FILES[config.name] if not _is_file(Path(cache, name))]
     if not missing:
         first = Path(cache, KERAS_FILES[config.name][0])
         return first if first.suffix == ".npz" else first.parent
@@ -71,6 +72,21 @@ def locate(config: Data) -> Path | None:
             )
         ) from error
     return None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is an ordinary file, and can be opened without waiting: no pipe, no device."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):  # it is not there, or its name cannot be one
+        return False
+
+
+def _kind(path: Path) -> str:
+    """What a path is that is no file, in words."""
+    with suppress(OSError, ValueError):
+        return ": it is a folder" if stat.S_ISDIR(path.stat().st_mode) else ": it is a pipe, a socket or a device"
+    return ""
 
 
 def _keras_cache() -> Path:
@@ -96,7 +112,7 @@ def read(config: Data) -> tuple[CheckedArrays, str, str]:
     file = locate(config)
     source = str(file) if file else f"{config.name} of scikit-learn" if config.name == "digits" else "Keras download"
     raw = _read_file(file) if file else _from_library(config.name)
-    arrays, found = check(raw, source), digest_of(raw)
+    arrays, found = check(raw, source, config.scale), digest_of(raw)
     if file and KNOWN_DIGESTS.get(config.name, found) != found:
         raise Refused(
             Problem(
@@ -157,30 +173,36 @@ def _read_file(file: Path) -> RawArrays:
     if file.is_dir():
         names = (file / Path(name).name for name in KERAS_FILES["fashion_mnist"])
         return dict(zip(ARRAYS, map(_read_idx, names), strict=True))
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            if not (missing := [name for name in ARRAYS if name not in archive.files]):
-                return {name: archive[name] for name in ARRAYS}
-            found = ", ".join(archive.files) or "nothing"
-    except UNREADABLE as error:
-        what = f"is damaged, or not an .npz file of plain arrays ({_reason(error)}); fetch or save it again"
-        raise Refused(Problem(str(file), what)) from error
-    what = f"has no {' and no '.join(missing)}; found {found}, expected {', '.join(ARRAYS)}"
-    raise Refused(Problem(str(file), what))
+    with _readable(file, "or not an .npz file of plain arrays", "fetch or save it again"), file.open("rb") as stream:
+        archive.check(stream, file, ARRAYS)
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in ARRAYS}
 
 
 def _read_idx(file: Path) -> NDArray[np.generic]:
     """Read the format of http://yann.lecun.com/exdb/mnist: a magic number, the sizes, the bytes."""
+    with _readable(file, "", "remove it, and Keras fetches it again"), gzip.open(file) as stream:
+        dimensions = stream.read(4)[3]
+        shape = np.frombuffer(stream.read(4 * dimensions), ">u4").astype(np.int64)
+        archive.check_memory(file, {"its array": (int(shape.prod()), 1)})
+        content = stream.read(int(shape.prod()) + 1)
+        return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+@contextmanager
+def _readable(file: Path, other: str, remedy: str) -> Iterator[None]:
+    """Refuse a file, whatever the libraries raise that read it: nearly all classes of exceptions have been seen."""
     try:
-        content = gzip.decompress(file.read_bytes())
-        shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
-    except UNREADABLE as error:
-        what = f"is damaged ({_reason(error)}); remove it, and Keras fetches it again"
-        raise Refused(Problem(str(file), what)) from error
+        yield
+    except Refused:
+        raise
+    except Exception as error:
+        what = " ".join(filter(None, ["is damaged,", other])).removesuffix(",")
+        raise Refused(Problem(str(file), f"{what} ({_reason(error)}); {remedy}")) from error
 
 
 def _reason(error: Exception) -> str:
     if "pickle" in str(error):  # NumPy would have it read all the same, which can run code
         return "it holds Python objects, or is no archive"
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,85 @@
+"""What an .npz file says about its arrays, looked at before any of them is read: types, sizes, the memory they need."""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+import psutil
+from numpy.lib import format as npy
+
+from experiments.config import Problem, Refused
+from experiments.data.checks import ENCODE
+
+# An archive that grows by so much, to so many bytes, is taken for one that was made to fill the memory.
+BOMB_RATIO, BOMB_SIZE = 200, 500_000_000
+HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+class Declared(NamedTuple):
+    """What the header of an array says: its shape and type. `size` is in bytes, as the archive says it."""
+
+    shape: tuple[int, ...]
+    dtype: "np.dtype[np.generic]"
+    size: int
+
+
+def check(stream: IO[bytes], file: Path, names: Sequence[str]) -> None:
+    """Check that an archive has all arrays, of plain types, and that they fit into memory.
+
+    Raises:
+        Refused: With all that is wrong.
+        Exception: Of any class, where the file is damaged.
+    """
+    with zipfile.ZipFile(stream) as archive:
+        found = [name.removesuffix(".npy") for name in archive.namelist()]
+        if missing := [name for name in names if name not in found]:
+            listed = ", ".join(found[:20]) or "nothing"
+            what = f"has no {' and no '.join(missing)}; found {listed}, expected {', '.join(names)}"
+            raise Refused(Problem(str(file), what))
+        declared = {name: _declared(archive, f"{name}.npy") for name in names}
+        packed = sum(archive.getinfo(f"{name}.npy").compress_size for name in names)
+    if problems := [_objects(file, name) for name, array in declared.items() if array.dtype.hasobject]:
+        raise Refused(problems)
+    size = sum(array.size for array in declared.values())
+    if size > BOMB_SIZE and size > BOMB_RATIO * packed:
+        what = f"grows from {packed:,} to {size:,} bytes: made to fill the memory? np.savez saves without compression"
+        raise Refused(Problem(str(file), what))
+    check_memory(file, {name: (int(np.prod(d.shape, dtype=object)), d.dtype.itemsize) for name, d in declared.items()})
+
+
+def check_memory(file: Path, arrays: Mapping[str, tuple[int, int]]) -> None:
+    """Check that arrays fit into memory as they are stored and, beside that, as float32.
+
+    Args:
+        file: Where they come from.
+        arrays: Number of values, and bytes of each, by name.
+
+    Raises:
+        Refused: They do not.
+    """
+    needed = sum(count * (size + (4 if name.startswith("x_") else 0)) for name, (count, size) in arrays.items())
+    available = psutil.virtual_memory().available
+    if needed > available:
+        what = f"needs {needed / 1e9:,.1f} GB of memory, and {available / 1e9:,.1f} GB are free; save fewer images"
+        raise Refused(Problem(str(file), what))
+
+
+def _declared(archive: zipfile.ZipFile, name: str) -> Declared:
+    information = archive.getinfo(name)
+    with archive.open(information) as member:
+        shape, _, dtype = HEADERS[npy.read_magic(member)](member)
+        size = information.file_size - member.tell()
+    values = int(np.prod(shape, dtype=object))
+    if not dtype.hasobject and values * dtype.itemsize != size:
+        raise ValueError(f"{name} is said to have {values:,} values of {dtype}, and has {size:,} bytes")
+    return Declared(shape, dtype, size)
+
+
+def _objects(file: Path, name: str) -> Problem:
+    remedy = (
+        f"encode the classes: {ENCODE}" if name.startswith("y_") else "save one array of numbers, of images of one size"
+    )
+    what = f"{name} holds Python objects, which are not read, as that could run code"
+    return Problem(str(file), f"is damaged, or not an .npz file of plain arrays ({what}); {remedy}")
