@@ -23,7 +23,9 @@ from benchmark import machine
 from numpy.typing import NDArray
 
 from experiments.comparison import Comparison, Run, compare
+from experiments.config.objective import Objective
 
+ACCURACY = Objective("accuracy", False, "")
 SHARED, OWN = 0.1, 0.15  # standard deviations of what a seed does to all configs, and to one
 UNEQUAL = 0.7  # OWN is multiplied by a lognormal variable whose logarithm has this standard deviation
 COLLAPSING, LOSS = 0.1, 5.0  # share of runs that collapse, and what they lose: exponential, with this mean
@@ -157,7 +159,7 @@ def compared(values: Values, shared_seeds: bool) -> list[Comparison]:
         compare(
             [Run("", "", "FINISHED", *item) for item in zip(parameters, sweep.ravel().tolist(), strict=True)],
             "",
-            "val_accuracy",
+            ACCURACY,
         )
         for sweep in values
     ]

@@ -78,7 +78,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         for seed, objective in enumerate(reached):
             parameters = {"epochs": "3", "seed": str(seed), "optimizer.name": name, "data.name": "digits", **own}
             parameters["runtime.threads"] = str(1 + seed % 2)
-            made.run("digits", parameters, objective, mlflow__parentRunId=parent, **OURS)
+            made.adam = made.run("digits", parameters, objective, mlflow__parentRunId=parent, **OURS)
     lost = {"epochs": "3", "seed": "0", "optimizer.name": "lion", "data.name": "digits"}
     made.lion = made.run(
         "digits", lost, None, "FAILED", mlflow__parentRunId=parent, failure="the loss became nan", **OURS
@@ -189,7 +189,6 @@ REFUSALS = [
     (["tracking.experiment=theirs"], "says what it is ranked by", ""),
     (["report=missing/page.html"], "report: there is no folder", "report=page.html"),
     (["format=html"], "format: got html, expected text or csv or json or markdown", ""),
-    (["tracking.experiment=mnist"], "which cannot be ranked together", "\"filter='dataset=mnist'\""),
 ]  # fmt: skip
 
 
@@ -208,11 +207,26 @@ def test_refusals(call: Callable[..., str], overrides: list[str], what: str, rem
             assert call(*kept, *shlex.split(problem.remedy))
 
 
-def test_runs_that_are_ranked_differently(call: Callable[..., str], store: Store) -> None:
-    with pytest.raises(Refused, match="ranked by different metrics") as caught:
-        call(f"runs=[{store.by_test},{store.lion}]", 'filter="status!=RUNNING"')
-    remedy = shlex.split(caught.value.problems[0].remedy)
-    assert remedy == ["filter=['status!=RUNNING','ranked_by=val_accuracy']"]
+def test_runs_that_cannot_be_compared_have_rankings_of_their_own(call: Callable[..., str], store: Store) -> None:
+    chosen = f"runs=[{store.by_test},{store.other},{store.adam}]"
+    groups = [
+        "test_accuracy, higher is better, on digits dddddddddddd",
+        "val_accuracy, higher is better, on mnist dddddddddddd",
+        "val_accuracy, higher is better, on digits dddddddddddd",
+    ]
+    text = call(chosen)
+    places = [text.index(f"measured as {group}:") for group in groups]
+    assert text.startswith("chosen runs (3 runs)\n")
+    assert min(places) > 0
+    rows = list(csv.DictReader(io.StringIO(call(chosen, "format=csv"))))
+    assert sorted(row["measured_as"] for row in rows) == sorted(groups)
+    read = json.loads(call(chosen, "format=json"))
+    assert sorted(group["measured_as"] for group in read) == sorted(groups)
+    assert [len(group["standings"]) for group in read] == [1, 1, 1]
+    assert call(chosen, "format=markdown").count("### measured as ") == 3
+    assert "measured as" not in call(chosen, f"filter='measured_as={groups[0]}'")
+    page = call(chosen, "report=groups.html", "sort=test_accuracy")
+    assert f"report: groups.html, of the runs measured as {groups[2]}" in page
 
 
 def test_a_sweep_and_its_runs_are_not_confused(call: Callable[..., str], store: Store) -> None:

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 from experiments.comparison import Comparison, Run, by_run, compare, differing
+from experiments.config.objective import Objective
+
+ACCURACY = Objective("val_accuracy", False, "")
+LOSS = Objective("val_loss", True, "")
 
 
 def run(objective: float | None, status: str = "FINISHED", run_id: str = "", **parameters: str) -> Run:
@@ -29,7 +33,7 @@ def marks(comparison: Comparison) -> Mapping[str, bool | None]:
 
 
 def test_seeds_are_averaged_and_configs_ranked() -> None:
-    found = compare(runs(sgd=[0.1, 0.2, 0.3], adam=[0.9, 0.8]), "", "val_accuracy")
+    found = compare(runs(sgd=[0.1, 0.2, 0.3], adam=[0.9, 0.8]), "", ACCURACY)
     best, worst = found.standings
     assert [standing.settings for standing in found.standings] == [
         {"optimizer.name": "adam"},
@@ -45,13 +49,13 @@ def test_seeds_are_averaged_and_configs_ranked() -> None:
 
 
 def test_a_loss_is_ranked_the_other_way_round() -> None:
-    found = compare(runs(sgd=[0.1], adam=[0.9]), "", "val_loss")
+    found = compare(runs(sgd=[0.1], adam=[0.9]), "", LOSS)
     assert [standing.mean for standing in found.standings] == [0.1, 0.9]
     assert [standing.mean for standing in by_run(found).standings] == [0.1, 0.9]
 
 
 def test_with_one_seed_each_nothing_is_said() -> None:
-    found = compare(runs(sgd=[0.1], adam=[0.9]), "", "val_accuracy")
+    found = compare(runs(sgd=[0.1], adam=[0.9]), "", ACCURACY)
     assert found.method == ""
     assert marks(found) == {"adam": None, "sgd": None}
     assert [(item.deviation, item.interval) for item in found.standings] == [(None, None)] * 2
@@ -63,7 +67,7 @@ def test_shared_seeds_are_blocks() -> None:
     found = compare(
         runs(adam=[v + d for v, d in zip(shared, (0.021, 0.02, 0.02, 0.019), strict=True)], sgd=shared),
         "",
-        "val_accuracy",
+        ACCURACY,
     )
     assert marks(found) == {"adam": True, "sgd": False}
     assert found.method.startswith("Tukey-Kramer test (Tukey 1949, Kramer 1956) with seeds as blocks, modified: ")
@@ -72,15 +76,15 @@ def test_shared_seeds_are_blocks() -> None:
 
 def test_other_seeds_are_no_blocks() -> None:
     apart = [run(value, optimizer__name="sgd", seed=str(seed)) for seed, value in enumerate((0.1, 0.11, 0.12), start=7)]
-    found = compare([*runs(adam=[0.9, 0.91, 0.92]), *apart], "", "val_accuracy")
+    found = compare([*runs(adam=[0.9, 0.91, 0.92]), *apart], "", ACCURACY)
     assert marks(found) == {"adam": True, "sgd": False}
     assert found.method.startswith("Tukey-Kramer test (Tukey 1949, Kramer 1956), modified: ")
 
 
-@pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
-def test_a_single_seed_does_not_hide_differences(metric: str) -> None:
+@pytest.mark.parametrize("metric", [ACCURACY, LOSS])
+def test_a_single_seed_does_not_hide_differences(metric: Objective) -> None:
     """A config with one seed on top once made all others look equal to it."""
-    sign = 1 if metric == "val_accuracy" else -1
+    sign = 1 if metric == ACCURACY else -1
     configs = {"a": [0.99], "b": [0.98, 0.981, 0.979], "c": [0.5, 0.51, 0.49]}
     found = compare(runs(**{name: [sign * value for value in row] for name, row in configs.items()}), "", metric)
     assert marks(found) == {"a": None, "b": True, "c": False}
@@ -89,7 +93,7 @@ def test_a_single_seed_does_not_hide_differences(metric: str) -> None:
 def test_results_that_are_not_finite_are_not_tested() -> None:
     lost = [run(value, optimizer__name="a", seed=str(seed)) for seed, value in enumerate((np.inf, np.nan), start=3)]
     configs = runs(a=[0.9, 0.91, 0.89], b=[0.5, 0.51, 0.49])
-    assert compare([*configs, *lost], "", "val_accuracy").standings == compare(configs, "", "val_accuracy").standings
+    assert compare([*configs, *lost], "", ACCURACY).standings == compare(configs, "", ACCURACY).standings
 
 
 def test_of_repeats_the_last_that_finished_counts() -> None:
@@ -102,7 +106,7 @@ def test_of_repeats_the_last_that_finished_counts() -> None:
         run(None, "KILLED", "6", model="b", seed="0"),
         run(0.4, "FINISHED", "7", model="b", seed="1"),
     ]
-    found = compare(tries, "", "val_accuracy")
+    found = compare(tries, "", ACCURACY)
     assert [[item.run_id for item in standing.runs] for standing in found.standings] == [["3"], ["7"]]
     assert [item.run_id for item in found.unfinished] == ["6"]
 
@@ -114,7 +118,7 @@ def test_runs_without_a_record_or_result_are_not_ranked() -> None:
         run(None, run_id="3", model="b"),
         run(float("nan"), run_id="4", model="c"),
     ]
-    found = compare([run(0.5, model="a"), *lost], "", "val_accuracy")
+    found = compare([run(0.5, model="a"), *lost], "", ACCURACY)
     assert len(found.standings) == 1
     assert [item.run_id for item in found.unfinished] == ["1", "2", "3", "4"]
     assert found.parameters == ["model"]
@@ -142,14 +146,14 @@ def test_what_differs(parameters: list[dict[str, str]], keys: list[str]) -> None
 
 
 def test_nothing_that_differs_is_one_config() -> None:
-    found = compare([run(0.1, a="1"), run(0.2, a="1")], "", "val_accuracy")
+    found = compare([run(0.1, a="1"), run(0.2, a="1")], "", ACCURACY)
     assert found.parameters == []
     assert [standing.mean for standing in found.standings] == [0.2]
-    assert compare([], "", "val_accuracy").standings == []
+    assert compare([], "", ACCURACY).standings == []
 
 
 def test_by_run_each_seed_has_a_rank() -> None:
-    each = by_run(compare(runs(adam=[0.1, 0.4], sgd=[0.3, 0.2]), "", "val_accuracy"))
+    each = by_run(compare(runs(adam=[0.1, 0.4], sgd=[0.3, 0.2]), "", ACCURACY))
     assert [tuple(item.settings.values()) for item in each.standings] == [
         ("adam", "1"), ("sgd", "0"), ("sgd", "1"), ("adam", "0")
     ]  # fmt: skip

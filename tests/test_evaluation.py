@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from experiments.data import Dataset, Split
-from experiments.evaluation import Report, evaluate, lower_is_better, objective, probabilities, worst_mistakes
+from experiments.evaluation import Report, evaluate, objective, probabilities, worst_mistakes
 from tests.composed import config
 
 OUTPUTS = np.array([[0.9, 0.1, 0], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]], np.float32)
@@ -58,8 +58,3 @@ def test_outputs_become_probabilities(outputs: list[list[float]], expected: list
     found = probabilities(np.array(outputs, np.float64))
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert found.dtype == np.float32
-
-
-def test_the_direction_of_a_metric_follows_from_its_name() -> None:
-    assert all(map(lower_is_better, ["val_loss", "mean_squared_error", "categorical_crossentropy"]))
-    assert not any(map(lower_is_better, ["val_accuracy", "auc", "f1_score"]))

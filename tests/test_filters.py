@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from experiments.comparison import Run, compare
 from experiments.config import Refused
+from experiments.config.objective import Objective
 from experiments.filters import OPERATORS, Condition, facts, fitting, ordered, parse, resolve
 
 keys = st.from_regex(r"\A[a-z_][a-z0-9_./@-]{0,20}\Z").filter(lambda key: not key.endswith("\n"))
@@ -94,7 +95,7 @@ def test_runs_that_fit() -> None:
 
 def test_configs_in_another_order() -> None:
     values = [run(0.9, a="10", loss=0.5), run(0.8, a="9", loss=0.1), run(0.7, a="none", loss=0.3), run(0.6, a="2")]
-    comparison = compare(values, "", "val_accuracy")
+    comparison = compare(values, "", Objective("val_accuracy", False, ""))
     assert [rank for rank, _ in ordered(comparison, None)] == [1, 2, 3, 4]
     assert [rank for rank, _ in ordered(comparison, "a")] == [4, 2, 1, 3]
     assert [rank for rank, _ in ordered(comparison, "-a")] == [1, 2, 4, 3]
@@ -109,6 +110,8 @@ def test_a_metric_is_averaged_over_the_seeds() -> None:
         return replace(run(0.5, model=name, seed=seed, loss=loss), run_id=name + seed)
 
     comparison = compare(
-        [of("a", "0", 1.0), of("a", "1", 4.0), of("b", "0", 2.0), of("b", "1", 2.0)], "", "val_accuracy"
+        [of("a", "0", 1.0), of("a", "1", 4.0), of("b", "0", 2.0), of("b", "1", 2.0)],
+        "",
+        Objective("val_accuracy", False, ""),
     )
     assert [item.settings["model"] for _, item in ordered(comparison, "loss")] == ["b", "a"]

@@ -35,6 +35,9 @@ STEPS = (
 )
 
 
+DATA = ("dataset", "dataset.digest")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which one debug run was recorded."""
@@ -96,7 +99,8 @@ def made_up(client: MlflowClient, value: float, status: str = "FINISHED", model:
 def test_the_best_run_is_promoted_and_the_printed_commands_work(folder: Path, run_cli: RunCli, client: Any) -> None:
     done = run_cli(module="promote", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
-    first, predict, serve = done.stdout.splitlines()
+    first, chosen, predict, serve = done.stdout.splitlines()
+    assert chosen.startswith("chosen as the best of 1 run of 1 config, by val_accuracy, higher is better, on digits ")
     assert re.fullmatch(r"digits@champion is version 1 \(run [0-9a-f]{32}, val_accuracy 0\.\d{4}\)", first)
     assert serve.endswith(" mlflow models serve -m models:/digits@champion --env-manager local")
     assert f"sqlite:///{folder}/mlruns/mlflow.db" in serve
@@ -141,7 +145,7 @@ def test_a_run_of_a_sweep_says_what_it_was_chosen_from(promoted: Promote, client
     told = promoted("run=best", "name=swept")
     assert run_id in told
     text = client.get_model_version_by_alias("swept", "champion").description
-    assert "- chosen: as the best by val_recall of 2 finished runs on this data" in text
+    assert "- chosen: as the best of 1 run of 1 config, by val_recall, higher is better, on digits dddddddddddd" in text
     assert f"- sweep: run {parent}, made up, 16 finished runs" in text
     assert "- code: commit abc\n" in text
 
@@ -166,7 +170,7 @@ def test_it_says_what_was_replaced_and_warns_where_that_was_better(promoted: Pro
     assert "did better" not in told
     back = promoted(f"run={worse}", "name=replaced")
     assert f"is now version 1 (run {worse}" in back
-    assert "version 2 did better, by the same measure on the same data; to go back: " in back
+    assert "version 2 did better, by the same measure; to go back: " in back
     assert back.splitlines()[1].endswith(f"python -m experiments.promote run={better} name=replaced")
     assert len(client.search_model_versions("name = 'replaced'")) == 2
 
@@ -174,9 +178,44 @@ def test_it_says_what_was_replaced_and_warns_where_that_was_better(promoted: Pro
 def test_what_cannot_be_compared_is_not(promoted: Promote, client: MlflowClient) -> None:
     promoted(f"run={made_up(client, 0.9)}", "name=apart")
     for tags in ({"objective": "val_loss"}, {"dataset.digest": "e" * 64}):
-        assert "did better" not in promoted(f"run={made_up(client, 0.8, **tags)}", "name=apart")
+        other = made_up(client, 0.8, **tags)
+        with pytest.raises(
+            Refused, match=r"(?s)apart@champion is version \d, measured as .*try  force=true"
+        ) as refused:
+            promoted(f"run={other}", "name=apart")
+        assert f"{other} was measured as {tags.get('objective', 'val_accuracy')}" in str(refused.value)
+        assert "did better" not in promoted(f"run={other}", "name=apart", "force=true")
+        promoted(f"run={made_up(client, 0.9)}", "name=apart", "force=true")
     assert "did better" not in promoted(f"run={made_up(client, 0.7, objective='val_loss')}", "name=less")
     assert "did better" in promoted(f"run={made_up(client, 0.8, objective='val_loss')}", "name=less")
+
+
+def test_a_run_on_less_data_is_neither_the_best_nor_a_champion(promoted: Promote, client: MlflowClient) -> None:
+    """Ten validation images, all right, are no proof; seeds are averaged; a lone lucky seed is not the best."""
+    objective = {"objective": "val_precision"}
+
+    def record(value: float, **parameters: Any) -> str:
+        run_id = made_up(client, value, **objective)
+        for key, setting in {"data.validation_size": 0.2, "data.limit": "null", **parameters}.items():
+            client.log_param(run_id, key, setting)
+        return run_id
+
+    steady = [record(value, seed=seed, epochs=2) for seed, value in enumerate((0.90, 0.91))]
+    for seed, value in enumerate((0.95, 0.5)):
+        record(value, seed=seed, epochs=1)
+    record(0.99, seed=0, epochs=3)
+    debug = record(1.0, seed=0, epochs=2, **{"data.limit": 100, "data.validation_size": 0.1})
+    assert f"(run {debug}" in promoted("run=best", "name=debugged")  # the newest can be compared with no other
+    with pytest.raises(Refused, match="which one is better is not known"):
+        promoted(f"run={steady[0]}", "name=debugged")
+    latest = record(0.2, seed=0, epochs=4)
+    told = promoted("run=best", "name=whole")
+    assert f"(run {steady[1]}, val_precision 0.9100)" in told
+    assert "chosen as the best of 6 runs of 4 configs, by val_precision" in told
+    assert "mean 0.9050 over 2 seeds" in told
+    with pytest.raises(Refused, match="limit=100"):
+        promoted(f"run={debug}", "name=whole")
+    assert latest not in told
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -198,7 +237,7 @@ def test_a_crash_between_the_steps_is_repaired(
     told = promoted(f"run={run_id}", f"name={name}")
     assert told.startswith(f"{name}@champion is version 1 (run {run_id}, val_accuracy 0.5000)\n")
     (version,) = client.search_model_versions(f"name = '{name}'")
-    assert version.tags.keys() == {"run_id", "value", "objective", "dataset", "dataset.digest"}
+    assert version.tags.keys() == {*("run_id", "value", "objective", "objective.mode", "measured_as"), *DATA}
     assert version.description.startswith("**val_accuracy 0.5000**")
     (output,) = client.get_run(run_id).outputs.model_outputs
     assert name in client.get_logged_model(output.model_id).tags["mlflow.modelVersions"]

@@ -80,7 +80,7 @@ def comparison(*standings: Standing, **changes: object) -> Comparison:
     runs = [run for standing in standings for run in standing.runs]
     keys = dict.fromkeys(key for run in runs for key in run.parameters)
     differing = [key for key in keys if len({run.parameters.get(key) for run in runs}) > 1]
-    made = Comparison("a sweep", "val_accuracy", False, differing, standings, [], "")
+    made = Comparison("a sweep", "val_accuracy", False, "val_accuracy on digits", differing, standings, [], "")
     return replace(made, **changes)  # type: ignore[arg-type]
 
 

@@ -14,6 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from experiments.comparison import Comparison, Run, compare
+from experiments.config.objective import Objective
 from experiments.filters import ordered
 from experiments.tables import (
     BARS,
@@ -27,6 +28,10 @@ from experiments.tables import (
     sparkline,
     sparklines,
 )
+
+ACCURACY = Objective("val_accuracy", False, "")
+LOSS = Objective("val_loss", True, "")
+TEST_ACCURACY = Objective("test_accuracy", False, "")
 
 LAYERS = '[{"Dense":{"units":512,"activation":"relu"}},{"Dense":{"units":10,"activation":"softmax"}}]'
 
@@ -51,7 +56,7 @@ def comparison(seeds: int = 3, curves: bool = True, layers: str = "[512]") -> Co
             )
     lost = {"optimizer.name": "sgd", "model.layer_sizes": "[16]", "seed": "0"}
     runs.append(Run("f" * 32, "optimizer=sgd", "FAILED", lost, None, 1.0, failure="the loss became nan", log="run.log"))
-    return compare(runs, "sweep", "val_accuracy")
+    return compare(runs, "sweep", ACCURACY)
 
 
 def shown(
@@ -127,10 +132,10 @@ def test_notes_say_what_the_ranking_is_worth() -> None:
     assert notes(replace(comparison(), standings=[best, best]))[1:] == ["no config differs significantly from the best"]
     [noise] = notes(comparison(seeds=1))
     assert noise == "one seed each: differences may be noise; a sweep over seed=0,1,2,3,4 is tested for that"
-    alone = compare(comparison().standings[0].runs, "", "val_accuracy")
+    alone = compare(comparison().standings[0].runs, "", ACCURACY)
     assert notes(alone) == ["intervals: 95 % of the mean, by Student's t"]
     assert shown(alone, 80)[0].split() == ["val_accuracy", "±", "95", "%", "n", "curve", "seconds"]
-    by_test = compare([Run("", "", "FINISHED", {}, 0.5)], "", "test_accuracy")
+    by_test = compare([Run("", "", "FINISHED", {}, 0.5)], "", TEST_ACCURACY)
     assert notes(by_test)[0].startswith("ranked by test_accuracy, as no run held out a validation set")
 
 
@@ -146,7 +151,7 @@ def single_seeds(**counts: int) -> Comparison:
         for place, (name, count) in enumerate(counts.items())
         for seed in range(count)
     ]
-    return compare(runs, "", "val_accuracy")
+    return compare(runs, "", ACCURACY)
 
 
 def marks_and_notes(compared: Comparison) -> tuple[list[str], list[str]]:
@@ -213,7 +218,7 @@ def test_sparklines_have_one_scale() -> None:
 
 
 def test_csv_has_a_line_a_run() -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv(compared := comparison(), ordered(compared, None)))))
+    rows = list(csv.DictReader(io.StringIO(as_csv([(compared := comparison(), ordered(compared, None))]))))
     assert len(rows) == 13
     measured = ["objective", "seconds", "val_accuracy", "val_loss"]
     assert list(rows[0]) == ["optimizer.name", "model.layer_sizes", "seed", *measured, "run_id", "name", "status"]
@@ -223,7 +228,7 @@ def test_csv_has_a_line_a_run() -> None:
 
 def test_json_has_everything() -> None:
     compared = comparison()
-    told = json.loads(as_json(compared, ordered(compared, None)))
+    told = json.loads(as_json([(compared, ordered(compared, None))]))
     assert (told["ranked_by"], told["parameters"]) == ("val_accuracy", ["optimizer.name", "model.layer_sizes", "seed"])
     best = told["standings"][0]
     assert (best["rank"], best["n"], best["indistinguishable_from_best"]) == (1, 3, True)
@@ -234,15 +239,15 @@ def test_json_has_everything() -> None:
 
 def test_json_is_json_whatever_the_metrics_are() -> None:
     odd = Run("", "", "FINISHED", {}, 0.5, metrics={"loss": math.nan}, curves={"loss": [math.inf, 1.0]})
-    compared = compare([odd], "", "val_accuracy")
-    text = as_json(compared, ordered(compared, None))
+    compared = compare([odd], "", ACCURACY)
+    text = as_json([(compared, ordered(compared, None))])
     [run] = json.loads(text, parse_constant=pytest.fail)["standings"][0]["runs"]
     assert (run["metrics"], run["curves"]) == ({"loss": None}, {"loss": [None, 1.0]})
 
 
 def test_markdown_is_a_table_and_its_notes() -> None:
     compared = comparison(layers="a|b")
-    lines = as_markdown(compared, ordered(compared, None)).splitlines()
+    lines = as_markdown([(compared, ordered(compared, None))]).splitlines()
     assert lines[0].startswith("|  | optimizer | layer_sizes | val_accuracy |")
     assert lines[1].startswith("| ---: | --- | --- | ---: |")
     assert len({line.replace("\\|", "").count("|") for line in lines[:7]}) == 1
@@ -251,6 +256,6 @@ def test_markdown_is_a_table_and_its_notes() -> None:
 
 @given(st.floats(min_value=1e-12, max_value=1e12))
 def test_a_result_shows_four_digits_at_least(value: float) -> None:
-    [_, line] = shown(compare([Run("", "", "FINISHED", {}, value)], "", "val_loss"), 120)
+    [_, line] = shown(compare([Run("", "", "FINISHED", {}, value)], "", LOSS), 120)
     told = line.split()[1]
     assert float(told) == pytest.approx(value, rel=1e-3, abs=1e-12)

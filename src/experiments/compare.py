@@ -3,7 +3,6 @@
 import os
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,14 +12,14 @@ from rich.console import Console
 
 from experiments import tables
 from experiments.cli import check_command, command
-from experiments.comparison import Comparison, Run, best_runs, compare, curve_of
+from experiments.comparison import Comparison, best_runs, comparable, compare, curve_of
 from experiments.config import CompareConfig, Problem, Refused, RunFailed
 from experiments.config.problems import assign
-from experiments.filters import Facts, facts, fitting, ordered, parse
+from experiments.filters import all_ordered, facts, fitting, parse
 
 
 def compare_runs(composed: DictConfig) -> None:
-    """Print the ranking of recorded runs; write a report of them."""
+    """Print the ranking of recorded runs, one for each group that can be compared; write a report of them."""
     config = check_command(composed, CompareConfig)
     _check_choice(config)
     conditions = [parse(text) for text in config.filter]
@@ -32,19 +31,25 @@ def compare_runs(composed: DictConfig) -> None:
         named[str(config.sweep)] = "sweep"
     client = recorded.open_records(config.tracking, named)
     selection = recorded.select(client, config)
-    known = {run.run_id: {**facts(run), **selection.origins[run.run_id]._asdict()} for run in selection.runs}
-    runs = fitting(selection.runs, conditions, known)
+    runs = fitting(selection.runs, conditions, {run.run_id: facts(run) for run in selection.runs})
     if not runs:
         raise Refused(Problem("filter", f"none of the {len(selection.runs)} runs fits: {' and '.join(config.filter)}"))
-    ranked_by = _common(runs, known, config.filter)
+    if not (groups := comparable(runs)):
+        raise Refused(Problem("runs", f"none of the {len(runs)} runs says what it is ranked by: no runs of ours"))
     everything = config.format == "json" or config.report
-    runs = recorded.with_curves(client, runs, None if everything else [curve_of(ranked_by)])
-    comparison = compare(runs, selection.title, ranked_by, selection.circumstances)
-    _print(comparison, ordered(comparison, config.sort), config.format)
+    comparisons = []
+    for objective, members in groups.items():
+        with_curves = recorded.with_curves(client, members, None if everything else [curve_of(objective.metric)])
+        comparisons.append(compare(with_curves, selection.title, objective, selection.circumstances))
+    if unknown := len(runs) - sum(map(len, groups.values())):
+        print(f"{unknown} of {len(runs)} runs do not say what they are ranked by, and are left out", file=sys.stderr)
+    _print(all_ordered(comparisons, config.sort), config.format)
     if config.report:
-        confusion = recorded.confusion_matrices(client, best_runs(comparison))
-        write_report(Path(config.report), comparison, confusion)
-        print(f"report: {config.report}", file=sys.stdout if config.format == "text" else sys.stderr)
+        shown = comparisons[0]
+        confusion = recorded.confusion_matrices(client, best_runs(shown))
+        write_report(Path(config.report), shown, confusion)
+        which = f", of the runs measured as {shown.measured_as}" if len(comparisons) > 1 else ""
+        print(f"report: {config.report}{which}", file=sys.stdout if config.format == "text" else sys.stderr)
 
 
 def _check_choice(config: CompareConfig) -> None:
@@ -63,40 +68,16 @@ def _check_report(path: str | None) -> None:
         raise Refused(Problem("report", f"got {path}, expected a file that can be written", "report=report.html"))
 
 
-def _common(runs: Sequence[Run], known: Mapping[str, Facts], filters: Sequence[str]) -> str:
-    """The metric that all runs are ranked by.
-
-    Raises:
-        Refused: They are ranked by several, or were measured on several data sets.
-    """
-    for key, what in (
-        ("ranked_by", "ranked by different metrics"),
-        ("dataset", "of different data sets"),
-        ("digest", "of different versions of the data"),
-    ):
-        counts = Counter(str(known[run.run_id][key]) for run in runs if known[run.run_id][key])
-        if len(counts) > 1:
-            told = ", ".join(f"{value} ({count})" for value, count in counts.most_common())
-            remedy = [*filters, f"{key}={counts.most_common(1)[0][0]}"]
-            message = f"the {len(runs)} runs are {what}, which cannot be ranked together: {told}"
-            raise Refused(Problem("filter", message, assign("filter", remedy[0] if len(remedy) == 1 else remedy)))
-    ranked_by = max(str(known[run.run_id]["ranked_by"]) for run in runs)
-    if not ranked_by:
-        raise Refused(Problem("filter", f"none of the {len(runs)} runs says what it is ranked by: no runs of ours"))
-    return ranked_by
-
-
-def _print(comparison: Comparison, ranked: tables.Ranked, form: str) -> None:
+def _print(ranked: Sequence[tuple[Comparison, tables.Ranked]], form: str) -> None:
     if form != "text":
         write = {"csv": tables.as_csv, "json": tables.as_json, "markdown": tables.as_markdown}[form]
-        sys.stdout.write(write(comparison, ranked))
+        sys.stdout.write(write(ranked))
         return
     console = Console()
-    runs = sum(len(standing.runs) for standing in comparison.standings) + len(comparison.unfinished)
-    tables.say(console, [f"{comparison.title} ({runs} run{'s' if runs > 1 else ''})"])
-    tables.show(console, comparison, ranked)
-    tables.say(console, tables.notes(comparison))
-    tables.show_failures(console, comparison.unfinished)
+    runs = sum(len(standing.runs) for comparison, _ in ranked for standing in comparison.standings)
+    runs += sum(len(comparison.unfinished) for comparison, _ in ranked)
+    tables.say(console, [f"{ranked[0][0].title} ({runs} run{'s' if runs > 1 else ''})"])
+    tables.show_groups(console, ranked)
 
 
 def write_report(path: Path, comparison: Comparison, confusion: Mapping[str, Any]) -> None:

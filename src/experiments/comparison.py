@@ -2,11 +2,11 @@
 
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from experiments.evaluation import lower_is_better
+from experiments.config.objective import Objective
 from experiments.significance import judge
 
 INTERVALS = "intervals: 95 % of the mean, by Student's t"
@@ -23,7 +23,8 @@ class Run:
         name: Of the run, for people.
         status: FINISHED, FAILED, KILLED, RUNNING, or "not run".
         parameters: The config as it was recorded, dotted keys to text.
-        objective: What it is ranked by; None unless it finished.
+        objective: The value that it is ranked by; None unless it finished.
+        measured: What that is a value of; None where the record does not say.
         seconds: From its start to its end.
         metrics: The last value of every metric.
         curves: The values of the metrics of each epoch, by epoch.
@@ -41,6 +42,7 @@ class Run:
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     failure: str = ""
     log: str = ""
+    measured: Objective | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Comparison:
         title: What they are.
         ranked_by: The objective: a metric's name.
         lower_is_better: Whether the objective is to be made small.
+        measured_as: What the runs have in common, so that they can be compared; see `Objective`.
         parameters: The keys that differ between the runs, in the config's order; with ``seed``, if that differs.
         standings: The configs with finished runs, the best first.
         unfinished: Runs without a result.
@@ -83,6 +86,7 @@ class Comparison:
     title: str
     ranked_by: str
     lower_is_better: bool
+    measured_as: str
     parameters: Sequence[str]
     standings: Sequence[Standing]
     unfinished: Sequence[Run]
@@ -90,18 +94,18 @@ class Comparison:
 
 
 def compare(
-    runs: Sequence[Run], title: str, ranked_by: str, circumstances: Collection[str] = CIRCUMSTANCES
+    runs: Sequence[Run], title: str, objective: Objective, circumstances: Collection[str] = CIRCUMSTANCES
 ) -> Comparison:
     """Group runs by config over their seeds, and rank the configs by their means.
 
     Args:
         runs: In the order in which they started: of runs with the same config and seed, the last that finished counts.
         title: What they are.
-        ranked_by: Their objective; it must be the same metric on the same data.
+        objective: What they are ranked by, all of them; see `comparable`.
         circumstances: Parameters, by what their keys start with, that make no other config of it. They count only
             where nothing else differs.
     """
-    lower, keys = lower_is_better(ranked_by), differing(runs, circumstances)
+    lower, keys = objective.lower_is_better, differing(runs, circumstances)
     settings = [key for key in keys if key != "seed"]
     counted = _last_of_repeats(runs, keys)
     groups: dict[tuple[str, ...], list[Run]] = {}
@@ -118,7 +122,31 @@ def compare(
     several = any(len(standing.runs) > 1 for standing in standings)
     method = "; ".join(filter(None, [verdict.method, INTERVALS])) if several else ""
     unfinished = [run for run in counted if not has_result(run)]
-    return Comparison(title, ranked_by, lower, keys, standings, unfinished, method)
+    return Comparison(title, objective.metric, lower, objective.measured_as, keys, standings, unfinished, method)
+
+
+def comparable(runs: Iterable[Run]) -> dict[Objective, list[Run]]:
+    """Sort runs by what they are measured as: only those of one group can be ranked together.
+
+    Returns:
+        The groups, the largest first. Runs whose record does not say are left out.
+    """
+    groups: dict[Objective, list[Run]] = {}
+    for run in runs:
+        if run.measured:
+            groups.setdefault(run.measured, []).append(run)
+    return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
+
+
+def best_run(comparison: Comparison) -> tuple[Standing, Run] | None:
+    """The best run of the config with the best mean; a config with one seed counts only where none has two.
+
+    None if no run has a result.
+    """
+    several = [standing for standing in comparison.standings if len(standing.runs) > 1]
+    for standing in several or comparison.standings:
+        return standing, _best_of(standing.runs, comparison.lower_is_better)
+    return None
 
 
 def by_run(comparison: Comparison) -> Comparison:
@@ -136,9 +164,12 @@ def by_run(comparison: Comparison) -> Comparison:
 
 def best_runs(comparison: Comparison, count: int = 3) -> list[str]:
     """Ids: the best run of each of the best configs."""
-    sign = 1 if comparison.lower_is_better else -1
-    best = (min(item.runs, key=lambda run: sign * (run.objective or 0.0)) for item in comparison.standings[:count])
+    best = (_best_of(standing.runs, comparison.lower_is_better) for standing in comparison.standings[:count])
     return [run.run_id for run in best]
+
+
+def _best_of(runs: Sequence[Run], lower_is_better: bool) -> Run:
+    return (min if lower_is_better else max)(runs, key=lambda run: run.objective or 0.0)
 
 
 def has_result(run: Run) -> bool:

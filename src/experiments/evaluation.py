@@ -107,13 +107,6 @@ def objective(config: Config, history: Mapping[str, Sequence[float]], report: Re
     return report.measures[name] if name in report.measures else float(history[name][-1])
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether a metric of this name is to be made small."""
-    return any(
-        part in metric for part in ("loss", "error", "entropy", "divergence", "hinge", "poisson", "cosh", "false")
-    )
-
-
 def probabilities(outputs: NDArray[Any]) -> NDArray[np.float32]:
     """Turn a model's outputs (n, classes) into probabilities: as they are where they are, else by softmax.
 

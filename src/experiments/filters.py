@@ -70,7 +70,9 @@ def parse(text: str) -> Condition:
 
 def facts(run: Run) -> dict[str, str | float]:
     """All that a filter can ask for; where a parameter and a metric have the same name, the metric."""
-    own = {"name": run.name, "status": run.status, "run_id": run.run_id}
+    own = {"name": run.name, "status": run.status, "run_id": run.run_id, "dataset": run.parameters.get("data.name", "")}
+    if run.measured:
+        own |= {"ranked_by": run.measured.metric, "measured_as": run.measured.measured_as}
     return {**run.parameters, **run.metrics, **own, **({} if run.seconds is None else {"seconds": run.seconds})}
 
 
@@ -106,6 +108,27 @@ def resolve(where: str, key: str, known: Iterable[str]) -> str:
     if ends:
         raise Refused(Problem(where, f"{key} can be {' or '.join(sorted(ends))}; write the whole key"))
     raise Refused(Problem(where, f"no run has {key}; {suggest(key, known)}"))
+
+
+def all_ordered(
+    comparisons: Sequence[Comparison], sort: str | None
+) -> list[tuple[Comparison, list[tuple[int, Standing]]]]:
+    """Several comparisons, each with its configs in order, see `ordered`; by rank where none of its runs has the key.
+
+    Raises:
+        Refused: No run has it.
+    """
+    found: list[tuple[Comparison, list[tuple[int, Standing]]]] = []
+    refusals: list[Refused] = []
+    for comparison in comparisons:
+        try:
+            found.append((comparison, ordered(comparison, sort)))
+        except Refused as refused:
+            refusals.append(refused)
+            found.append((comparison, ordered(comparison, None)))
+    if len(refusals) == len(comparisons):
+        raise refusals[0]
+    return found
 
 
 def ordered(comparison: Comparison, sort: str | None) -> list[tuple[int, Standing]]:

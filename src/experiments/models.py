@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config import Config, Problem, Refused
-from experiments.config.schema import CHOSEN_BY_KERAS, Mlp, Schedule
+from experiments.config.measures import CHOSEN_BY_KERAS
+from experiments.config.schema import Mlp, Schedule
 from experiments.data import Dataset, Labels
 from experiments.vocabulary import create, create_named, find, reason
 

@@ -34,7 +34,12 @@ def predict(composed: DictConfig) -> None:
     else:
         (x, truth), names = test, [str(number) for number in range(*_bounds(config.test))]
     guesses = _guesses(probabilities(np.asarray(model.predict_on_batch(x))), names, truth)
-    print(json.dumps({"run": run.run_id, "predictions": guesses}) if config.format == "json" else _table(run, guesses))
+    if config.format == "json":
+        print(json.dumps({"run": run.run_id, "chosen": run.chosen, "predictions": guesses}))
+        return
+    if config.run == "best":
+        print(f"chosen {run.chosen}")
+    print(_table(run, guesses))
 
 
 def _bounds(span: str) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from experiments.config import Problem, PromoteConfig, Refused
 from experiments.config.problems import assign
 from experiments.config.schema import Tracking
 from experiments.tracking import registry
-from experiments.tracking.runs import count_alike, logged_model, look_up
+from experiments.tracking.runs import logged_model, look_up
 from experiments.tracking.store import redact, store_uri
 
 
@@ -19,13 +19,14 @@ def promote(composed: DictConfig) -> None:
     """Register the run's model, have the alias name it, and say what it replaced and what to do next."""
     config = check_command(composed, PromoteConfig)
     environment = _environment(config.tracking)  # before MLflow sets it
-    client, run = look_up(config.run, config.tracking, writing=True)
+    client, run, chosen = look_up(config.run, config.tracking, writing=True)
     _refuse_unusable(run)
     model = logged_model(client, run)
     name = config.name or run.data.tags["dataset"]
-    chosen = _chosen(client, run, config)
-    done = registry.promote(client, run, model, name, config.alias, chosen=chosen)
+    done = registry.promote(client, run, model, name, config.alias, chosen=chosen, force=config.force)
     print(_outcome(done, config))
+    if config.run == "best":
+        print(f"chosen {chosen}")
     print("\n".join(_next(f"{name}@{config.alias}", config.tracking, environment)))
 
 
@@ -38,15 +39,6 @@ def _refuse_unusable(run: Any) -> None:
         raise Refused(Problem("run", what, "run=latest"))
     if not {"objective", "dataset", "dataset.digest"} <= tags.keys() or "objective" not in run.data.metrics:
         raise Refused(Problem("run", f"{run_id} has no objective and data set: not a run of ours", "run=latest"))
-
-
-def _chosen(client: Any, run: Any, config: PromoteConfig) -> str:
-    """How the run was chosen, in words."""
-    if config.run != "best":
-        return {"latest": "as the latest", run.info.run_id: "by its id"}.get(config.run, f"as {config.run}")
-    count = count_alike(client, run, config.tracking.experiment)
-    runs = f"{count} finished runs" if count < 1000 else "1000 finished runs or more"
-    return f"as the best by {run.data.tags['objective']} of {runs} on this data"
 
 
 def _outcome(done: registry.Promotion, config: PromoteConfig) -> str:
@@ -64,12 +56,12 @@ def _described(version: Any) -> str:
 
 
 def _warning(done: registry.Promotion, config: PromoteConfig) -> list[str]:
-    if not (done.previous and registry.measured_better(done.previous, done.version)):
+    if not (done.previous and done.previous_did_better):
         return []
     chosen = {"name": config.name, "alias": config.alias, "tracking.uri": config.tracking.uri}
     own = [assign(key, redact(value)) for key, value in chosen.items() if value and value != "champion"]
     back = " ".join(["python -m experiments.promote", f"run={done.previous.run_id}", *own])
-    return [f"version {done.previous.version} did better, by the same measure on the same data; to go back: {back}"]
+    return [f"version {done.previous.version} did better, by the same measure; to go back: {back}"]
 
 
 def _environment(tracking: Tracking) -> str:

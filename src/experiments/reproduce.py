@@ -33,6 +33,8 @@ def reproduce(composed: DictConfig) -> None:
         raise Refused(Problem("data", f"{what}; name the file that was used", "data.path=FILE"))
     console = Console()
     console.print(f"run {stored.run_id}  {stored.name}", markup=False, highlight=False, soft_wrap=True)
+    if config.run == "best":
+        console.print(f"  chosen {stored.chosen}", markup=False, highlight=False, soft_wrap=True)
     for what, said in conditions(stored):
         console.print(f"  {what:9} {said}", markup=False, highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory() as folder:

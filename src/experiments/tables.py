@@ -21,6 +21,9 @@ from experiments.comparison import Comparison, Run, Standing, curve_of
 Ranked = Sequence[tuple[int, Standing]]
 """Configs with their ranks, in the order in which they are shown."""
 
+Group = tuple[Comparison, Ranked]
+"""Runs that can be compared, with the order in which they are shown."""
+
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 12  # characters
 ID_WIDTH = 8
@@ -205,36 +208,66 @@ def sparkline(curve: Sequence[float], low: float, high: float, width: int = CURV
     return line
 
 
-def as_csv(comparison: Comparison, ranked: Ranked) -> str:
-    """One line a run: what differs, objective, seconds, metrics, id, name, status."""
-    runs = [run for _, standing in ranked for run in standing.runs] + list(comparison.unfinished)
-    metrics = sorted({key for run in runs for key in run.metrics} - {"objective"})
+def show_groups(console: Console, groups: Sequence[Group]) -> None:
+    """Print rankings with their notes and failures; several, each below a line that says how its runs were measured."""
+    for comparison, ranked in groups:
+        if len(groups) > 1:
+            say(console, [f"measured as {comparison.measured_as}:"])
+        show(console, comparison, ranked)
+        say(console, notes(comparison))
+        show_failures(console, comparison.unfinished)
+
+
+def as_csv(groups: Sequence[Group]) -> str:
+    """One line a run: what differs, objective, seconds, metrics, id, name, status; its group first, if several."""
+    runs = [
+        (comparison, run)
+        for comparison, ranked in groups
+        for run in [*(run for _, standing in ranked for run in standing.runs), *comparison.unfinished]
+    ]
+    parameters = list(dict.fromkeys(key for comparison, _ in groups for key in comparison.parameters))
+    metrics = sorted({key for _, run in runs for key in run.metrics} - {"objective"})
+    measured = ["measured_as"] if len(groups) > 1 else []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*comparison.parameters, "objective", "seconds", *metrics, "run_id", "name", "status"])
-    for run in runs:
-        settings = [run.parameters.get(key, "") for key in comparison.parameters]
-        measured = [run.metrics.get(key) for key in metrics]
-        writer.writerow([*settings, run.objective, run.seconds, *measured, run.run_id, run.name, run.status])
+    writer.writerow([*measured, *parameters, "objective", "seconds", *metrics, "run_id", "name", "status"])
+    for comparison, run in runs:
+        group = [comparison.measured_as] if measured else []
+        settings = [run.parameters.get(key, "") for key in parameters]
+        values = [run.metrics.get(key) for key in metrics]
+        writer.writerow([*group, *settings, run.objective, run.seconds, *values, run.run_id, run.name, run.status])
     return text.getvalue()
 
 
-def as_json(comparison: Comparison, ranked: Ranked) -> str:
-    """All of it; what is not a finite number is null."""
-    standings = [
-        {"rank": rank, "n": len(standing.runs), **asdict(standing)}  # with its runs
-        for rank, standing in ranked
-    ]
-    return json.dumps(_finite({**asdict(comparison), "standings": standings}), indent=2)
+def as_json(groups: Sequence[Group]) -> str:
+    """All of it, as an object; several groups: a list of them. What is not a finite number is null."""
+    found = []
+    for comparison, ranked in groups:
+        standings = [
+            {"rank": rank, "n": len(standing.runs), **asdict(standing), "runs": list(map(_plain, standing.runs))}
+            for rank, standing in ranked
+        ]
+        unfinished = list(map(_plain, comparison.unfinished))
+        found.append(_finite({**asdict(comparison), "standings": standings, "unfinished": unfinished}))
+    return json.dumps(found if len(found) > 1 else found[0], indent=2)
 
 
-def as_markdown(comparison: Comparison, ranked: Ranked) -> str:
+def as_markdown(groups: Sequence[Group]) -> str:
     """The terminal's table, and the notes."""
-    shown = columns(comparison, ranked, sparklines(comparison))
-    lines = [[column.header for column in shown], ["---" if column.is_setting else "---:" for column in shown]]
-    lines += [list(row) for row in zip_longest(*(column.cells for column in shown), fillvalue="")]
-    rows = ["| " + " | ".join(_cell(text) for text in line) + " |" for line in lines]
-    return "\n".join(rows) + "".join(f"\n\n{note}" for note in notes(comparison)) + "\n"
+    parts = []
+    for comparison, ranked in groups:
+        shown = columns(comparison, ranked, sparklines(comparison))
+        lines = [[column.header for column in shown], ["---" if column.is_setting else "---:" for column in shown]]
+        lines += [list(row) for row in zip_longest(*(column.cells for column in shown), fillvalue="")]
+        rows = ["| " + " | ".join(_cell(text) for text in line) + " |" for line in lines]
+        title = f"### measured as {comparison.measured_as}\n\n" if len(groups) > 1 else ""
+        parts.append(title + "\n".join(rows) + "".join(f"\n\n{note}" for note in notes(comparison)) + "\n")
+    return "\n".join(parts)
+
+
+def _plain(run: Run) -> dict[str, Any]:
+    """A run without what the comparison says of all of its runs."""
+    return {key: value for key, value in asdict(run).items() if key != "measured"}
 
 
 def _table(shown: Sequence[Column], width: int | None) -> Table:

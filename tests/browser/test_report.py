@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments.comparison import Run, compare
+from experiments.config.objective import Objective
 from experiments.report import page as report
 from tests.browser.page import Page
 
@@ -34,7 +35,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     matrix = [[90 if row == column else 1 for column in range(10)] for row in range(10)]
     confusion = {run.run_id: matrix for run in runs[-2:]}
     file: Path = tmp_path_factory.mktemp("report") / "report.html"
-    file.write_text(report(compare([*runs, failed], "sweep of 16 runs", "val_accuracy"), confusion))
+    by_accuracy = Objective("val_accuracy", False, "val_accuracy on digits")
+    file.write_text(report(compare([*runs, failed], "sweep of 16 runs", by_accuracy), confusion))
     return file.as_uri()
 
 

@@ -5,14 +5,13 @@ from collections.abc import Collection, Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.config import measures
+from experiments.config.measures import base_name, mode_of
 from experiments.config.problems import Problem, assign, closest, suggest
 from experiments.config.schema import Config, Mlp, Sequential
 
-# What a loss can read, the most usual first. Losses that are not named here take any output.
+# Last activations that give what a loss reads, the most usual first.
 PROBABILITIES, MARGINS = ("softmax", "sigmoid", "hard_sigmoid", "sparsemax"), ("tanh", "linear")
-NEEDS_PROBABILITIES = re.compile(r"\w+cross_?entropy|kl_divergence|poisson|dice|tversky")
-NEEDS_MARGINS = re.compile("(squared_)?hinge")
-READS_WHOLE_NUMBERS = frozenset({"sparse_categorical_crossentropy", "categorical_generalized_cross_entropy"})
 
 
 def disagreements(config: Config, unknown: Collection[str] = ()) -> list[Problem]:
@@ -23,7 +22,7 @@ def disagreements(config: Config, unknown: Collection[str] = ()) -> list[Problem
         unknown: Its sections that name what Keras does not have; nothing follows from those.
     """
     outputs = [] if {"model", "loss"} & set(unknown) else [*_loss_and_activation(config)]
-    watched = [] if "metrics" in unknown else [*_watched_metrics(config)]
+    watched = [] if "metrics" in unknown else [*_no_measures(config), *_watched_metrics(config)]
     return [*outputs, *watched, *_lone_halves(config)]
 
 
@@ -43,16 +42,22 @@ def _last_activation(config: Config) -> str | None:
 
 def _loss_and_activation(config: Config) -> Iterator[Problem]:
     model, loss, activation = config.model, config.loss, _last_activation(config)
-    own_class = "." in loss.name  # which labels it reads, only its author knows
-    if not own_class and (labels := "sparse" if loss.name in READS_WHOLE_NUMBERS else "one_hot") != loss.labels:
-        what = f"got {loss.labels}, but {loss.name} reads {labels} labels"
-        yield Problem("loss.labels", what, f"loss.labels={labels}")
+    known = measures.loss(loss.name)  # of a loss of the user's own, only its author knows what it reads
+    if known and known.labels != loss.labels:
+        what = f"got {loss.labels}, but {loss.name} reads {known.labels} labels"
+        yield Problem("loss.labels", what, f"loss.labels={known.labels}")
+    if measures.plain(loss.name) in map(measures.plain, measures.NO_CLASSIFICATION):
+        yield Problem(
+            "loss",
+            f"{loss.name} reads sequences of labels, and here an input has one",
+            "loss=sparse_categorical_crossentropy",
+        )
     fitting: tuple[str, ...] = ()
     if loss.from_logits:
         fitting, wanted = ("linear",), "logits (loss.from_logits=true): a linear last layer"
-    elif NEEDS_PROBABILITIES.fullmatch(loss.name):
+    elif known and known.reads == "probabilities":
         fitting, wanted = PROBABILITIES, "probabilities: softmax or sigmoid last"
-    elif NEEDS_MARGINS.fullmatch(loss.name):
+    elif known and known.reads == "margins":
         fitting, wanted = MARGINS, "outputs around -1 and 1: tanh or linear last"
     if not fitting or activation is None or activation in fitting:
         return
@@ -63,6 +68,13 @@ def _loss_and_activation(config: Config) -> Iterator[Problem]:
         remedy = "loss.from_logits=true" if activation == "linear" else ""
     where = "model.output_activation" if isinstance(model, Mlp) else "model.layers[-1].activation"
     yield Problem(where, f"got {activation}, but the loss {loss.name} expects {wanted}", remedy)
+
+
+def _no_measures(config: Config) -> Iterator[Problem]:
+    for index, each in enumerate(measures.named_metrics(config.metrics)):
+        if measures.plain(each.cls) in map(measures.plain, measures.NO_MEASURES):
+            what = f"{each.cls} averages or adds numbers, and compares nothing with labels"
+            yield Problem(f"metrics[{index}]", what, "metrics=[accuracy]")
 
 
 def _watched_metrics(config: Config) -> Iterator[Problem]:
@@ -78,6 +90,17 @@ def _watched_metrics(config: Config) -> Iterator[Problem]:
             yield Problem(where, f"got {metric}, which is not recorded; {suggest(metric, known)}", assign(where, best))
         elif metric.startswith("val_") and not config.validates:
             yield Problem(where, f"got {metric}, but no validation set is held out", "data.validation_size=0.1")
+    if config.lower_is_better is None and base_name(config.objective_metric) in names:
+        metric = config.objective_metric
+        what = f"got auto, but {metric} is a metric of your own: say whether a lower (min) or a higher value is better"
+        yield Problem("objective_mode", what, "objective_mode=max")
+    for key, callback in config.callbacks.items():
+        mode, metric = getattr(callback, "mode", "auto"), callback.monitor or ""
+        if mode == "auto" and base_name(metric) in names and mode_of(metric, config.metrics) is None:
+            what = (
+                f"got auto, but {metric} is a metric of your own: say whether a lower (min) or a higher value is better"
+            )
+            yield Problem(f"callbacks.{key}.mode", what, f"callbacks.{key}.mode=max")
 
 
 def _lone_halves(config: Config) -> Iterator[Problem]:

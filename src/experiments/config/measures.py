@@ -4,7 +4,8 @@ A test holds both tables against the installed Keras. Nothing is guessed from a 
 a user's own.
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 Mode = Literal["min", "max"]
 """Whether a metric is to be made small or large."""
@@ -84,6 +85,8 @@ METRICS = {
     "TrueNegatives": Metric("max", "probabilities"),
     "TruePositives": Metric("max", "probabilities"),
 }
+# Metrics that Keras chooses by the loss and the labels, so their names are left to it.
+CHOSEN_BY_KERAS = frozenset({"accuracy", "acc", "crossentropy", "ce"})
 # They average or add what they are handed, without comparing it with labels: no measure of a model.
 NO_MEASURES = frozenset({"Mean", "MeanMetricWrapper", "Sum"})
 
@@ -131,3 +134,50 @@ def metric(name: str) -> Metric | None:
 def loss(name: str) -> Loss | None:
     """Look up a Keras loss by its class or its snake_case name; None: it is none of Keras's."""
     return _LOSSES.get(plain(name))
+
+
+class NamedMetric(NamedTuple):
+    """An entry of a config's ``metrics``.
+
+    Attributes:
+        name: Under which it is recorded.
+        cls: Its class as it was typed.
+        arguments: Of its constructor.
+    """
+
+    name: str
+    cls: str
+    arguments: dict[str, Any]
+
+
+def named_metrics(specs: Sequence[Any]) -> list[NamedMetric]:
+    """Read the entries of a config's ``metrics``."""
+    found = []
+    for spec in specs:
+        cls, arguments = (spec, None) if isinstance(spec, str) else next(iter(spec.items()))
+        typed = cls.lower() if cls.lower() in CHOSEN_BY_KERAS else cls.rpartition(".")[2]
+        arguments = dict(arguments or {})
+        found.append(NamedMetric(str(arguments.get("name", typed)), cls, arguments))
+    return found
+
+
+def base_name(recorded: str) -> str:
+    """A metric's name without the data that it was measured on: ``accuracy`` for ``val_accuracy``."""
+    return recorded.removeprefix("val_").removeprefix("test_")
+
+
+def mode_of(recorded: str, specs: Sequence[Any]) -> Mode | None:
+    """Whether a metric that is recorded, such as ``val_accuracy``, is to be made small or large.
+
+    Args:
+        recorded: Its name.
+        specs: The config's ``metrics``.
+
+    Returns:
+        None for a metric of the user's own.
+    """
+    base = base_name(recorded)
+    if base == "loss":
+        return "min"
+    known = next((metric(each.cls) for each in named_metrics(specs) if each.name == base), None)
+    return known.mode if known else None

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments.config import keras_names
+from experiments.config.measures import CHOSEN_BY_KERAS
 from experiments.config.problems import Problem, assign, closest, dotted, suggest
-from experiments.config.schema import CHOSEN_BY_KERAS
 
 Path = tuple[str | int, ...]
 # Longer remedies are left out: the message names what was meant.

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from experiments.config import measures
+
 Scalar = bool | int | float | str | None
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -36,10 +38,6 @@ RunId = Annotated[str, BeforeValidator(_id)]
 
 KerasObject = Annotated[str | dict[str, dict[str, Any] | None], BeforeValidator(_single)]
 """A Keras object by name: ``Flatten``, or with arguments ``{Dense: {units: 10}}``."""
-
-
-# Metrics that Keras chooses by the loss and the labels, so their names are left to it.
-CHOSEN_BY_KERAS = frozenset({"accuracy", "acc", "crossentropy", "ce"})
 
 
 class Section(BaseModel):
@@ -226,6 +224,7 @@ class Config(Section):
     metrics: list[KerasObject]
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"]
     objective: str
+    objective_mode: measures.Mode | Auto = "auto"
     resume: bool
     trust: list[Annotated[str, AfterValidator(_package)]]
     runtime: Runtime
@@ -244,14 +243,16 @@ class Config(Section):
         return f"val_{main}" if self.validates else f"test_{main}"
 
     @property
+    def lower_is_better(self) -> bool | None:
+        """Whether the objective is to be made small; None if ``auto`` cannot say."""
+        auto = self.objective_mode == "auto"
+        mode = measures.mode_of(self.objective_metric, self.metrics) if auto else self.objective_mode
+        return None if mode is None else mode == "min"
+
+    @property
     def metric_names(self) -> list[str]:
         """Names under which an epoch's metrics are recorded, ``loss`` first, without those of the validation set."""
-        names = ["loss"]
-        for metric in self.metrics:
-            name, arguments = (metric, None) if isinstance(metric, str) else next(iter(metric.items()))
-            typed = name.lower() if name.lower() in CHOSEN_BY_KERAS else name.rpartition(".")[2]
-            names.append(str((arguments or {}).get("name", typed)))
-        return names
+        return ["loss", *(metric.name for metric in measures.named_metrics(self.metrics))]
 
 
 def _span(value: Any) -> Any:
@@ -297,6 +298,7 @@ class PromoteConfig(Section):
     run: RunId
     name: Annotated[str, AfterValidator(_registered_name)] | None
     alias: Annotated[str, AfterValidator(_alias)]
+    force: bool
     tracking: Tracking
 
 

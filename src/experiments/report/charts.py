@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from experiments.comparison import Comparison, Run, Standing
-from experiments.evaluation import lower_is_better
+from experiments.config.measures import base_name, mode_of
 from experiments.report.scales import Scale, Tick, apart, is_wide, natural, number, scale_of
 
 MISSING = "\N{EN DASH}"
@@ -108,7 +108,12 @@ def panel(standings: Sequence[Standing], metric: str, width: float, height: floa
     curves = [
         (config, run.curves.get(metric, ())) for config, standing in enumerate(standings) for run in standing.runs
     ]
-    y = scale_of([value for _, curve in curves for value in curve], height, 0, may_be_log=lower_is_better(metric))
+    y = scale_of(
+        [value for _, curve in curves for value in curve],
+        height,
+        0,
+        may_be_log=mode_of(metric, [base_name(metric)]) == "min",
+    )
     y = Scale(y.low, y.high, height, 0, y.log, beyond=2)  # lines that leave the frame go on outside, and are clipped
     epochs = max(len(curve) for _, curve in curves)
     x = Scale(1, epochs, 0, width) if epochs > 1 else Scale(0.5, 1.5, 0, width)

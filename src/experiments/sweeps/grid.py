@@ -102,10 +102,8 @@ def sweep(
         children = recorder.children(settle=status == "KILLED")
         runs = runs_of(jobs, children, dict(zip((job.number for job in todo), returns, strict=False)))
         failed = sum(run.status != "FINISHED" for run in runs)
-        recorder.end(
-            status or ("FAILED" if failed else "FINISHED"), first.objective_metric, [as_row(run) for run in runs]
-        )
-        show(console, runs, first, recorder.run_id)
+        recorder.end(status or ("FAILED" if failed else "FINISHED"), [as_row(run) for run in runs])
+        show(console, runs, recorder.run_id)
     if failed:
         raise RunFailed(f"{failed} of {len(runs)} runs did not finish; the same command with resume=true goes on")
     return returns
@@ -198,7 +196,10 @@ def identify(jobs: Sequence[Job]) -> list[Job]:
         Refused: A data set is damaged.
     """
     found = outlines(job.config.data for job in jobs)
-    return [replace(job, fingerprint=fingerprint(job.config, *found[job.config.data])) for job in jobs]
+    return [
+        replace(job, digest=digest, fingerprint=fingerprint(job.config, digest, sizes))
+        for job, (digest, sizes) in ((job, found[job.config.data]) for job in jobs)
+    ]
 
 
 def what_remains(jobs: Sequence[Job], before: Sequence["Child"]) -> tuple[list[Job], Counter[str]]:

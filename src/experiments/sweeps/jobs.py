@@ -5,6 +5,7 @@ import pickle
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 
 from experiments.cli import check_places, group_defaults
 from experiments.config import Config, Problem, Refused, check
+from experiments.config.objective import Objective, objective_of
 from experiments.config.overrides import COMPOSITION_ERRORS
 from experiments.config.problems import assign, first_lines
 from experiments.tracking.store import redact
@@ -35,6 +37,7 @@ class Job:
             the files later, in a tenth of the memory.
         config: The same, checked.
         fingerprint: Of config, code and data; empty until the data was read.
+        digest: Of the data; empty until then, too.
         begun: It was interrupted before, and goes on.
     """
 
@@ -45,12 +48,18 @@ class Job:
     composed: bytes
     config: Config
     fingerprint: str = ""
+    digest: str = ""
     begun: bool = False
 
     @property
     def name(self) -> str:
         """What tells it apart from the other jobs."""
         return redact(" ".join(self.told_apart_by))
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What it is ranked by, and which jobs can be compared with it."""
+        return objective_of(self.config, self.digest)
 
 
 class Composer:

@@ -228,7 +228,11 @@ class _Pool:
             "fingerprint": job.fingerprint,
             "fingerprint.config": config_fingerprint(job.config),
             "overrides": " ".join(job.overrides),
-            "objective": job.config.objective_metric,
+            "objective": job.objective.metric,
+            "objective.mode": job.objective.mode,
+            "measured_as": job.objective.measured_as,
+            "dataset": job.config.data.name,
+            "dataset.digest": job.digest,
         }
         known = {key: value for key, value in tags.items() if value}
         return self._recorder.settle(worker.process.pid or 0, status, reason, job.name, known)

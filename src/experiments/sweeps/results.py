@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from rich.console import Console
 
 from experiments import tables
-from experiments.comparison import Run, by_run, compare
-from experiments.config import Config
-from experiments.evaluation import lower_is_better
+from experiments.comparison import Comparison, Run, by_run, comparable, compare, has_result
+from experiments.config.objective import Objective
 from experiments.sweeps.jobs import Job
 from experiments.tracking.store import redact
 
@@ -21,7 +21,9 @@ LOG = "run.log"  # a job's own output, in its folder
 
 
 def runs_of(jobs: Sequence[Job], children: Sequence["Child"], returns: Mapping[int, JobReturn]) -> list[Run]:
-    """One run a job, ranked: the best first, those without a result last. Its parameters are what tells it apart.
+    """One run a job: group by group of those that can be compared, the best first, those without a result last.
+
+    Its parameters are what differs between the jobs.
 
     Args:
         jobs: All jobs of the sweep.
@@ -37,23 +39,28 @@ def runs_of(jobs: Sequence[Job], children: Sequence["Child"], returns: Mapping[i
     # By the overrides, too, as what cannot matter may be swept; they may have been typed otherwise before.
     found = [(job, known.get((job.fingerprint, redact(" ".join(job.overrides))))) for job in jobs]
     runs = [_run(job, child or known.get((job.fingerprint, "")), returns.get(job.number)) for job, child in found]
-    sign = 1 if lower_is_better(jobs[0].config.objective_metric) else -1
-    return sorted(runs, key=lambda run: (run.status != "FINISHED", sign * (run.objective or 0.0)))
+    return [run for objective, group in comparable(runs).items() for run in _ranked(group, objective)]
+
+
+def _ranked(runs: Sequence[Run], objective: Objective) -> list[Run]:
+    sign = 1 if objective.lower_is_better else -1
+    return sorted(runs, key=lambda run: (not has_result(run), sign * (run.objective or 0.0) if has_result(run) else 0))
 
 
 def _run(job: Job, child: "Child | None", returned: JobReturn | None) -> Run:
     parameters = {key: redact(value) for key, _, value in (override.partition("=") for override in job.told_apart_by)}
     log = str(file) if (file := job.folder / LOG).is_file() else ""
+    made = partial(Run, name=job.name, parameters=parameters, log=log, measured=job.objective)
     if child is not None:
         failure = child.tags.get("failure", "")
-        return Run(
-            child.run_id, job.name, child.status, parameters, child.objective, child.seconds, failure=failure, log=log
+        return made(
+            child.run_id, status=child.status, objective=child.objective, seconds=child.seconds, failure=failure
         )
     if returned is None:
-        return Run("", job.name, "not run", parameters, log=log)
+        return made("", status="not run")
     if returned.status == JobStatus.COMPLETED:
-        return Run("", job.name, "FINISHED", parameters, returned.return_value, log=log)
-    return Run("", job.name, "FAILED", parameters, failure=str(returned._return_value), log=log)
+        return made("", status="FINISHED", objective=returned.return_value)
+    return made("", status="FAILED", failure=str(returned._return_value))
 
 
 def as_row(run: Run) -> dict[str, Any]:
@@ -61,6 +68,7 @@ def as_row(run: Run) -> dict[str, Any]:
     return {
         **run.parameters,
         "objective": run.objective,
+        "measured_as": run.measured.measured_as if run.measured else "",
         "status": run.status,
         "seconds": run.seconds,
         "run_id": run.run_id,
@@ -70,9 +78,21 @@ def as_row(run: Run) -> dict[str, Any]:
     }
 
 
-def show(console: Console, runs: Sequence[Run], config: Config, parent: str) -> None:
-    """Print the runs, the configs if there are several seeds, the failures, and what to do next."""
-    comparison = compare(runs, "", config.objective_metric, circumstances=())
+def show(console: Console, runs: Sequence[Run], parent: str) -> None:
+    """Print the runs, the configs if there are several seeds, the failures, and what to do next.
+
+    One ranking for each group of runs that can be compared.
+    """
+    groups = comparable(runs)
+    for objective, group in groups.items():
+        if len(groups) > 1:
+            tables.say(console, [f"measured as {objective.measured_as}:"])
+        _show_group(console, compare(group, "", objective, circumstances=()), parent)
+    if parent:
+        tables.say(console, [f"recorded beneath run {parent}"])
+
+
+def _show_group(console: Console, comparison: Comparison, parent: str) -> None:
     each = by_run(comparison)
     tables.show(console, each, list(enumerate(each.standings, start=1)))
     notes = tables.notes(comparison)
@@ -84,5 +104,3 @@ def show(console: Console, runs: Sequence[Run], config: Config, parent: str) -> 
             notes.append(f"how that was decided, and more:  python -m experiments.compare sweep={parent[:8]}")
     tables.say(console, notes)
     tables.show_failures(console, comparison.unfinished)
-    if parent:
-        tables.say(console, [f"recorded beneath run {parent}"])

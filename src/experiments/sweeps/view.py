@@ -1,5 +1,6 @@
 """What a person sees of a sweep while it runs: a live picture on a terminal, a line per finished run in a pipe."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -12,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.evaluation import lower_is_better
+from experiments.config.objective import Objective
 from experiments.sweeps.jobs import Job
 
 
@@ -22,17 +23,17 @@ class SweepView:
     def __init__(self, console: Console, jobs: Sequence[Job], kept: int, workers: int) -> None:
         self._console, self._workers, self._kept = console, workers, kept
         self._total = len(jobs) + kept
-        self._metric = jobs[0].config.objective_metric
-        self._lower = lower_is_better(self._metric)
+        self._objectives = list(dict.fromkeys(job.objective for job in jobs))
         self._running: dict[int, tuple[Job, float, Text]] = {}
-        self._best: tuple[float, str] | None = None
+        self._best: dict[Objective, tuple[float, str]] = {}
         self._done = self._failed = 0
         self._began = time.monotonic()
         self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "SweepView":
         how = f"{self._workers} at a time" if self._workers > 1 else "one at a time"
-        self._say(f"{self._total - self._kept} runs, {how}, ranked by {self._metric}")
+        ranked_by = " and ".join(dict.fromkeys(objective.metric for objective in self._objectives))
+        self._say(f"{self._total - self._kept} runs, {how}, ranked by {ranked_by}")
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -46,7 +47,8 @@ class SweepView:
 
     def epoch(self, job: Job, epoch: int, epochs: int, metrics: Mapping[str, float]) -> None:
         job, started, _ = self._running[job.number]
-        name = next(name for name in (self._metric, self._metric.removeprefix("test_"), "loss") if name in metrics)
+        ranked_by = job.objective.metric
+        name = next(name for name in (ranked_by, ranked_by.removeprefix("test_"), "loss") if name in metrics)
         last = "  measuring" if epoch == epochs else ""
         news = Text(f"epoch {epoch}/{epochs}  {name} {metrics[name]:.4f}{last}")
         self._running[job.number] = (job, started, news)
@@ -54,9 +56,10 @@ class SweepView:
     def finished(self, job: Job, objective: float, seconds: float) -> None:
         del self._running[job.number]
         self._done += 1
-        if self._best is None or (objective < self._best[0]) == self._lower:
-            self._best = objective, job.name
-        self._say(f"{self._place()}  {seconds:5.1f} s  {self._metric} {objective:.4f}  {job.name}")
+        best = self._best.get(job.objective)
+        if math.isfinite(objective) and (best is None or (objective < best[0]) == job.objective.lower_is_better):
+            self._best[job.objective] = objective, job.name
+        self._say(f"{self._place()}  {seconds:5.1f} s  {job.objective.metric} {objective:.4f}  {job.name}")
 
     def failed(self, job: Job, reason: str, log: Path, again: bool) -> None:
         del self._running[job.number]
@@ -87,5 +90,8 @@ class SweepView:
         runs = Table.grid(padding=(0, 2))
         for job, started, news in self._running.values():
             runs.add_row(f"{now - started:5.0f} s", Text(job.name, style="cyan"), news)
-        best = f"best so far: {self._metric} {self._best[0]:.4f}  {escape(self._best[1])}" if self._best else ""
-        return Group(runs, bar, best)
+        best = [
+            f"best so far: {objective.metric} {value:.4f}  {escape(name)}"
+            for objective, (value, name) in self._best.items()
+        ]
+        return Group(runs, bar, *best)

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from experiments.backend import imports
 from experiments.config import Config
+from experiments.config.objective import objective_of
 from experiments.tracking import lock
 from experiments.tracking.client import (
     end_run,
@@ -308,9 +309,12 @@ def _as_text(value: Any) -> str:
 
 
 def _tags(config: Config, dataset: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:
+    objective = objective_of(config, dataset["digest"])
     return {
         **origin(config.tracking, overrides, "python -m experiments.run"),
-        "objective": config.objective_metric,
+        "objective": objective.metric,
+        "objective.mode": objective.mode,
+        "measured_as": objective.measured_as,
         "dataset": dataset["name"],
         "dataset.digest": dataset["digest"],
         **({"mlflow.parentRunId": config.tracking.parent} if config.tracking.parent else {}),

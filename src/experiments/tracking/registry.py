@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.config import Problem, Refused, RunFailed, suggest
-from experiments.evaluation import lower_is_better
+from experiments.config.objective import Objective, recorded_objective
 from experiments.tracking import sqlite
 from experiments.tracking.search import measures
 from experiments.tracking.store import alone, sqlite_file
@@ -19,10 +19,17 @@ EVIDENCE = ("objective", "dataset", "dataset.digest", "fingerprint", "git.commit
 
 @dataclass(frozen=True)
 class Promotion:
-    """What became of an alias: MLflow's version that it names, and the one that it named before, if any."""
+    """What became of an alias.
+
+    Attributes:
+        version: MLflow's version that it names.
+        previous: The one that it named before, if any.
+        previous_did_better: By the same measure, so that the two can be compared.
+    """
 
     version: Any
     previous: Any | None
+    previous_did_better: bool = False
 
     @property
     def replaced(self) -> bool:
@@ -30,7 +37,7 @@ class Promotion:
         return self.previous is not None and self.previous.version != self.version.version
 
 
-def promote(client: Any, run: Any, model: Any, name: str, alias: str, *, chosen: str) -> Promotion:
+def promote(client: Any, run: Any, model: Any, name: str, alias: str, *, chosen: str, force: bool) -> Promotion:
     """Register a run's model with its evidence, unless it is, and have the alias name it.
 
     A step that was done before is left out: after a crash the same call does the rest.
@@ -42,20 +49,27 @@ def promote(client: Any, run: Any, model: Any, name: str, alias: str, *, chosen:
         name: Of the registered model.
         alias: That is to name the run's version.
         chosen: How the run was chosen, for the description of a new version.
+        force: Replace a version that cannot be compared with the run, too.
 
     Raises:
+        Refused: The alias names a version that cannot be compared with the run.
         RunFailed: The registry does not take it.
     """
     from mlflow.exceptions import MlflowException
 
     try:
         with alone(client.tracking_uri):
+            previous = _named(client, name, alias)
+            if previous is not None and previous.run_id != run.info.run_id and not force:
+                _refuse_another_measure(client, run, previous, name, alias)
             version = _version_of(client, run, name) or _register(client, run, model, name)
             _add_evidence(client, run, version, chosen)
             _link(client, model, version)
-            previous = _named(client, name, alias)
             client.set_registered_model_alias(name, alias, version.version)
-        return Promotion(client.get_model_version(name, version.version), previous)
+        version = client.get_model_version(name, version.version)
+        objective = recorded_objective(run.data.tags, run.data.params)
+        comparable = previous is not None and objective == measured(client, previous)
+        return Promotion(version, previous, comparable and _did_better(previous, version, objective))
     except MlflowException as error:
         raise RunFailed(f"MLflow's registry: {error.message}") from error
 
@@ -81,6 +95,8 @@ def _add_evidence(client: Any, run: Any, version: Any, chosen: str) -> None:
     """Tags and description, where the version has none: a person may have written one since, or registered the run."""
     tags = {"run_id": run.info.run_id, "value": str(measures(run)["objective"])}
     tags |= {key: run.data.tags[key] for key in EVIDENCE if key in run.data.tags}
+    if objective := recorded_objective(run.data.tags, run.data.params):
+        tags |= {"objective.mode": objective.mode, "measured_as": objective.measured_as}
     for key, value in tags.items():
         if key not in version.tags:
             client.set_model_version_tag(version.name, version.version, key, value)
@@ -179,12 +195,38 @@ def _unknown(which: str, known: Iterable[str]) -> Refused:
     return Refused(Problem("run", what + suggest(which, names), f"run={names[0]}"))
 
 
-def measured_better(one: Any, other: Any) -> bool:
-    """Whether a version did better than another by the same measure on the same data, as far as their tags say."""
-    same = ("objective", "dataset.digest")
-    if not all(key in one.tags and key in other.tags for key in (*same, "value")):
+def measured(client: Any, version: Any) -> Objective | None:
+    """What a version's value is a value of; None where neither its tags nor its run say so."""
+    if "measured_as" in version.tags:
+        return recorded_objective(version.tags, {})
+    from mlflow.exceptions import MlflowException
+
+    try:  # it was registered before that was noted
+        run = client.get_run(version.run_id)
+    except MlflowException:
+        return None
+    return recorded_objective(run.data.tags, run.data.params)
+
+
+def _refuse_another_measure(client: Any, run: Any, previous: Any, name: str, alias: str) -> None:
+    """Refuse to replace a version that was measured otherwise: on other data, or less of it, or by another metric.
+
+    Raises:
+        Refused: It was.
+    """
+    now, before = recorded_objective(run.data.tags, run.data.params), measured(client, previous)
+    if now != before:
+        then = before.measured_as if before else "it is not known how"
+        what = (
+            f"{name}@{alias} is version {previous.version}, measured as {then}; {run.info.run_id} was measured as "
+            f"{now.measured_as if now else 'its record does not say'}, so which one is better is not known"
+        )
+        raise Refused(Problem("run", what, "force=true"))
+
+
+def _did_better(previous: Any, version: Any, objective: Objective | None) -> bool:
+    """Whether the version before did better, by the objective that both were measured by."""
+    if objective is None or not ("value" in previous.tags and "value" in version.tags):
         return False
-    if any(one.tags[key] != other.tags[key] for key in same):
-        return False
-    difference = float(one.tags["value"]) - float(other.tags["value"])
-    return difference < 0 if lower_is_better(one.tags["objective"]) else difference > 0
+    before, now = float(previous.tags["value"]), float(version.tags["value"])
+    return before < now if objective.lower_is_better else before > now

@@ -6,27 +6,37 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
 
+from experiments.comparison import Comparison, Run, Standing, best_run
 from experiments.config import Problem, Refused
 from experiments.config.schema import Data, Tracking
-from experiments.evaluation import lower_is_better
 from experiments.tracking import registry
 from experiments.tracking.search import by_beginning, connect, experiment_ids, search, unknown
+from experiments.tracking.selection import comparable_with_newest
 from experiments.tracking.store import existing, lacks_run
 
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A finished run: its id, its name, the data that it was trained on, and its Keras model."""
+    """A finished run: its id, its name, how it was chosen, the data it was trained on, and its Keras model."""
 
     run_id: str
     name: str
+    chosen: str
     data: Data
     model_file: Path
+
+
+class Found(NamedTuple):
+    """A run as MLflow has it, with MLflow's client of its store, and how it was chosen, in words."""
+
+    client: Any
+    run: Any
+    chosen: str
 
 
 def find_run(which: str, tracking: Tracking) -> RecordedRun:
@@ -35,22 +45,20 @@ def find_run(which: str, tracking: Tracking) -> RecordedRun:
     Raises:
         Refused: As `look_up`, and where the run left no model.
     """
-    client, run = look_up(which, tracking)
+    client, run, chosen = look_up(which, tracking)
     model = logged_model(client, run)
-    return RecordedRun(run.info.run_id, run.info.run_name, _data(run.info.run_id), _model_file(model, run))
+    return RecordedRun(run.info.run_id, run.info.run_name, chosen, _data(run.info.run_id), _model_file(model, run))
 
 
-def look_up(which: str, tracking: Tracking, *, writing: bool = False) -> tuple[Any, Any]:
+def look_up(which: str, tracking: Tracking, *, writing: bool = False) -> Found:
     """Look up a run as MLflow has it.
 
     Args:
-        which: ``latest`` (finished), ``best`` (by the validation metric), a run id or its beginning, or
-            ``NAME@ALIAS`` of the registry.
+        which: ``latest`` (finished), ``best``, a run id or its beginning, or ``NAME@ALIAS`` of the registry.
+            ``best`` means: among the runs that can be compared with the newest one that held out a validation set, the
+            config with the best mean over its seeds, and of its runs the best one.
         tracking: The store, and the MLflow experiment that latest and best are looked for in (empty: all).
         writing: Whether something is to be written into the store.
-
-    Returns:
-        MLflow's client of the store, and the run.
 
     Raises:
         Refused: There is no such run.
@@ -63,7 +71,8 @@ def look_up(which: str, tracking: Tracking, *, writing: bool = False) -> tuple[A
         raise Refused(unknown("run", which))
     client = connect(uri)
     run_id = registry.run_behind(client, which) if "@" in which else which
-    return client, finders.get(which, _by_id)(client, run_id, tracking.experiment)
+    found = finders.get(which, _by_id)(client, run_id, tracking.experiment)
+    return found._replace(chosen=f"as {which}") if "@" in which else found
 
 
 def logged_model(client: Any, run: Any) -> Any:
@@ -111,31 +120,17 @@ def _classes(value: Any) -> Iterator[tuple[str, str]]:
             yield from _classes(inner)
 
 
-def count_alike(client: Any, run: Any, experiment: str, limit: int = 1000) -> int:
-    """Count the finished runs that `best` compares a run with, itself included; at most `limit`."""
-    return len(_search(client, experiment, _alike(run), "attributes.start_time DESC", limit))
-
-
-def _search(client: Any, experiment: str, condition: str, order: str, limit: int = 1) -> list[Any]:
-    """The first finished runs that fit."""
+def _latest(client: Any, which: str, experiment: str) -> Found:
     ids = experiment_ids(client, experiment)
-    return search(client, ids, f"attributes.status = 'FINISHED'{condition}", order, limit)
-
-
-def _alike(run: Any) -> str:
-    """Only what can be compared: the same metric on the same data."""
-    return "".join(f" and tags.`{key}` = '{run.data.tags[key]}'" for key in ("objective", "dataset.digest"))
-
-
-def _latest(client: Any, which: str, experiment: str) -> Any:
-    if not (found := _search(client, experiment, "", "attributes.start_time DESC")):
+    found = search(client, ids, "attributes.status = 'FINISHED'", "attributes.start_time DESC", limit=1)
+    if not found:
         raise Refused(Problem("run", "no run has finished yet; train something first: python -m experiments.run"))
-    return found[0]
+    return Found(client, found[0], "as the latest")
 
 
-def _best(client: Any, which: str, experiment: str) -> Any:
-    newest = _search(client, experiment, " and tags.objective LIKE 'val_%'", "attributes.start_time DESC")
-    if not newest:
+def _best(client: Any, which: str, experiment: str) -> Found:
+    comparison = comparable_with_newest(client, experiment_ids(client, experiment))
+    if comparison is None:
         raise Refused(
             Problem(
                 "run",
@@ -144,19 +139,33 @@ def _best(client: Any, which: str, experiment: str) -> Any:
                 "run=latest",
             )
         )
-    direction = "ASC" if lower_is_better(newest[0].data.tags["objective"]) else "DESC"
-    return _search(client, experiment, _alike(newest[0]), f"metrics.objective {direction}")[0]
+    if (best := best_run(comparison)) is None:
+        what = f"none of the runs measured as {comparison.measured_as} has a finite result"
+        raise Refused(Problem("run", what, "run=latest"))
+    return Found(client, client.get_run(best[1].run_id), _described(comparison, *best))
 
 
-def _by_id(client: Any, which: str, experiment: str) -> Any:
+def _described(comparison: Comparison, config: Standing, run: Run) -> str:
+    """How the best run was chosen, in words."""
+    count = sum(len(standing.runs) for standing in comparison.standings)
+    runs, configs = _counted(count, "run"), _counted(len(comparison.standings), "config")
+    mean = f"mean {config.mean:.4f} over {_counted(len(config.runs), 'seed')}"
+    return f"as the best of {runs} of {configs}, by {comparison.measured_as}: its config has the best mean ({mean})"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _by_id(client: Any, which: str, experiment: str) -> Found:
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_run(which)
+        return Found(client, client.get_run(which), "by its id")
     except MlflowException as error:
         if not re.fullmatch(r"[0-9a-f]{4,31}", which):
             raise Refused(unknown("run", which)) from error
-    return by_beginning(client, experiment_ids(client, ""), which, "run")
+    return Found(client, by_beginning(client, experiment_ids(client, ""), which, "run"), "by its id")
 
 
 def stored_config(run_id: str) -> dict[str, Any]:

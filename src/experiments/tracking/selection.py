@@ -5,10 +5,11 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from experiments.comparison import CIRCUMSTANCES, Run
+from experiments.comparison import CIRCUMSTANCES, Comparison, Run, comparable, compare
 from experiments.config import CompareConfig, Config, Problem, Refused
+from experiments.config.objective import recorded_objective
 from experiments.config.schema import Tracking
 from experiments.tracking.search import by_beginning, connect, experiment_ids, measured, measures, search, unknown
 from experiments.tracking.store import existing, lacks_run
@@ -21,14 +22,6 @@ WHOLE_ID = 32  # characters
 ONCE = re.compile(r"test_.*|final_.*|objective|fit_seconds|samples_per_second|system/.*")
 
 
-class Origin(NamedTuple):
-    """What decides whether runs can be compared: the metric that they are ranked by, and their data."""
-
-    ranked_by: str
-    dataset: str
-    digest: str
-
-
 @dataclass(frozen=True)
 class Selection:
     """Runs to compare.
@@ -36,13 +29,11 @@ class Selection:
     Attributes:
         title: What they are.
         runs: In the order in which they started.
-        origins: By the run's id; empty texts where a run did not record them.
         circumstances: Parameters that nobody asked for, and that change no result.
     """
 
     title: str
     runs: Sequence[Run]
-    origins: Mapping[str, Origin]
     circumstances: frozenset[str]
 
 
@@ -85,6 +76,22 @@ def of_sweep(client: Any, experiments: Sequence[str], parent: Any) -> Selection:
     """The runs beneath a parent run."""
     found = search(client, experiments, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     return _selection(f"{parent.info.run_name or 'sweep'}, run {parent.info.run_id}", found)
+
+
+def comparable_with_newest(client: Any, experiments: Sequence[str]) -> Comparison | None:
+    """The finished runs that can be compared with the newest one that held out a validation set, ranked.
+
+    None if none did.
+    """
+    finished = "attributes.status = 'FINISHED' and tags.objective LIKE 'val_%'"
+    newest = search(client, experiments, finished, "start_time DESC", limit=1)
+    if not newest or (measured := recorded_objective(newest[0].data.tags, newest[0].data.params)) is None:
+        return None
+    tags = newest[0].data.tags
+    same = "".join(f" and tags.`{key}` = '{tags[key]}'" for key in ("objective", "dataset.digest") if key in tags)
+    selection = _selection("", search(client, experiments, f"{finished}{same}"))
+    runs = comparable(selection.runs)[measured]
+    return compare(runs, "", measured, selection.circumstances)
 
 
 def with_curves(client: Any, runs: Sequence[Run], metrics: Sequence[str] | None = None) -> list[Run]:
@@ -163,8 +170,7 @@ def _selection(title: str, found: Sequence[Any]) -> Selection:
     chosen = {word.lstrip("+").partition("=")[0] for word in typed.split()}
     runs = [_run(item) for item in found]
     keys = {key for run in runs for key in run.parameters if key.startswith(CIRCUMSTANCES)}
-    origins = {item.info.run_id: _origin(item.data.tags) for item in found}
-    return Selection(title, runs, origins, frozenset(keys - chosen))
+    return Selection(title, runs, frozenset(keys - chosen))
 
 
 def _run(item: Any) -> Run:
@@ -180,8 +186,5 @@ def _run(item: Any) -> Run:
         seconds=(info.end_time - info.start_time) / 1000 if info.end_time else None,
         metrics=metrics,
         failure=data.tags.get("failure", ""),
+        measured=recorded_objective(data.tags, data.params),
     )
-
-
-def _origin(tags: Mapping[str, str]) -> Origin:
-    return Origin(tags.get("objective", ""), tags.get("dataset", ""), tags.get("dataset.digest", "")[:12])

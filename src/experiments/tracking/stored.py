@@ -21,6 +21,7 @@ class StoredRun:
     """A finished run.
 
     Attributes:
+        chosen: How it was chosen, in words.
         config: With the choices that ``runtime: auto`` became.
         tags: MLflow's.
         metrics: (step, value) of every metric but the timings, in the order of steps.
@@ -30,6 +31,7 @@ class StoredRun:
 
     run_id: str
     name: str
+    chosen: str
     config: Config
     tags: Mapping[str, str]
     metrics: Mapping[str, Sequence[tuple[int, float]]]
@@ -49,7 +51,7 @@ def read_run(which: str, tracking: Tracking, trust: Sequence[str], data_path: st
     Raises:
         Refused: There is no such run, it did not finish, or its config is no longer a valid one.
     """
-    client, run = look_up(which, tracking)
+    client, run, how = look_up(which, tracking)
     run_id, status = run.info.run_id, run.info.status
     if status != "FINISHED":
         what = f"{run_id} is {status}: there is no result to compare with"
@@ -75,9 +77,8 @@ def read_run(which: str, tracking: Tracking, trust: Sequence[str], data_path: st
         name: sorted((point.step, measured(point.value)) for point in points) for name, points in histories.items()
     }
     environment = stored_text(run_id, "environment.txt") or ""
-    return StoredRun(
-        run_id, run.info.run_name, Config.model_validate(plain), run.data.tags, metrics, environment, trusted
-    )
+    config = Config.model_validate(plain)
+    return StoredRun(run_id, run.info.run_name, how, config, run.data.tags, metrics, environment, trusted)
 
 
 def recorded_trust(plain: Mapping[str, Any]) -> list[str]:

@@ -182,18 +182,18 @@ class SweepRecord:
         """All runs beneath the parent, the latest first; to settle them, wait until none is running, or end it."""
         return self._settled() if settle else self._children()
 
-    def end(self, status: str, ranked_by: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def end(self, status: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log the ranked table, a report and a picture that compare the runs, and end the parent run.
 
         Args:
             status: FINISHED, FAILED or KILLED.
-            ranked_by: The metric.
-            rows: One a run, the best first; with at least run_id, name and objective.
+            rows: One a run, group by group of those that can be compared, the largest first, and in it the best first;
+                with at least run_id, name, objective and measured_as.
         """
         try:
             if rows:
                 self._log_table(rows)
-                self._log_comparison(ranked_by, rows)
+                self._log_comparison(rows)
         finally:
             end_run(self._client, self._run_id, status)
             if self._lock:
@@ -211,7 +211,8 @@ class SweepRecord:
         finished = [row for row in rows if row["status"] == "FINISHED"]
         metrics = {"runs": len(rows), "finished_runs": len(finished)}
         tags = {"mlflow.note.content": _markdown(rows)}
-        if finished:
+        groups = {row["measured_as"] for row in rows}
+        if finished and len(groups) == 1:  # else there is no best of all
             metrics["best_objective"] = best["objective"]
             tags["best_run"] = best["run_id"]
         self._client.log_batch(
@@ -220,16 +221,21 @@ class SweepRecord:
             tags=[RunTag(key, value) for key, value in tags.items()],
         )
 
-    def _log_comparison(self, ranked_by: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _log_comparison(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Log the report and the picture, of the largest group of runs that can be compared."""
         from experiments import figures, report
-        from experiments.comparison import best_runs, compare, curve_of
+        from experiments.comparison import best_runs, comparable, compare, curve_of
 
-        compared = selection.of_sweep(self._client, self._ids, self._client.get_run(self._run_id))
-        runs = selection.with_curves(self._client, compared.runs)
-        comparison = compare(runs, compared.title, ranked_by, compared.circumstances)
+        selected = selection.of_sweep(self._client, self._ids, self._client.get_run(self._run_id))
+        if not (groups := comparable(selected.runs)):
+            return
+        objective, members = next(iter(groups.items()))
+        runs = selection.with_curves(self._client, members)
+        comparison = compare(runs, selected.title, objective, selected.circumstances)
         confusion = selection.confusion_matrices(self._client, best_runs(comparison))
         self._client.log_text(self._run_id, report.page(comparison, confusion), "report.html")
-        metric, by_id = curve_of(ranked_by), {run.run_id: run for run in runs}
+        ranked_by, by_id = objective.metric, {run.run_id: run for run in runs}
+        metric = curve_of(ranked_by)
         shown = [row for row in rows if row["status"] == "FINISHED" and row["run_id"] in by_id][: figures.COMPARED]
         if shown:
             curves = [by_id[row["run_id"]].curves.get(metric, ()) for row in shown]
@@ -256,7 +262,10 @@ def _process_of(child: Child) -> psutil.Process | None:
 
 def _markdown(rows: Sequence[Mapping[str, Any]], limit: int = 50) -> str:
     """The table as MLflow shows it in a run's description."""
-    columns = [key for key in rows[0] if key not in ("run_id", "name", "log", "failure")]
+    hidden = {"run_id", "name", "log", "failure"}
+    if len({row["measured_as"] for row in rows}) == 1:
+        hidden.add("measured_as")
+    columns = [key for key in rows[0] if key not in hidden]
     lines = [columns, ["---"] * len(columns)]
     lines += [[_cell(row[key]) for key in columns] for row in rows[:limit]]
     more = f"\n\n… and {len(rows) - limit} more: results.csv" if len(rows) > limit else ""

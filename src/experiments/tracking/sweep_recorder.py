@@ -84,7 +84,7 @@ class SweepRecorder:
         """The runs beneath the parent run, the latest first; to settle them, wait until none is running, or end it."""
         return self._process.call("children", settle) if self._process else []
 
-    def end(self, status: str, ranked_by: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def end(self, status: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log the ranked results, and end the parent run."""
         if self._process:
-            self._process.call("end", status, ranked_by, list(rows))
+            self._process.call("end", status, list(rows))

@@ -1,0 +1,99 @@
+"""What a run is ranked by, and what makes two runs comparable: the one definition of both."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import yaml
+
+from experiments.config import measures
+from experiments.config.measures import base_name, mode_of, named_metrics
+from experiments.config.schema import Config
+
+# Keys of the loss that say what it is given, not what it computes.
+NOT_THE_LOSS = ("name", "labels", "output_activation")
+
+
+class Objective(NamedTuple):
+    """What a run is ranked by.
+
+    Attributes:
+        metric: Its name, such as ``val_accuracy``.
+        lower_is_better: Whether it is to be made small.
+        measured_as: Metric and mode, the class and arguments of the metric or loss, the data's digest, and how much of
+            the data is used and held out. Runs are comparable if this text is the same.
+    """
+
+    metric: str
+    lower_is_better: bool
+    measured_as: str
+
+    @property
+    def mode(self) -> measures.Mode:
+        """The same as ``lower_is_better``, as Keras's callbacks write it."""
+        return "min" if self.lower_is_better else "max"
+
+
+def objective_of(config: Config, digest: str) -> Objective:
+    """The objective of a config.
+
+    Args:
+        config: Checked, so that its ``objective_mode`` is known.
+        digest: The sha256 of its data set.
+    """
+    return _objective(
+        config.objective_metric,
+        bool(config.lower_is_better),
+        config.metrics,
+        config.loss.model_dump(exclude_unset=True),
+        {"name": config.data.name, "digest": digest, **config.data.model_dump()},
+    )
+
+
+def recorded_objective(tags: Mapping[str, str], parameters: Mapping[str, str]) -> Objective | None:
+    """The objective of a recorded run; None if the record does not say.
+
+    Args:
+        tags: Of the run. Runs that were made before ``measured_as`` was recorded lack it; it follows from the rest.
+        parameters: Of the run, dotted keys to text.
+    """
+    if not (metric := tags.get("objective")):
+        return None
+    if "measured_as" in tags:
+        return Objective(metric, tags.get("objective.mode") == "min", tags["measured_as"])
+    specs = _read(parameters.get("metrics", ""))
+    specs = specs if isinstance(specs, list) and specs else [base_name(metric)]
+    if (mode := mode_of(metric, specs)) is None:
+        return None
+    loss = {key.partition(".")[2]: _read(value) for key, value in parameters.items() if key.startswith("loss.")}
+    data = {key: _read(parameters.get(f"data.{key}", "")) for key in ("limit", "validation_size")}
+    data |= {"name": tags.get("dataset", ""), "digest": tags.get("dataset.digest", "")}
+    return _objective(metric, mode == "min", specs, loss, data)
+
+
+def _read(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _objective(
+    metric: str, lower: bool, specs: list[Any], loss: Mapping[str, Any], data: Mapping[str, Any]
+) -> Objective:
+    base = base_name(metric)
+    if base == "loss":
+        measure = _described(str(loss.get("name", base)), {key: loss[key] for key in loss if key not in NOT_THE_LOSS})
+    else:
+        one = next((each for each in named_metrics(specs) if each.name == base), None)
+        arguments = {key: value for key, value in one.arguments.items() if key != "name"} if one else {}
+        measure = _described(one.cls, arguments) if one else base
+    same = measures.plain(measure) == measures.plain(base)
+    used = [f"{key}={json.dumps(data[key])}" for key in ("limit", "validation_size") if data.get(key)]
+    where = " ".join([str(data["name"]), str(data["digest"])[:12], *used])
+    better = "lower is better" if lower else "higher is better"
+    return Objective(metric, lower, f"{metric}{'' if same else f' ({measure})'}, {better}, on {where}")
+
+
+def _described(name: str, arguments: Mapping[str, Any]) -> str:
+    return " ".join([name, *(f"{key}={json.dumps(arguments[key], sort_keys=True)}" for key in sorted(arguments))])

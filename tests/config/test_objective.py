@@ -1,0 +1,121 @@
+"""What a run is ranked by, and which runs can be compared with it."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.config import Refused
+from experiments.config.objective import Objective, objective_of, recorded_objective
+from tests.composing import config
+
+DIGEST = "1ea06ec674c4b7e5"
+
+
+def objective(*overrides: str, digest: str = DIGEST) -> Objective:
+    return objective_of(config("data=digits", "data.validation_size=0.2", *overrides), digest)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lower"),
+    [
+        ((), False),
+        (("objective=val_loss",), True),
+        (("metrics=[MeanSquaredError]",), True),
+        (("metrics=[{mean_absolute_error: {name: mae}}]", "objective=val_mae"), True),
+        (("metrics=[accuracy,FalseNegatives]", "objective=val_FalseNegatives"), True),
+        (("metrics=[{AUC: {name: lossless}}]",), False),
+        (("metrics=[accuracy,{mine.Word: {name: wer}}]", "trust=[mine]"), False),
+        (("metrics=[mine.wer]", "objective_mode=min", "trust=[mine]"), True),
+        (("objective_mode=min",), True),
+    ],
+)
+def test_the_direction_follows_from_the_class(overrides: tuple[str, ...], lower: bool) -> None:
+    assert objective(*overrides).lower_is_better == lower
+
+
+@pytest.mark.parametrize("objective_key", [(), ("objective=val_wer",)])
+def test_the_direction_of_a_metric_of_your_own_has_to_be_said(objective_key: tuple[str, ...]) -> None:
+    own = ("data=digits", "data.validation_size=0.2", "metrics=[mine.wer]", "trust=[mine]", *objective_key)
+    with pytest.raises(Refused) as refused:
+        config(*own)
+    [problem] = refused.value.problems
+    assert problem.where == "objective_mode"
+    assert "val_wer" in problem.what
+    config(*own, problem.remedy)
+
+
+def test_a_callback_that_watches_a_metric_of_your_own_needs_its_direction() -> None:
+    own = ("data=digits", "data.validation_size=0.2", "metrics=[accuracy,mine.wer]", "trust=[mine]")
+    with pytest.raises(Refused) as refused:
+        config(*own, "callbacks=early_stopping", "callbacks.early_stopping.monitor=val_wer")
+    [problem] = refused.value.problems
+    assert problem.where == "callbacks.early_stopping.mode"
+    config(*own, "callbacks=early_stopping", "callbacks.early_stopping.monitor=val_wer", problem.remedy)
+
+
+@pytest.mark.parametrize("name", ["Mean", "sum", "{MeanMetricWrapper: {fn: x}}"])
+def test_what_measures_nothing_is_no_metric(name: str) -> None:
+    with pytest.raises(Refused, match=r"metrics\[0\]"):
+        config("data=digits", f"metrics=[{name}]")
+
+
+SAME: Any = [
+    ("seed=1",),
+    ("optimizer=adam",),
+    ("model.layer_sizes=[8]",),
+    ("metrics=[accuracy,auc]",),
+    ("loss=categorical_crossentropy",),
+    ("objective=val_accuracy",),
+    ("objective_mode=max",),
+    ("data.path=elsewhere.npz",),
+]
+OTHER: Any = [
+    ("data.limit=60",),
+    ("data.validation_size=2",),
+    ("objective=val_loss",),
+    ("objective_mode=min",),
+    ("objective=test_accuracy",),
+    ("metrics=[accuracy,{AUC: {curve: PR, name: auc}}]", "objective=val_auc"),
+    ("metrics=[accuracy,{AUC: {curve: ROC, name: auc}}]", "objective=val_auc"),
+    ("objective=val_loss", "loss=categorical_crossentropy"),
+    ("objective=val_loss", "loss=categorical_crossentropy", "loss.label_smoothing=0.1"),
+]
+
+
+def test_runs_are_comparable_if_metric_and_data_are_the_same() -> None:
+    default = objective()
+    assert default.measured_as == "val_accuracy, higher is better, on digits 1ea06ec674c4 validation_size=0.2"
+    assert {objective(*overrides) for overrides in SAME} == {default}
+    others = [objective(*overrides) for overrides in OTHER]
+    assert len({default, objective(digest="other"), *others}) == len(OTHER) + 2
+
+
+@pytest.mark.parametrize("overrides", [*SAME, *OTHER])
+def test_runs_of_before_are_comparable_by_their_parameters(overrides: tuple[str, ...]) -> None:
+    """They recorded the objective, the digest and their parameters."""
+    checked = config("data=digits", "data.validation_size=0.2", *overrides)
+    if checked.objective_mode != "auto":
+        pytest.skip("there was no such key")
+    plain = {"loss": checked.loss.model_dump(exclude_unset=True), "data": checked.data.model_dump()}
+    parameters = {
+        f"{section}.{key}": value if isinstance(value, str) else json.dumps(value)
+        for section, values in plain.items()
+        for key, value in values.items()
+    }
+    parameters["metrics"] = json.dumps(checked.metrics)
+    tags = {"objective": checked.objective_metric, "dataset": "digits", "dataset.digest": DIGEST}
+    assert recorded_objective(tags, parameters) == objective_of(checked, DIGEST)
+    assert recorded_objective({**tags, "measured_as": "x", "objective.mode": "max"}, {}) == Objective(
+        checked.objective_metric, False, "x"
+    )
+
+
+@given(st.dictionaries(st.text(), st.text()), st.dictionaries(st.text(), st.text()), st.text())
+def test_whatever_a_record_says_is_an_objective_or_none(
+    tags: dict[str, str], parameters: dict[str, str], metrics: str
+) -> None:
+    found = recorded_objective({**tags, "objective": "val_accuracy"}, {**parameters, "metrics": metrics})
+    assert found is None or found.metric == "val_accuracy"
