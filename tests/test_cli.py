@@ -80,6 +80,25 @@ REFUSALS = [
     (("epochs=[",), "epochs=[", f"cannot be read as KEY=VALUE (no viable alternative at input '['); {UNREADABLE}", ""),
     (("epochs",), "epochs", "cannot be read as KEY=VALUE (missing EQUAL at '<EOF>'); ", ""),
     (("hydra.run.dir=${nope}", "zzz=1"), "zzz", "there is no such key", ""),
+    (("epochs.x",), "epochs.x", "cannot be read as KEY=VALUE", ""),
+    # of several keys, the one that the value fits; what was typed stays
+    (("run=latest",), "run", "there is no such key; known: batch_size, ", ""),
+    (("require=0.97",), "require", "there is no such key; known: batch_size, ", ""),
+    (("learning_rate=0.01",), "learning_rate", "did you mean 'optimizer.learning_rate'?", "optimizer.learning_rate=0.01"),
+    (("activation=tanh",), "activation", "did you mean 'model.activation'?", "model.activation=tanh"),
+    (("learning_rte=0.01",), "learning_rte", "did you mean 'optimizer.learning_rate'?", "optimizer.learning_rate=0.01"),
+    (("layer_sizes=128",), "layer_sizes", "did you mean 'model.layer_sizes'?", "model.layer_sizes=[128]"),
+    (("schedule=cosine",), "schedule", "did you mean 'optimizer.schedule'?", "optimizer/schedule=cosine"),
+    (("optimzer=adma",), "optimzer", "did you mean 'optimizer'?", "optimizer=adam"),
+    (("name=x",), "name", "did you mean data.name or model.name or optimizer.name or loss.name", ""),
+    (("trust=colab",), "trust", "got colab, expected a list", "trust=[colab]"),
+    (("model.layer_sizes=256",), "model.layer_sizes", "got 256, expected a list", "model.layer_sizes=[256]"),
+    (("model.layer_sizes=256,128",), "model.layer_sizes", "got several values without brackets", "model.layer_sizes=[256,128]"),
+    (("epochs='7'",), "epochs", "got '7', expected a whole number", "epochs=7"),
+    (("resume=yes",), "resume", "got yes, expected true or false", "resume=true"),
+    (("precision=mixed_float",), "precision", "did you mean 'mixed_float16'?", "precision=mixed_float16"),
+    (("epochs=" + 5000 * "9",), "epochs=" + 5000 * "9", "cannot be read as KEY=VALUE", ""),
+    (("trust=[nope.sub]",), "trust[0]", "there is no package nope", ""),
     # choices
     (("optimizer=adma",), "optimizer", "there is no adma; did you mean 'adam'?", "optimizer=adam"),
     (("optimizer=xyz",), "optimizer", "there is no xyz; known: adadelta, ", "optimizer=rmsprop"),
@@ -104,6 +123,7 @@ REFUSALS = [
     # the command
     (("--config-name", "confg"), "--config-name", "there is no 'confg'; did you mean 'config'?", "--config-name config"),
     (("--config-dir", "nope"), "--config-dir", "there is no folder nope", ""),
+    (("--experimental-rerun", "x"), "--experimental-rerun", "is not supported, as it would run code from that file", ""),
 ]  # fmt: skip
 
 
@@ -121,6 +141,86 @@ def test_a_refusal_names_the_key_and_its_remedy_works(
         after = explained(*corrected(argv, problem))
         assert [left for left in after if left.where == problem.where and left.what == problem.what] == []
         assert [left for left in after if "there is no such key" in left.what or "cannot be read" in left.what] == []
+
+
+FILES = {
+    "latin_1": ("# é".encode("latin-1"), "is not text in UTF-8: byte 0xe9"),
+    "utf_16": ("epochs: 3\n".encode("utf-16"), "is not text in UTF-8: byte 0xff"),
+    "scalar": (b"42\n", "is a single value, expected a mapping of keys to values"),
+    "listed": (b"- 1\n", "is a list, expected a mapping"),
+    "no_list": (b"defaults: {data: digits}\n", "defaults: got {'data': 'digits'}, expected a list"),
+    "nothing": (b"defaults:\n", "defaults: got None, expected a list"),
+    "number": (b"defaults: [3]\n", "defaults: got the entry 3, expected a file, or one group"),
+    "contains_itself": (b"a: &a [*a]\n", "is nested too deeply, or contains itself"),
+    "digits": (b"epochs: " + 5000 * b"9", "Exceeds the limit (4300 digits)"),
+    "header": (b"# @package a b c\n", "got '# @package a b c', expected '# @package NAME'"),
+    "unfinished": (b"epochs: ${\n", "no viable alternative"),
+    "twice": (b"epochs: 1\nepochs: 2\n", "found duplicate key epochs"),
+}
+
+
+@pytest.mark.usefixtures("_in_process")
+@pytest.mark.parametrize("name", FILES)
+def test_a_config_file_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "own" / "experiment" / f"{name}.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(FILES[name][0])
+    [problem] = explained("--config-dir", "own", f"experiment={name}")
+    assert problem.where == str(file)
+    assert FILES[name][1] in problem.what
+
+
+@pytest.mark.usefixtures("_in_process")
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        ("epochs: 3\n", "experiment", "has to start with the line '# @package _global_'"),
+        ("# @package _global_\ndefaults: [mine]\n", "experiment=mine", "choose each other in a circle"),
+        ("# @package _global_\ntrust: [json]\n", "trust", "a config file trusts json, but a package is code"),
+    ],
+)
+def test_a_preset_that_cannot_be_used_is_refused(text: str, where: str, what: str, tmp_path: Path) -> None:
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text(text)
+    [problem] = explained("--config-dir", "own", "experiment=mine")
+    assert problem.where == where
+    assert what in problem.what
+
+
+@pytest.mark.usefixtures("_in_process")
+def test_a_package_is_trusted_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\ntrust: [json]\n")
+    assert explained("--config-dir", "own", "experiment=mine", "trust=[json]") == []
+    assert explained("trust=[json,csv]") == []
+
+
+@pytest.mark.usefixtures("_in_process")
+def test_tags_may_have_any_name() -> None:
+    assert explained("+tracking.tags.module=x", "+tracking.tags.class_name=y") == []
+
+
+@pytest.mark.usefixtures("_in_process")
+def test_files_of_ones_own_count_before_ours_and_those_of_the_last_folder_first(tmp_path: Path) -> None:
+    for folder, epochs in (("a", 0), ("b", -1)):
+        (tmp_path / folder / "experiment").mkdir(parents=True)
+        (tmp_path / folder / "experiment" / "debug.yaml").write_text(f"# @package _global_\nepochs: {epochs}\n")
+    (tmp_path / "a" / "data").mkdir()
+    (tmp_path / "a" / "data" / "digits.yaml").write_text("name: digits\nscale: 0\n")
+    found = explained("--config-dir", "a", "--config-dir", "b", "experiment=debug", "data=digits")
+    assert [(problem.where, problem.what.partition(",")[0]) for problem in found] == [
+        ("data.scale", "got 0"), ("data.path", "is missing"), ("data.validation_size", "is missing"),
+        ("data.limit", "is missing"), ("epochs", "got -1"),
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("_in_process")
+def test_a_main_config_that_replaces_ours_with_a_part_of_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "config.yaml").write_text("epochs: 3\n")
+    [problem] = explained("--config-dir", "own")
+    assert problem.where == str(tmp_path / "own" / "config.yaml")
+    assert "has no list of defaults" in problem.what
 
 
 @pytest.mark.usefixtures("_in_process")

@@ -70,7 +70,11 @@ def command(
             try:
                 with exit_status(config_name):
                     _prepare()
-                    own_folders[:] = _config_folders(_arguments(sys.argv[1:]), config_name)
+                    arguments = _arguments(sys.argv[1:])
+                    # Hydra wants all overrides in one place.
+                    options = [word for word in sys.argv[1:] if word not in arguments.overrides]
+                    sys.argv[1:] = [*options, *arguments.overrides]
+                    own_folders[:] = _config_folders(arguments, config_name)
                     if ahead:
                         ahead(sys.argv[1:])
                     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
@@ -112,7 +116,7 @@ def _arguments(argv: Sequence[str]) -> Namespace:
     """Read the arguments as Hydra does, but for ``--config-dir``, which may come several times."""
     parser = ArgumentParser(parents=[get_args_parser()], conflict_handler="resolve", add_help=False)
     parser.add_argument("--config-dir", "-cd", action="append", default=[])
-    arguments, _ = parser.parse_known_args(list(argv))
+    arguments, _ = parser.parse_known_intermixed_args(list(argv))
     return arguments
 
 

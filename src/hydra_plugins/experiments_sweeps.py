@@ -63,5 +63,5 @@ class OwnFolders(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         files = sys.modules.get("experiments.config.files")  # another program's Hydra asks, too
-        for folder in reversed(files.own_folders if files else ()):
+        for folder in files.own_folders if files else ():
             search_path.prepend("command-line", f"file://{folder}", SearchPathQuery("main"))

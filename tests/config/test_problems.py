@@ -6,7 +6,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.config.problems import Problem, Refused, assign, closest, dotted, quoted, shown, suggest
+from experiments.config.problems import Problem, Refused, assign, closest, dotted, quoted, shown, suggest, visible
 
 OPTIMIZERS = ["adadelta", "adam", "adamax", "adamw", "nadam", "rmsprop", "sgd"]
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -82,3 +82,30 @@ def test_all_problems_of_a_refusal_are_shown() -> None:
     problems = [Problem("epochs", "got 0, expected more", "epochs=5"), Problem("x", "is unknown")]
     assert str(Refused(problems)) == ("error: epochs: got 0, expected more\n       try  epochs=5\nerror: x: is unknown")
     assert Refused(problems[0]).problems == problems[:1]
+
+
+@given(st.text())
+def test_what_is_shown_has_no_effect_on_a_terminal(text: str) -> None:
+    shown = visible(text)
+    assert all(character in "\t\n" or character.isprintable() or ord(character) >= 0xA0 for character in shown)
+    shown.encode()
+
+
+def test_control_characters_are_shown_as_python_writes_them() -> None:
+    assert visible("a\x1b]0;x\x07\u202e\x9bé\n") == "a\\x1b]0;x\\x07\\u202e\\x9bé\n"
+
+
+def test_a_problem_is_a_line_of_bounded_length() -> None:
+    lines = str(Problem("k" * 9999, "got 'a\nb\x1b' " + 3_000_000 * "x", "y" * 9999)).splitlines()
+    assert len(lines) == 1
+    assert len(lines[0]) < 700
+    assert "try" not in str(Problem("run", "is unknown", "run='\x1b'"))
+
+
+def test_a_refusal_has_at_most_40_lines() -> None:
+    lines = str(
+        Refused([Problem(f"{number}.png", "there is no such file", "x=1") for number in range(2000)])
+    ).splitlines()
+    assert len(lines) <= 40
+    assert lines[-1] == "error: … and 1,981 more"
+    assert len(str(Refused([Problem("x", "y", "z")] * 20)).splitlines()) == 40

@@ -61,7 +61,7 @@ def find_problems(plain: dict[str, Any], schema: type[Section], defaults: Mappin
     try:
         checked = schema.model_validate(plain)
     except ValidationError as error:
-        return problems + explain(error, plain, defaults) + names
+        return problems + explain(error, plain, defaults, schema) + names
     if isinstance(checked, Config):
         unknown = {re.split(r"[.\[]", problem.where)[0] for problem in names}
         problems += [*names, *disagreements(checked, unknown)]

@@ -1,13 +1,15 @@
 """What pydantic found wrong with a config, in our words and with a remedy."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from copy import deepcopy
 from typing import Any, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from experiments.config.problems import Problem, assign, closest, dotted, shown, suggest
+from experiments.config.problems import Problem, assign, closest, cut, dotted, shown, suggest
 
 # What pydantic wants, in our words, by the type of its error.
 EXPECTED = {
@@ -28,20 +30,19 @@ EXPECTED = {
 }
 
 
-def explain(error: ValidationError, plain: dict[str, Any], defaults: Mapping[str, Any]) -> list[Problem]:
+def explain(
+    error: ValidationError, plain: dict[str, Any], defaults: Mapping[str, Any], schema: type[BaseModel]
+) -> list[Problem]:
     """Turn pydantic's errors into one problem per key; the members of a union are joined by "or"."""
     by_path: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     for details in error.errors():
-        path = _path(details["loc"], plain)
-        if details["type"].startswith("union_tag"):  # pydantic names the union: the model; we, the key that decides
-            path = (*path, "name")
-        by_path.setdefault(path, []).append(details)
-    return [_problem(path, group, plain, defaults) for path, group in by_path.items()]
+        by_path.setdefault(_path(details, plain), []).append(details)
+    return [_problem(path, group, plain, defaults, schema) for path, group in by_path.items()]
 
 
-def _path(location: tuple[str | int, ...], plain: Any) -> tuple[str | int, ...]:
+def _path(details: ErrorDetails, plain: Any) -> tuple[str | int, ...]:
     """Keep the parts of pydantic's location that are keys of the config (it adds the names of union members)."""
-    path: list[str | int] = []
+    location, path = details["loc"], list[str | int]()
     for part in location:
         if (isinstance(plain, dict) and part in plain) or (isinstance(plain, list) and isinstance(part, int)):
             path.append(part)
@@ -49,33 +50,107 @@ def _path(location: tuple[str | int, ...], plain: Any) -> tuple[str | int, ...]:
         elif isinstance(plain, dict) and location[-1] == part:
             path.append(part)
             break
+    if details["type"].startswith("union_tag"):  # pydantic names the union: the model; we, the key that decides
+        path.append("name")
     return tuple(path)
 
 
 def _problem(
-    path: tuple[str | int, ...], group: list[ErrorDetails], plain: dict[str, Any], defaults: Mapping[str, Any]
+    path: tuple[str | int, ...],
+    group: list[ErrorDetails],
+    plain: dict[str, Any],
+    defaults: Mapping[str, Any],
+    schema: type[BaseModel],
 ) -> Problem:
     where, given, default = dotted(path), at(plain, path), remedy(path, plain, defaults)
     kinds = {details["type"]: details for details in group}
     if "extra_forbidden" in kinds:
-        siblings = at(defaults, path[:-1]) or at(plain, path[:-1])
-        hint = suggest(str(path[-1]), [str(key) for key in siblings if key not in (path[-1], "hydra")])
-        return Problem(where, f"no such key; {hint}", f"~{where}")
+        return _unknown(path, plain, defaults)
     if kinds.keys() & {"missing", "union_tag_not_found"}:
         return Problem(where, "is missing", default and f"+{default}")
     if kinds.keys() == {"model_type"} and isinstance(given, str) and len(path) > 1:
         what = "is a group of files, which is chosen with a slash"
         return Problem(where, what, assign("/".join(map(str, path)), given))
+    fitting = _corrected(path, plain, [*_near(given), *_named(group, given)], schema)
+    fitting = fitting or _corrected(path, plain, [_default(path, plain, defaults)], schema)
     if "value_error" in kinds:
-        return Problem(where, kinds["value_error"]["msg"].removeprefix("Value error, "), default)
+        return Problem(where, kinds["value_error"]["msg"].removeprefix("Value error, "), fitting)
     expected = " or ".join(dict.fromkeys(_expected(details, given) for details in group))
-    return Problem(where, f"got {shown(given)}, expected {expected}", default)
+    return Problem(where, f"got {cut(shown(given), 200)}, expected {expected}", fitting)
+
+
+def _unknown(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping[str, Any]) -> Problem:
+    where, given = dotted(path), at(plain, path)
+    if path == ("experiment",) and isinstance(given, dict):
+        what = "the preset sets keys of the top level, so its file has to start with the line '# @package _global_'"
+        return Problem(where, what)
+    siblings = at(defaults, path[:-1]) or at(plain, path[:-1])
+    known = [str(key) for key in siblings if str(key) not in (str(path[-1]), "hydra")]
+    return Problem(where, f"no such key; {suggest(str(path[-1]), known)}", f"~{where}")
+
+
+def _near(given: Any) -> Iterator[Any]:
+    """What the user may have meant: the same in another form, the likeliest first."""
+    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+    if isinstance(given, str):
+        if given.lower() in words:
+            yield words[given.lower()]
+        for kind in (int, float):
+            with suppress(ValueError):
+                yield kind(given)
+    elif isinstance(given, float) and given.is_integer():
+        yield int(given)
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        yield str(given)
+    if isinstance(given, list) and len(given) == 1:
+        yield given[0]
+    if given is not None and not isinstance(given, list):
+        yield [given]
+
+
+def _named(group: list[ErrorDetails], given: Any) -> Iterator[Any]:
+    """Of the words that are allowed, the one that was probably meant."""
+    for details in group:
+        if details["type"] in ("literal_error", "union_tag_invalid") and (
+            meant := closest(str(given), _choices(details))
+        ):
+            yield meant
+
+
+def _corrected(
+    path: tuple[str | int, ...], plain: dict[str, Any], candidates: Iterable[Any], schema: type[BaseModel]
+) -> str:
+    """The override that sets the first candidate that the schema takes; empty if it takes none.
+
+    In a list, the rest of the user's entries stay.
+    """
+    depth = next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))
+    for candidate in candidates:
+        if candidate is None or isinstance(candidate, dict):
+            continue
+        changed = deepcopy(plain)
+        parent = at(changed, path[:-1])
+        if not isinstance(parent, dict | list):
+            return ""
+        parent[path[-1]] = candidate  # type: ignore[index]
+        try:
+            schema.model_validate(changed)
+        except ValidationError as error:
+            if any(_path(details, changed)[: len(path)] == path for details in error.errors()):
+                continue
+        return assign(dotted(path[:depth]), at(changed, path[:depth]))
+    return ""
+
+
+def _choices(details: ErrorDetails) -> list[str]:
+    context = details.get("ctx", {})
+    return re.findall(r"'([^']+)'", context.get("expected") or context["expected_tags"])
 
 
 def _expected(details: ErrorDetails, given: Any) -> str:
     kind, context = details["type"], details.get("ctx", {})
     if kind in ("literal_error", "union_tag_invalid"):
-        choices = re.findall(r"'([^']+)'", context.get("expected") or context["expected_tags"])
+        choices = _choices(details)
         meant = closest(str(given), choices)
         return " or ".join(choices) + (f"; did you mean '{meant}'?" if meant else "")
     number = "a whole number" if isinstance(given, int) else "a number"
@@ -84,11 +159,22 @@ def _expected(details: ErrorDetails, given: Any) -> str:
 
 def remedy(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping[str, Any]) -> str:
     """The key's default as an override; in a list, the rest of the user's entries stay."""
+    value = _default(path, plain, defaults)
     depth = next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))
-    value, given = at(defaults, path[:depth]), at(plain, path[:depth])
-    if depth < len(path) and value and isinstance(value, list) and isinstance(given, list):
-        value = [value[min(i, len(value) - 1)] if i == path[depth] else item for i, item in enumerate(given)]
+    if depth < len(path):
+        given, default = at(plain, path[:depth]), value
+        entries = [default if i == path[depth] else item for i, item in enumerate(given or ())]
+        value = entries if isinstance(given, list) and default is not None else at(defaults, path[:depth])
     return "" if value is None or isinstance(value, dict) else assign(dotted(path[:depth]), value)
+
+
+def _default(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping[str, Any]) -> Any:
+    """The default of a key; of an entry of a list, the default's entry at its place, or its last one."""
+    depth = next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))
+    value = at(defaults, path[:depth])
+    if depth < len(path) and isinstance(value, list) and isinstance(path[depth], int):
+        return at(value, (min(cast(int, path[depth]), len(value) - 1), *path[depth + 1 :])) if value else None
+    return value
 
 
 def at(tree: Any, path: tuple[str | int, ...]) -> Any:

@@ -88,7 +88,7 @@ def _trouble(file: Path) -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
-        return f"is not text in UTF-8: byte {error.object[error.start]:#04x} at position {error.start}"
+        return f"is not text in UTF-8: byte {error.object[error.start]:#04x}"
     if isinstance(error, RecursionError):
         return "is nested too deeply, or contains itself"
     if isinstance(error, OSError):  # without a number it is OmegaConf's, about the type

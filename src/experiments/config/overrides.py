@@ -16,6 +16,7 @@ from yaml import YAMLError
 
 from experiments.config import sweep_values
 from experiments.config.files import BrokenFile
+from experiments.config.keys import Keys
 from experiments.config.problems import Problem, Refused, assign, closest, first_lines, quoted, shown, suggest
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
@@ -107,7 +108,10 @@ def _parse(overrides: Sequence[str], loader: ConfigLoaderImpl, sweep: bool) -> t
             else:
                 values = list(override.sweep_string_iterator())
             count = len(values) if loader.repository.group_exists(override.key_or_group) else 1
-            parsed += parser.parse_overrides([f"{key}={value}" for value in values[:count]])
+            one_by_one = parser.parse_overrides([f"{key}={value}" for value in values[:count]])
+            if not loader.repository.group_exists(override.key_or_group):
+                one_by_one[0].input_line = text  # what a remedy keeps
+            parsed += one_by_one
     return parsed, problems
 
 
@@ -157,7 +161,7 @@ def _problem(override: Override, error: Exception, composed: DictConfig, reposit
         chosen = [*(choices.get(parent) or []), name]
         return Problem(where, f"{name} is not chosen", f"{assign(parent, chosen)} {quoted(f'{key}={given}')}")
     known = [str(name) for name in (choices if "/" in key else section) if str(name).split("/")[0] != "hydra"]
-    meant = closest(name, known)
-    parts[depth] = meant or ""
-    remedy = quoted(f"{'.'.join(parts)}={given}") if meant and not override.is_delete() else ""
-    return Problem(where, f"there is no such key; {suggest(name, known)}", remedy)
+    hint, remedy = suggest(name, known), ""
+    if not override.is_delete():
+        hint, remedy = Keys(composed, repository).meant(key, known, override.value(), given)
+    return Problem(where, f"there is no such key; {hint}", remedy)
