@@ -1,7 +1,13 @@
+import os
+import struct
+import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -87,3 +93,97 @@ def test_all_unreadable_files_are_named(tmp_path: Path) -> None:
 def test_a_model_of_numbers_takes_no_images(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="takes 4 numbers"):
         as_seen([str(drawn(tmp_path / "a.png"))], (4,), OWN, "auto")
+
+
+def test_16_bits_and_floats_are_scaled_not_clipped(tmp_path: Path) -> None:
+    drawn(tmp_path / "8.png", (90, 90), inverted=True)
+    pixels = np.asarray(Image.open(tmp_path / "8.png"))
+    wide = pixels.astype(np.uint16) * 257
+    Image.fromarray(wide).save(tmp_path / "16.png")
+    Image.fromarray(wide).save(tmp_path / "16.tif")
+    Image.fromarray(wide.astype(np.int32)).save(tmp_path / "32.tif")
+    for name, white in (("one", 1.0), ("byte", 255.0), ("word", 65535.0)):
+        Image.fromarray((pixels / 255 * white).astype(np.float32)).save(tmp_path / f"{name}.tif")
+    names = ("8.png", "16.png", "16.tif", "32.tif", "one.tif", "byte.tif", "word.tif")
+    first, *others = read_images([str(tmp_path / name) for name in names])
+    for name, other in zip(names[1:], others, strict=True):
+        np.testing.assert_array_equal(np.asarray(other), np.asarray(first), err_msg=name)
+
+
+def test_values_of_unknown_range_are_refused(tmp_path: Path) -> None:
+    for name, values in (("below", -3.0), ("above", 1e6), ("nan", np.nan)):
+        Image.fromarray(np.array([[0, values]], np.float32)).save(tmp_path / f"{name}.tif")
+        with pytest.raises(Refused, match="expected 0 to 1, to 255 or to 65535"):
+            read_images([str(tmp_path / f"{name}.tif")])
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
+def png(width: int, height: int, *chunks: bytes) -> bytes:
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)) + b"".join(chunks)
+    )
+
+
+PALETTE = struct.pack("<IiiHHIIiiII", 40, 1, 1, 1, 8, 0, 4, 1, 1, 10**9, 0)
+BROKEN = {
+    "short header.png": b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", b"\0\0\0\1"),
+    "bomb.png": png(100_000, 100_000, chunk(b"IDAT", b"")),
+    "large.png": png(10_000, 10_000, chunk(b"IDAT", b"")),
+    "text.png": png(1, 1, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(70_000_000))), chunk(b"IDAT", b"")),
+    "palette.bmp": b"BM" + struct.pack("<IHHI", 100, 0, 0, 54) + PALETTE,
+    "icon.icns": b"icns" + struct.pack(">I", 16) + b"ic07" + struct.pack(">I", 2**31),
+    "nothing.jpg": b"",
+    "cut.gif": b"GIF89a\x10\x00",
+    "cut.tif": b"II*\x00\x08\x00\x00\x00\xff\xff",
+    "text.png.txt": b"no image",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_image_is_refused_with_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(BROKEN[name])
+    with pytest.raises(Refused) as refused:
+        read_images([str(tmp_path / name)])
+    [problem] = refused.value.problems
+    assert problem.where == str(tmp_path / name)
+    assert "is no readable image (" in problem.what
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    form=st.sampled_from(["png", "jpeg", "bmp", "gif", "tiff", "webp", "ppm", "icns", "tga"]),
+    place=st.floats(0, 1),
+    content=st.binary(min_size=1, max_size=8),
+)
+def test_an_image_with_wrong_bytes_is_read_or_refused(tmp_path: Path, form: str, place: float, content: bytes) -> None:
+    file = tmp_path / f"image.{form}"
+    Image.fromarray(np.arange(1024, dtype=np.uint32).astype(np.uint8).reshape(32, 32)).save(file, form)
+    whole = file.read_bytes()
+    start = int(place * len(whole))
+    file.write_bytes(whole[:start] + content + whole[start + len(content) :])
+    with suppress(Refused):
+        as_seen([str(file)], SHAPE, DIGITS, "auto")
+
+
+def test_what_is_no_ordinary_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.png")
+    files = [str(tmp_path / "fifo.png"), str(tmp_path), "/dev/zero", "a\0b", "x" * 300]
+    with pytest.raises(Refused) as refused:
+        read_images(files)
+    assert [problem.where for problem in refused.value.problems] == files
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_model_of_other_channels_takes_no_files(tmp_path: Path, channels: int) -> None:
+    with pytest.raises(Refused, match=f"takes images of {channels} channels"):
+        as_seen([str(drawn(tmp_path / "a.png"))], (8, 8, channels), OWN, "auto")
+
+
+def test_dots_that_vanish_are_no_error(tmp_path: Path) -> None:
+    pixels = np.zeros((3000, 3000), np.uint8)
+    pixels[::2999, ::2999] = 60
+    Image.fromarray(pixels).save(tmp_path / "dots.png")
+    assert as_seen([str(tmp_path / "dots.png")], SHAPE, DIGITS, False).shape == (1, *SHAPE)

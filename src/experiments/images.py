@@ -1,10 +1,13 @@
 """Image files of any size to a model's input."""
 
+import os
+import stat
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from experiments.config import Problem, Refused
 from experiments.config.schema import Data
@@ -20,6 +23,9 @@ SEEN = 0.2  # brightness from which a pixel counts as ink
 def read_images(files: Sequence[str]) -> list[Image.Image]:
     """Read image files of any size and mode, upright; transparent parts become white paper.
 
+    Returns:
+        Pictures of 8 bits, grey (mode L) or in colour (RGB).
+
     Raises:
         Refused: A file is not there, or no image. All such files are named.
     """
@@ -27,18 +33,49 @@ def read_images(files: Sequence[str]) -> list[Image.Image]:
     pictures = []
     for file in files:
         try:
-            with Image.open(file) as opened:
-                rgba = ImageOps.exif_transpose(opened).convert("RGBA")
-        except (OSError, UnidentifiedImageError) as error:
-            what = (
-                "there is no such file" if isinstance(error, FileNotFoundError) else f"is no readable image ({error})"
-            )
-            problems.append(Problem(file, what))
-        else:
-            pictures.append(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba))
+            pictures.append(_read(file))
+        except FileNotFoundError:
+            problems.append(Problem(file, "there is no such file"))
+        except Exception as error:  # Pillow's decoders raise nearly all classes of exceptions
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            problems.append(Problem(file, f"is no readable image ({reason})"))
     if problems:
         raise Refused(problems)
     return pictures
+
+
+def _read(file: str) -> Image.Image:
+    if not stat.S_ISREG(os.stat(file).st_mode):
+        raise ValueError("it is a folder, a pipe or a device")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about what does not concern the pixels
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(file) as opened:
+            picture = ImageOps.exif_transpose(opened)
+            if picture.mode.startswith(("I", "F")):
+                return _to_8_bits(np.asarray(picture), 65535 if picture.mode.startswith("I;16") else None)
+            if picture.mode in ("1", "L"):
+                return picture.convert("L")
+            if not picture.has_transparency_data:
+                return picture.convert("RGB")
+            rgba = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+def _to_8_bits(pixels: NDArray[np.generic], white: float | None) -> Image.Image:
+    """Scale grey values to 0 to 255.
+
+    Args:
+        pixels: (height, width).
+        white: The value of white; None: the first of 1 (not of whole numbers), 255 and 65535 that none is above.
+    """
+    low, high = float(pixels.min()), float(pixels.max())
+    ends = [white] if white else [1.0, 255.0, 65535.0][pixels.dtype.kind != "f" :]
+    fitting = [end for end in ends if 0 <= low <= high <= end]
+    if not fitting:
+        what = f"holds values from {low:g} to {high:g}, expected 0 to 1, to 255 or to 65535"
+        raise ValueError(what)
+    return Image.fromarray((pixels.astype(np.float64) * (255 / fitting[0])).round().astype(np.uint8))
 
 
 def to_input(pictures: Sequence[Image.Image], shape: tuple[int, ...], data: Data, inverted: bool | str) -> Images:
@@ -58,6 +95,9 @@ def to_input(pictures: Sequence[Image.Image], shape: tuple[int, ...], data: Data
     """
     if len(shape) != 3:
         raise Refused(Problem("images", f"the model takes {shape[0]} numbers, not images"))
+    if shape[2] not in (1, 3):
+        what = f"the model takes images of {shape[2]} channels; files are read as grey (1) or colour (3)"
+        raise Refused(Problem("images", what, "images=[]"))
     return np.stack([_fitted(picture, shape, data, inverted) for picture in pictures])
 
 
@@ -91,6 +131,8 @@ def _centred(image: Image.Image, width: int, height: int) -> Image.Image:
     size = (max(1, round(cropped.width * ratio)), max(1, round(cropped.height * ratio)))
     small = cropped.resize(size, Image.Resampling.LANCZOS)
     weights = np.asarray(small, dtype=np.float64)
+    if not weights.any():  # dots that vanish when they are made smaller
+        return image
     y, x = (float((np.indices(weights.shape)[axis] * weights).sum() / weights.sum()) for axis in (0, 1))
     canvas = Image.new("L", (width, height))
     canvas.paste(small, (round((width - 1) / 2 - x), round((height - 1) / 2 - y)))

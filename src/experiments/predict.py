@@ -2,9 +2,12 @@
 
 import importlib
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from experiments import backend
@@ -13,7 +16,8 @@ from experiments.config import PredictConfig, Problem, Refused
 from experiments.data import Images, Labels, load
 from experiments.evaluation import probabilities
 from experiments.images import read_images, to_input
-from experiments.tracking.runs import RecordedRun, find_run, own_classes
+from experiments.tracking.artifacts import own_classes, unusable_model
+from experiments.tracking.runs import RecordedRun, find_run
 
 
 def predict(composed: DictConfig) -> None:
@@ -23,23 +27,58 @@ def predict(composed: DictConfig) -> None:
     run = find_run(config.run, config.tracking)
     own = own_classes(run.model_file, config.trust)
     test = None if pictures else _test_images(config.test, run)
-    backend.import_keras()
-    import keras
-
-    custom_objects = {name: getattr(importlib.import_module(module), name) for name, module in own.items()}
-    model = keras.saving.load_model(run.model_file, custom_objects=custom_objects, compile=False)
+    model = _load(run.model_file, own)
     if test is None:
         x, truth = to_input(pictures, model.input_shape[1:], run.data, config.inverted), None
         names = config.images
     else:
         (x, truth), names = test, [str(number) for number in range(*_bounds(config.test))]
-    guesses = _guesses(probabilities(np.asarray(model.predict_on_batch(x))), names, truth)
+    guesses = _guesses(_probabilities(run.model_file, model, x), names, truth)
     if config.format == "json":
         print(json.dumps({"run": run.run_id, "chosen": run.chosen, "predictions": guesses}))
         return
     if config.run == "best":
         print(f"chosen {run.chosen}")
     print(_table(run, guesses))
+
+
+def _load(file: Path, own: Mapping[str, str]) -> Any:
+    """Load a saved model, with the classes of trusted packages that it names.
+
+    Raises:
+        Refused: It is damaged, or a package has no such class.
+    """
+    backend.import_keras()
+    import keras
+
+    try:
+        custom_objects = {name: getattr(importlib.import_module(module), name) for name, module in own.items()}
+    except (ImportError, AttributeError) as error:
+        raise Refused(Problem("trust", f"the run's model needs code that cannot be imported: {error}")) from error
+    try:
+        model = keras.saving.load_model(file, custom_objects=custom_objects, compile=False)
+        if not all(isinstance(size, int) for size in model.input_shape[1:]):
+            raise ValueError(f"it takes inputs of shape {model.input_shape}")
+        return model
+    except Exception as error:  # whatever Keras raises: the file may come from anywhere
+        raise unusable_model(file, error) from error
+
+
+def _probabilities(file: Path, model: Any, x: Images) -> NDArray[np.floating]:
+    """What the model makes of images (n, …): probabilities (n, classes).
+
+    Raises:
+        Refused: It takes other images, or gives something else.
+    """
+    if tuple(model.input_shape[1:]) != x.shape[1:]:
+        raise Refused(Problem("test", f"the model takes inputs of {model.input_shape[1:]}, the data has {x.shape[1:]}"))
+    try:
+        predicted = np.asarray(model.predict_on_batch(x))
+    except Exception as error:
+        raise unusable_model(file, error) from error
+    if predicted.ndim != 2 or predicted.shape[1] < 2:
+        raise unusable_model(file, f"it gives values of shape {predicted.shape}, expected some for each class")
+    return probabilities(predicted)
 
 
 def _bounds(span: str) -> tuple[int, int]:

@@ -42,11 +42,19 @@ def check(stream: IO[bytes], file: Path, names: Sequence[str]) -> None:
         packed = sum(archive.getinfo(f"{name}.npy").compress_size for name in names)
     if problems := [_objects(file, name) for name, array in declared.items() if array.dtype.hasobject]:
         raise Refused(problems)
-    size = sum(array.size for array in declared.values())
+    check_growth(file, packed, sum(array.size for array in declared.values()))
+    check_memory(file, {name: (int(np.prod(d.shape, dtype=object)), d.dtype.itemsize) for name, d in declared.items()})
+
+
+def check_growth(file: Path, packed: int, size: int) -> None:
+    """Check the bytes of an archive's members, packed and not.
+
+    Raises:
+        Refused: They grow by so much that the file was made to fill the memory.
+    """
     if size > BOMB_SIZE and size > BOMB_RATIO * packed:
         what = f"grows from {packed:,} to {size:,} bytes: made to fill the memory? np.savez saves without compression"
         raise Refused(Problem(str(file), what))
-    check_memory(file, {name: (int(np.prod(d.shape, dtype=object)), d.dtype.itemsize) for name, d in declared.items()})
 
 
 def check_memory(file: Path, arrays: Mapping[str, tuple[int, int]]) -> None:

@@ -1,20 +1,17 @@
 """Recorded runs: finding one, and what it left behind."""
 
-import json
 import re
-import zipfile
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from pydantic import ValidationError
 
 from experiments.comparison import Comparison, Run, Standing, best_run
 from experiments.config import Problem, Refused
 from experiments.config.schema import Data, Tracking
 from experiments.tracking import registry
+from experiments.tracking.artifacts import plain_yaml, stored_text
 from experiments.tracking.search import by_beginning, connect, experiment_ids, search, unknown
 from experiments.tracking.selection import comparable_with_newest
 from experiments.tracking.store import existing, lacks_run
@@ -88,38 +85,6 @@ def logged_model(client: Any, run: Any) -> Any:
     return complete[-1]
 
 
-def own_classes(model_file: Path, trust: Sequence[str]) -> dict[str, str]:
-    """Find the classes of a saved model that are not Keras's own: their modules, by name. Nothing is imported.
-
-    Raises:
-        Refused: One is not of a trusted package.
-    """
-    with zipfile.ZipFile(model_file) as archive:
-        named = dict(_classes(json.loads(archive.read("config.json"))))
-    own = {name: module for name, module in named.items() if not _within(module, ("keras", "builtins"))}
-    foreign = sorted({module for module in own.values() if not _within(module, trust)})
-    if foreign:
-        packages = ",".join(sorted({module.partition(".")[0] for module in foreign}))
-        what = f"the run's model needs the code of {', '.join(foreign)}; if you trust it, say so"
-        raise Refused(Problem("trust", what, f"trust=[{packages}]"))
-    return own
-
-
-def _within(module: str, packages: Sequence[str]) -> bool:
-    return f"{module}.".startswith(tuple(f"{package}." for package in packages))
-
-
-def _classes(value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        if isinstance(value.get("module"), str):
-            yield str(value.get("class_name")), value["module"]
-        for inner in value.values():
-            yield from _classes(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _classes(inner)
-
-
 def _latest(client: Any, which: str, experiment: str) -> Found:
     ids = experiment_ids(client, experiment)
     found = search(client, ids, "attributes.status = 'FINISHED'", "attributes.start_time DESC", limit=1)
@@ -175,22 +140,12 @@ def stored_config(run_id: str) -> dict[str, Any]:
         Refused: It cannot be read.
     """
     try:
-        plain = yaml.safe_load(stored_text(run_id, "config/config.yaml") or "")
-    except yaml.YAMLError:
-        plain = None
+        plain = plain_yaml(stored_text(run_id, "config/config.yaml") or "")
+    except Exception as error:  # whatever the parser raises: digits without end, deep nesting, …
+        raise _not_ours(run_id) from error
     if not isinstance(plain, dict):
         raise _not_ours(run_id)
     return plain
-
-
-def stored_text(run_id: str, file: str) -> str | None:
-    """A text among a run's artifacts; None if it is lost."""
-    import mlflow
-
-    try:
-        return str(mlflow.artifacts.load_text(f"runs:/{run_id}/{file}"))
-    except (mlflow.MlflowException, OSError, UnicodeDecodeError):
-        return None
 
 
 def _data(run_id: str) -> Data:

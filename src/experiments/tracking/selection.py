@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from experiments.comparison import CIRCUMSTANCES, Comparison, Run, comparable, c
 from experiments.config import CompareConfig, Config, Problem, Refused
 from experiments.config.objective import recorded_objective
 from experiments.config.schema import Tracking
+from experiments.tracking.artifacts import stored_text
 from experiments.tracking.search import by_beginning, connect, experiment_ids, measured, measures, search, unknown
 from experiments.tracking.store import existing, lacks_run
 
@@ -18,6 +20,7 @@ BULK = 100  # runs whose curves are read by one query
 POINTS = 1_000_000  # of a curve, times BULK: more than there are
 SIDE_BY_SIDE = 8  # requests to a server
 WHOLE_ID = 32  # characters
+MOST_IMAGES = 10**12  # of a class in a confusion matrix that can be true
 # Metrics that are measured once, at the end.
 ONCE = re.compile(r"test_.*|final_.*|objective|fit_seconds|samples_per_second|system/.*")
 
@@ -108,17 +111,31 @@ def with_curves(client: Any, runs: Sequence[Run], metrics: Sequence[str] | None 
 
 
 def confusion_matrices(client: Any, run_ids: Sequence[str]) -> dict[str, list[list[int]]]:
-    """The confusion matrices of those runs that left one, by their ids; rows are the truth."""
-    import mlflow
+    """The confusion matrices of those runs that left one, by their ids; rows are the truth.
 
+    A run that was never measured, or whose report is lost or damaged, has none: the rest can be compared all the same.
+    """
     found = {}
     for run_id in run_ids:
-        try:
-            report = json.loads(mlflow.artifacts.load_text(f"runs:/{run_id}/report.json"))
-            found[run_id] = report["confusion_matrix"]
-        except (mlflow.MlflowException, OSError, ValueError, KeyError, TypeError):
-            continue  # it was never measured, or its files are elsewhere: the rest can be compared all the same
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
+            matrix = json.loads(stored_text(run_id, "report.json") or "")["confusion_matrix"]
+            if _counts(matrix):
+                found[run_id] = matrix
     return found
+
+
+def _counts(matrix: Any) -> bool:
+    """Whether it is a square of counts."""
+    return (
+        isinstance(matrix, list)
+        and len(matrix) > 1
+        and all(
+            isinstance(row, list)
+            and len(row) == len(matrix)
+            and all(type(n) is int and 0 <= n < MOST_IMAGES for n in row)
+            for row in matrix
+        )
+    )
 
 
 def _points(client: Any, run_ids: Sequence[str], key: str) -> list[tuple[str, Any]]:

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from experiments.config import Config, Problem, Refused
 from experiments.config.checks import find_problems
 from experiments.config.schema import Tracking
-from experiments.tracking.runs import look_up, stored_config, stored_text
+from experiments.tracking.artifacts import plain_value, stored_text
+from experiments.tracking.runs import look_up, stored_config
 from experiments.tracking.search import measured
 
 # What a run measures of the machine, not of the model.
@@ -65,7 +64,7 @@ def read_run(which: str, tracking: Tracking, trust: Sequence[str], data_path: st
         raise Refused(Problem("trust", what, f"trust=[{packages}]"))
     chosen = {key.partition(".")[2]: value for key, value in run.data.params.items() if key.startswith("runtime.")}
     plain |= {"trust": list(trust), "tracking": {"enabled": False}, "resume": False}
-    plain["runtime"] = {key: yaml.safe_load(value) for key, value in chosen.items()}
+    plain["runtime"] = {key: plain_value(value) for key, value in chosen.items()}
     if data_path and isinstance(plain.get("data"), dict):
         plain["data"]["path"] = data_path
     if problems := find_problems(plain, Config, {}):

@@ -1,0 +1,238 @@
+"""Models, configs and reports of the record that are damaged or foreign: refused, and never executed."""
+
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.config import Refused
+from experiments.config.schema import Tracking
+from experiments.predict import _load, _probabilities
+from experiments.tracking import sqlite
+from experiments.tracking.artifacts import own_classes, plain_value
+from experiments.tracking.client import open_store
+from experiments.tracking.runs import stored_config
+from experiments.tracking.selection import confusion_matrices
+from experiments.tracking.stored import read_run
+from tests.composed import digits, keras
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model of the digits."""
+    file = tmp_path_factory.mktemp("model") / "model.keras"
+    network = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10, "softmax")])
+    network.build((None, 8, 8, 1))
+    network.save(file)
+    return file
+
+
+def tampered(model: Path, file: Path, change: Callable[[Any], Any]) -> Path:
+    """A copy of a model, with another config."""
+    with zipfile.ZipFile(model) as source, zipfile.ZipFile(file, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "config.json":
+                changed = change(json.loads(content))
+                content = changed if isinstance(changed, bytes) else json.dumps(changed).encode()
+            target.writestr(name, content)
+    return file
+
+
+def used(file: Path, trust: tuple[str, ...] = ()) -> Any:
+    """What the model makes of the digits, as `predict` has it."""
+    return _probabilities(file, _load(file, own_classes(file, trust)), digits().test.x)
+
+
+def refusal(file: Path) -> str:
+    with pytest.raises(Refused) as refused:
+        used(file)
+    return str(refused.value)
+
+
+def test_a_model_is_used(model: Path) -> None:
+    assert used(model).shape == (100, 10)
+
+
+CONTENTS = {"empty": b"", "text": b"no model", "archive of nothing": b"PK\x05\x06" + bytes(18)}
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS.keys())
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "model.keras"
+    file.write_bytes(content)
+    assert refusal(file).startswith(f"error: {file}: is damaged, or not a model that Keras saved (")
+
+
+def test_a_model_that_is_no_whole_file_is_refused(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.keras").write_bytes(model.read_bytes()[:-100])
+    os.mkfifo(tmp_path / "fifo.keras")
+    (tmp_path / "folder.keras").mkdir()
+    tampered(model, tmp_path / "weights.keras", lambda config: config)
+    with zipfile.ZipFile(tmp_path / "weights.keras", "w") as archive, zipfile.ZipFile(model) as source:
+        archive.writestr("config.json", source.read("config.json"))
+        archive.writestr("model.weights.h5", b"no weights")
+    for name in ("cut", "fifo", "folder", "missing", "weights"):
+        file = tmp_path / f"{name}.keras"
+        assert refusal(file).startswith(f"error: {file}: is damaged, or not a model that Keras saved (")
+
+
+def layer(**entry: Any) -> Callable[[Any], Any]:
+    """A change of the last layer's entry."""
+
+    def change(config: Any) -> Any:
+        config["config"]["layers"][-1] |= entry
+        return config
+
+    return change
+
+
+def activation(value: Any) -> Callable[[Any], Any]:
+    def change(config: Any) -> Any:
+        config["config"]["layers"][-1]["config"]["activation"] = value
+        return config
+
+    return change
+
+
+LAMBDA = {"class_name": "__lambda__", "config": {"value": "4wEAAAA=", "defaults": None, "closure": None}}
+CONFIGS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "list": (lambda config: [config], "is damaged, or not a model"),
+    "number": (lambda config: 3, "is damaged, or not a model"),
+    "empty": (lambda config: {}, "is damaged, or not a model"),
+    "no JSON": (lambda config: b"{", "is damaged, or not a model"),
+    "too deep": (lambda config: b"[" * 100_000, "is damaged, or not a model"),
+    "long number": (lambda config: b'{"a": ' + b"9" * 5000 + b"}", "is damaged, or not a model"),
+    "too deep layers": (activation(json.loads("[" * 500 + "]" * 500)), "is damaged, or not a model"),
+    "no module": (layer(module=None), "is damaged, or not a model"),
+    "module that is a list": (layer(module=["keras"]), "needs the code of ['keras']"),
+    "unknown layer": (layer(class_name="Dance"), "is damaged, or not a model"),
+    "number for a name": (layer(class_name=3), "is damaged, or not a model"),
+    "lambda layer": (layer(class_name="Lambda"), "the model holds code (Lambda)"),
+    "lambda activation": (activation(LAMBDA), "the model holds code (__lambda__)"),
+    "function of Python": (
+        activation({"module": "builtins", "class_name": "function", "config": "eval"}),
+        "is damaged",
+    ),
+    "class of Python": (layer(module="builtins", class_name="eval"), "is damaged, or not a model"),
+    "function of a package": (
+        activation({"module": "os", "class_name": "function", "config": "system"}),
+        "needs the code of os",
+    ),
+    "tool of Keras": (layer(module="keras.utils", class_name="get_file"), "is damaged, or not a model"),
+    "other shape": (layer(config={"name": "d", "units": 1}), "is damaged, or not a model"),
+    "saved model": (layer(class_name="TFSMLayer", config={"filepath": "x"}), "the model holds code (TFSMLayer)"),
+}
+
+
+@pytest.mark.parametrize(("change", "told"), CONFIGS.values(), ids=CONFIGS.keys())
+def test_a_foreign_model_is_refused(model: Path, tmp_path: Path, change: Callable[[Any], Any], told: str) -> None:
+    assert told in refusal(tampered(model, tmp_path / "model.keras", change))
+
+
+def test_functions_of_a_trusted_package_are_found(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_activations.py").write_text("def double(x):\n    return 2 * x\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = {"module": "my_activations", "class_name": "function", "config": "double", "registered_name": "double"}
+    file = tampered(model, tmp_path / "model.keras", activation(entry))
+    assert used(file, ("my_activations",)).shape == (100, 10)
+    gone = tampered(model, tmp_path / "gone.keras", activation(entry | {"config": "triple"}))
+    with pytest.raises(Refused, match="code that cannot be imported"):
+        used(gone, ("my_activations",))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tracking, str, Path]:
+    """A store with a finished run, and where its artifacts lie."""
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    client = open_store(sqlite.address(file))
+    run = client.create_run("0", tags={"objective": "val_accuracy"})
+    client.log_param(run.info.run_id, "runtime.threads", "2")
+    client.set_terminated(run.info.run_id)
+    artifacts = Path(run.info.artifact_uri.removeprefix("file://"))
+    (artifacts / "config").mkdir(parents=True)
+    return Tracking(enabled=True, uri=sqlite.address(file)), run.info.run_id, artifacts
+
+
+BOMB = "a: &a [x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in pairwise("abcdefghi")
+)
+YAMLS = {
+    "bomb": BOMB,
+    "recursive": "&a [*a]",
+    "recursive mapping": "data: &a {path: *a}",
+    "deep": "[" * 2000 + "]" * 2000,
+    "code": "!!python/object/apply:os.abort []",
+    "number without end": "a: " + "9" * 5000,
+    "not closed": "a: [",
+    "list": "[1, 2]",
+    "nothing": "",
+    "control characters": "a: \x00",
+    "date that is none": "a: 2001-99-99",
+    "data that is none": "data: 3",
+}
+
+
+@pytest.mark.parametrize("text", YAMLS.values(), ids=YAMLS.keys())
+def test_a_foreign_config_is_refused(store: tuple[Tracking, str, Path], text: str) -> None:
+    tracking, run_id, artifacts = store
+    (artifacts / "config" / "config.yaml").write_text(text)
+    with pytest.raises(Refused):
+        read_run(run_id, tracking, [], None)
+
+
+def test_a_config_that_is_no_ordinary_file_is_refused(store: tuple[Tracking, str, Path]) -> None:
+    tracking, run_id, artifacts = store
+    file = artifacts / "config" / "config.yaml"
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    with pytest.raises(Refused, match="has no readable config"):
+        read_run(run_id, tracking, [], None)
+    file.unlink()
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(Refused, match="has no readable config"):
+        stored_config(run_id)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(Refused, match="has no readable config"):
+        stored_config(run_id)
+    file.rmdir()
+
+
+def test_a_parameter_is_plain_data() -> None:
+    assert [plain_value(text) for text in ("2", "true", "auto", "[1,2]")] == [2, True, "auto", [1, 2]]
+    for text in (BOMB, "&a [*a]", "!!python/name:os.abort", "9" * 5000, "["):
+        assert plain_value(text) == text
+
+
+MATRICES = ["text", None, 3, [], [[]], [1, 2], [[1], [2, 3]], [[1, 2]], [[[1], 2], [3, 4]], [[1, -2], [3, 4]]]
+MATRICES += [[[1, 2.5], [3, 4]], [["1", 2], [3, 4]], [[1, None], [3, 4]], [[1, 10**400], [3, 4]], {"a": 1}]
+
+
+@pytest.mark.parametrize("matrix", MATRICES, ids=str)
+def test_a_matrix_that_is_none_is_left_out(store: tuple[Tracking, str, Path], matrix: Any) -> None:
+    _, run_id, artifacts = store
+    (artifacts / "report.json").write_text(json.dumps({"confusion_matrix": matrix}))
+    assert confusion_matrices(None, [run_id]) == {}
+
+
+def test_a_matrix_is_read_and_a_damaged_report_has_none(store: tuple[Tracking, str, Path]) -> None:
+    _, run_id, artifacts = store
+    report = artifacts / "report.json"
+    report.write_text(json.dumps({"confusion_matrix": [[1, 2], [3, 4]]}))
+    assert confusion_matrices(None, [run_id]) == {run_id: [[1, 2], [3, 4]]}
+    for text in ("", "{", "[" * 100_000, "[]", "3", '{"confusion_matrix": ' + "9" * 5000 + "}"):
+        report.write_text(text)
+        assert confusion_matrices(None, [run_id]) == {}
+    report.unlink()
+    assert confusion_matrices(None, [run_id]) == {}
+    os.mkfifo(report)
+    assert confusion_matrices(None, [run_id]) == {}
+    report.unlink()
