@@ -1,0 +1,1 @@
+"""What `scripts/matrix.py` is made of: the choices and their pairs, and the oracle."""
