@@ -193,7 +193,7 @@ def _of(rows: Rows, table: str, run: str) -> dict[str, str]:
 
 
 def _path(address: str) -> Path:
-    return Path(unquote(urlsplit(address).path)) if address.startswith("file:") else Path(address)
+    return Path(unquote(urlsplit(address).path, errors="surrogateescape")) if address.startswith("file:") else Path(address)
 
 
 def _unexplained(run: str, artifacts: str, rows: Rows) -> Iterator[str]:

@@ -36,10 +36,11 @@ def ids(store: Path) -> tuple[str, str]:
 def copy(store: Path, to: Path) -> None:
     """Copy a store with its artifacts; the addresses in it become those of the copy."""
     shutil.copytree(store, to)
-    old, new = str(store), str(to)
+    replaced = {store.as_uri(): to.as_uri(), str(store): str(to).encode("utf-8", "replace").decode()}
     with closing(sqlite3.connect(to / "mlflow.db")) as connection, connection:
-        for table, column in _places(connection, old):
-            connection.execute(f'UPDATE "{table}" SET "{column}" = replace("{column}", ?, ?)', (old, new))  # noqa: S608
+        for table, column in _places(connection, str(store)):
+            for pair in replaced.items():
+                connection.execute(f'UPDATE "{table}" SET "{column}" = replace("{column}", ?, ?)', pair)  # noqa: S608
 
 
 Rows = dict[str, list[tuple[Any, ...]]]
