@@ -193,7 +193,8 @@ def _of(rows: Rows, table: str, run: str) -> dict[str, str]:
 
 
 def _path(address: str) -> Path:
-    return Path(unquote(urlsplit(address).path, errors="surrogateescape")) if address.startswith("file:") else Path(address)
+    path = unquote(urlsplit(address).path, errors="surrogateescape") if address.startswith("file:") else address
+    return Path(path)
 
 
 def _unexplained(run: str, artifacts: str, rows: Rows) -> Iterator[str]:
