@@ -1,6 +1,6 @@
 """Measure the claims of docs/performance.md and docs/sweeps.md: `python scripts/benchmark.py NAME [repeats]`.
 
-NAME is one of: epoch command startup sweep first_epoch full_store memory writers checkpoints compare
+NAME is one of: epoch command startup sweep first_epoch full_store memory writers checkpoints compare jobs
 
 What is compared runs in turn (A B C, A B C, ...), so that a machine that drifts hits all alike. Reported are medians,
 the spread, and the median of the ratios of each round. Results go to scripts/results/, with machine and versions.
@@ -34,7 +34,7 @@ def main() -> None:
     """Run the benchmark that the first argument names."""
     name = sys.argv[1] if len(sys.argv) > 1 else "startup"
     repeats = int(sys.argv[2]) if len(sys.argv) > 2 else 5
-    measures = (epoch, command, startup, sweep, first_epoch, full_store, memory, writers, checkpoints, compare)
+    measures = (epoch, command, startup, sweep, first_epoch, full_store, memory, writers, checkpoints, compare, jobs)
     seconds, against, extra = {measure.__name__: measure for measure in measures}[name](repeats)
     result = {
         "benchmark": name,
@@ -376,6 +376,45 @@ def compare(repeats: int) -> Result:
         size = (Path(folder) / "report.html").stat().st_size
     first, second, third = candidates
     return seconds, [(first, third), (second, third)], {"bytes of the report of 100 runs": size}
+
+
+def jobs(repeats: int) -> Result:
+    """Composing and checking 1,008 jobs of a sweep, in one process: seconds, and those of the processor."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.utils import setup_globals
+    from hydra.types import RunMode
+
+    from experiments.cli import CONF
+    from experiments.sweeps.grid import combinations
+    from experiments.sweeps.jobs import prepare
+
+    overrides = [
+        "data=digits",
+        "optimizer=rmsprop,adam,sgd",
+        "optimizer.learning_rate=0.1,0.01,0.001,0.0001",
+        "model.layer_sizes=[512],[256,128],[64]",
+        "seed=range(28)",
+    ]
+    setup_globals()
+    seconds: dict[str, list[float]] = {"1,008 jobs": [], "1,008 jobs, seconds of the processor": []}
+    with tempfile.TemporaryDirectory() as folder, hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        os.chdir(folder)
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", [], RunMode.MULTIRUN)
+        for _ in range(repeats):
+            clocks = time.perf_counter(), time.process_time()
+            wanted = combinations(OverridesParser.create(loader).parse_overrides(overrides), 2000)
+            assert len(prepare(wanted, loader, master)) == 1008
+            for name, clock, started in zip(seconds, (time.perf_counter, time.process_time), clocks, strict=True):
+                seconds[name].append(clock() - started)
+        os.chdir(HERE)
+    each = {
+        f"milliseconds a job, of {name}": spread([1000 * value / 1008 for value in values])
+        for name, values in seconds.items()
+    }
+    return seconds, [], each
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from experiments.cli import CONF
 from experiments.config import Config, PredictConfig, Problem, Refused, check
-from experiments.config.checks import find_problems
+from experiments.config.checks import _resolve, find_problems
 
 
 @cache
@@ -287,3 +287,22 @@ def test_metrics_are_named_as_they_are_recorded() -> None:
 def test_what_no_machine_can_do_is_refused(override: str, told: str) -> None:
     [problem] = problems_of(override)
     assert told in str(problem)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("model=convnet",),
+        ("model=lenet5",),
+        ("tracking.experiment=a-${loss.name}",),
+        ("epochs=${batch_size}", "batch_size=3"),
+        ("metrics=[accuracy,'${loss.name}']",),
+        ("+tracking.tags.a=${seed}", "+tracking.tags.b='\\${seed}'", "+tracking.tags.c=${tracking.tags.a}"),
+        ("tracking.run_name=${oc.env:HOME,x}",),
+        ("+tracking.tags.a=${model.layer_sizes[0]}",),
+    ],
+)
+def test_references_are_resolved_as_omegaconf_does(overrides: tuple[str, ...]) -> None:
+    composed = compose(*overrides)
+    assert _resolve(composed, {}) == (OmegaConf.to_container(composed, resolve=True), [])

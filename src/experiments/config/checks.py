@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ValidationError
 
@@ -69,11 +69,41 @@ def find_problems(plain: dict[str, Any], schema: type[Section], defaults: Mappin
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
+    """Resolve all sections but Hydra's."""
     values = {str(key): config[key] for key in config if key != "hydra"}
+    with suppress(LookupError):  # OmegaConf parses each reference anew, which takes longer than the rest of a check
+        raw = {
+            key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in values.items()
+        }
+        return cast(dict[str, Any], _followed(raw, raw))
     return {
         key: OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
         for key, value in values.items()
     }
+
+
+def _followed(value: Any, root: Mapping[str, Any]) -> Any:
+    """Replace references such as ``${data.name}`` by the plain values that they name.
+
+    Raises:
+        LookupError: Something is missing, or only OmegaConf can resolve it.
+    """
+    if isinstance(value, dict):
+        return {key: _followed(inner, root) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_followed(inner, root) for inner in value]
+    if not isinstance(value, str) or ("${" not in value and value != MISSING):
+        return value
+    if (reference := re.fullmatch(r"\$\{([a-z_]\w*(?:\.[a-z_]\w*)*)\}", value)) is None:
+        raise LookupError
+    found: Any = root
+    for part in reference[1].split("."):
+        if not isinstance(found, dict):
+            raise LookupError
+        found = found[part]
+    if isinstance(found, dict | list) or (isinstance(found, str) and ("${" in found or found == MISSING)):
+        raise LookupError
+    return found
 
 
 def _resolve(config: DictConfig, defaults: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:

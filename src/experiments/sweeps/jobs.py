@@ -2,19 +2,20 @@
 
 import os
 import pickle
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.cli import check_places, group_defaults
 from experiments.config import Config, Problem, Refused, check
@@ -73,6 +74,7 @@ class Composer:
         self._loader, self._master = loader, master
         self._parser = OverridesParser.create(loader)
         self._parsed: dict[str, Override] = {}
+        self._groups: dict[str, bool] = {}
         self._bases: dict[tuple[str, ...], bytes] = {}
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
@@ -88,7 +90,7 @@ class Composer:
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         parsed = [self._parse(text) for text in overrides]
-        is_group = [self._loader.repository.group_exists(item.key_or_group) for item in parsed]
+        is_group = [self._is_group(item.key_or_group) for item in parsed]
         groups = tuple(text for text, chosen in zip(overrides, is_group, strict=True) if chosen)
         if groups not in self._bases:
             self._bases[groups] = pickle.dumps(self._loader.load_sweep_config(self._master, list(groups)))
@@ -101,6 +103,11 @@ class Composer:
             parsed, kv_sep=names.kv_sep, item_sep=names.item_sep, exclude_keys=names.exclude_keys
         )
         return config
+
+    def _is_group(self, key: str) -> bool:
+        if key not in self._groups:
+            self._groups[key] = self._loader.repository.group_exists(key)
+        return self._groups[key]
 
     def _parse(self, text: str) -> Override:
         if text not in self._parsed:
@@ -129,7 +136,7 @@ def prepare(
     """
     assert isinstance(loader, ConfigLoaderImpl)
     _ = master.hydra.sweep.dir  # resolves ${now:...} once, for all jobs
-    composer, jobs = Composer(loader, master), list[Job]()
+    composer, jobs, folders = Composer(loader, master), list[Job](), dict[str, str]()
     seen: dict[Any, list[Problem]] = {}  # what is wrong with places for data and records; a look may take seconds
     found: dict[Problem, list[str]] = {}
     defaults: dict[str, DictConfig] = {}
@@ -139,7 +146,7 @@ def prepare(
         try:
             composed = composer.compose(overrides)
             composed.hydra.job.num, composed.hydra.job.id = number, str(number)
-            folder = Path(composed.hydra.sweep.dir, str(composed.hydra.sweep.subdir)).absolute()
+            folder = _folder(composed, number, folders)
             composed.hydra.runtime.output_dir = str(folder)
             HydraConfig.instance().cfg = composed  # type: ignore[assignment] # what ${hydra:...} reads
             config = _checked(composed, loader, defaults, seen)
@@ -169,6 +176,25 @@ def _refuse_shared_folders(jobs: Sequence[Job]) -> None:
             names = " and ".join(job.name for job in sharing[:2]) + f" and {len(sharing) - 2} more" * (len(sharing) > 2)
             what = f"{len(sharing)} runs would write into {folder}: {names}; each needs a folder of its own"
             raise Refused(Problem("hydra.sweep.subdir", what, assign("hydra.sweep.subdir", "${hydra.job.num}")))
+
+
+def _folder(composed: DictConfig, number: int, known: dict[str, str]) -> Path:
+    """Where a job's output goes. OmegaConf takes a millisecond for a reference, so the usual ones are looked up.
+
+    Args:
+        composed: The job's config.
+        number: The job's number.
+        known: Folders of sweeps, as written, that are the same for all jobs; is filled.
+    """
+    written = cast(dict[str, str], OmegaConf.to_container(composed.hydra.sweep))
+    folder, subfolder = written["dir"], written["subdir"]
+    if folder not in known:
+        resolved = str(composed.hydra.sweep.dir)
+        if not re.fullmatch(r"([^$]|\$\{(hydra\.runtime\.cwd|now:[^$}]*)\})*", folder):
+            return Path(resolved, str(composed.hydra.sweep.subdir)).absolute()
+        known[folder] = resolved
+    name = str(number) if subfolder == "${hydra.job.num}" else str(composed.hydra.sweep.subdir)
+    return Path(known[folder], name).absolute()
 
 
 def _checked(
