@@ -1,4 +1,4 @@
-"""Where a run stood after its last epochs, on disk: a file is whole or not there, and the last two are kept."""
+"""Checkpoints of a run, on disk: a file is whole or not there, and the last two are kept."""
 
 import json
 import signal
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-KEPT = 2  # the one before the last is there for a last one that the disk lost
+KEPT = 2  # the second is there in case the last one was damaged
 UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
@@ -29,7 +29,7 @@ class State:
         threads: With how many; sums depend on it in their last bits.
         history: Each metric's values by epoch.
         variables: Of the model and of its optimizer, in Keras's order.
-        callbacks: What each callback of the config remembers.
+        callbacks: What each callback of the config remembers: the attributes that training has changed.
         random: The states of Python's and NumPy's random numbers.
     """
 
@@ -46,6 +46,13 @@ class State:
     def by_epoch(self) -> list[dict[str, float]]:
         """The metrics of each epoch."""
         return [{name: values[epoch] for name, values in self.history.items()} for epoch in range(self.epochs)]
+
+
+@dataclass(frozen=True)
+class KerasFunction:
+    """A function of ``keras.ops``, by its name: whether a callback looks for smaller or for larger values."""
+
+    name: str
 
 
 @contextmanager
@@ -136,6 +143,15 @@ def remembered(owner: object, *without: str) -> dict[str, Any]:
     return found
 
 
+def equal(one: Any, other: Any) -> bool:
+    """Compare values that can be written down, to the last bit."""
+    arrays, others = list[NDArray[Any]](), list[NDArray[Any]]()
+    return _packed(one, arrays) == _packed(other, others) and all(
+        array.shape == counterpart.shape and array.tobytes() == counterpart.tobytes()
+        for array, counterpart in zip(arrays, others, strict=True)
+    )
+
+
 def _packed(value: Any, arrays: list[NDArray[Any]]) -> Any:
     """Write a value as JSON can hold it; its arrays go to `arrays`.
 
@@ -147,14 +163,15 @@ def _packed(value: Any, arrays: list[NDArray[Any]]) -> Any:
             raise TypeError(f"cannot be written down: {value.dtype}")
         arrays.append(value)
         return {"array": len(arrays) - 1, "dtype": str(value.dtype)}
+    if isinstance(value, KerasFunction):
+        return {"function": value.name}
     if isinstance(value, np.generic):
         return _packed(np.asarray(value), arrays) | {"scalar": True}
     if isinstance(value, dict):
         return {"items": [[_packed(key, arrays), _packed(item, arrays)] for key, item in value.items()]}
-    if isinstance(value, tuple):
-        return {"tuple": [_packed(item, arrays) for item in value]}
-    if isinstance(value, list):
-        return [_packed(item, arrays) for item in value]
+    if isinstance(value, list | tuple):
+        items = [_packed(item, arrays) for item in value]
+        return {"tuple": items} if isinstance(value, tuple) else items
     if value is None or type(value) in (bool, int, float, str):
         return value
     raise TypeError(f"cannot be written down: {type(value).__name__}")
@@ -167,6 +184,8 @@ def _unpacked(value: Any, arrays: Sequence[NDArray[Any]]) -> Any:
         return value
     if "items" in value:
         return {_unpacked(key, arrays): _unpacked(item, arrays) for key, item in value["items"]}
+    if "function" in value:
+        return KerasFunction(value["function"])
     if "tuple" in value:
         return tuple(_unpacked(item, arrays) for item in value["tuple"])
     array = arrays[value["array"]]

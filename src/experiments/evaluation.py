@@ -1,5 +1,6 @@
 """What a trained model is worth on images that it has not seen."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,8 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.config import Config
+from experiments.config import Config, RunFailed
 from experiments.data import Dataset, Images, Labels, Split
+
+CAUSES = (
+    "The usual causes are a learning rate that is too high (try a tenth of optimizer.learning_rate), gradients that "
+    "explode (try optimizer.clipnorm=1), or inputs that are not scaled (data.scale)"
+)
 
 Measure = Callable[[Split], tuple[dict[str, float], NDArray[np.float32]]]
 
@@ -81,14 +87,36 @@ def evaluate(measure: Measure, dataset: Dataset) -> Report:
     Args:
         measure: Gives the metrics of a model on a split, and its outputs (n, classes).
         dataset: The data set that the model was trained on.
+
+    Raises:
+        RunFailed: A measure is NaN or infinite.
     """
     test = dataset.test
     measured, outputs = measure(test)
     measures = {f"test_{name}": value for name, value in measured.items()}
     if dataset.validation:
         measures |= {f"final_val_{name}": value for name, value in measure(dataset.validation)[0].items()}
+    _refuse_what_is_not_finite(measures)
     guess = outputs.argmax(axis=1)
     return Report(measures, test.y, guess, dataset.classes, worst_mistakes(test, probabilities(outputs)))
+
+
+def _refuse_what_is_not_finite(measures: Mapping[str, float]) -> None:
+    """Fail the run whose finished model cannot be measured.
+
+    A metric that is not the loss counts, too: such a value can neither be ranked nor reproduced.
+    """
+    wrong = {name: value for name, value in measures.items() if not np.isfinite(value)}
+    if not wrong:
+        return
+    listed = ", ".join(f"{name} is {value}" for name, value in wrong.items())
+    if any(name.endswith("loss") for name in wrong):
+        raise RunFailed(f"the finished model cannot be measured: {listed}. {CAUSES}")
+    names = " and ".join(dict.fromkeys(re.sub("^(test|final_val)_", "", name) for name in wrong))
+    raise RunFailed(
+        f"the finished model cannot be measured: {listed}, though its loss is finite. The metric has no value for "
+        f"these outputs: leave {names} out of metrics, or have it return a finite number"
+    )
 
 
 def worst_mistakes(split: Split, predicted: NDArray[np.float32], count: int = 15) -> Mistakes:
@@ -100,11 +128,18 @@ def worst_mistakes(split: Split, predicted: NDArray[np.float32], count: int = 15
 
 
 def objective(config: Config, history: Mapping[str, Sequence[float]], report: Report) -> float:
-    """The value that runs are ranked by, of the finished model; a training metric is that of the last epoch."""
+    """The value that runs are ranked by, of the finished model; a training metric is that of the last epoch.
+
+    Raises:
+        RunFailed: It is NaN or infinite.
+    """
     name = config.objective_metric
     if name.startswith("val_"):
         return report.measures[f"final_{name}"]
-    return report.measures[name] if name in report.measures else float(history[name][-1])
+    if name in report.measures:
+        return report.measures[name]
+    _refuse_what_is_not_finite({name: (value := float(history[name][-1]))})
+    return value
 
 
 def probabilities(outputs: NDArray[Any]) -> NDArray[np.float32]:

@@ -14,13 +14,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from experiments.callbacks import KeepCheckpoints, StopOnNaN
+from experiments.callbacks import EvaluateAverages, KeepCheckpoints, RecordLearningRate, StopOnNaN
 from experiments.checkpoints import Checkpoints, State
 from experiments.config import Config, Problem, Refused, RunFailed
 from experiments.config import choices as auto
 from experiments.config.choices import Choices
 from experiments.data import Dataset, Split
 from experiments.models import encode_labels
+from experiments.vocabulary import reason
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,13 @@ def fit(
         checkpoints: Where the run is saved after each epoch; None: nowhere.
 
     Raises:
-        RunFailed: The loss is not a number, or memory ran out.
+        RunFailed: The loss or a weight is not a finite number, memory ran out, or a callback could not write its file.
     """
     batches = Batches(dataset, config)
     validation = dataset.validation
     before = checkpoints.state if checkpoints else None
+    callbacks = [*([EvaluateAverages()] if config.optimizer.use_ema else []), *callbacks]
+    rate = [] if config.optimizer.schedule.name == "constant" else [RecordLearningRate()]
     keep = [KeepCheckpoints(checkpoints, callbacks, choices.threads)] if checkpoints else []
     started = time.perf_counter()
     try:
@@ -77,7 +80,7 @@ def fit(
             initial_epoch=_first_epoch(before, config),
             shuffle=False,  # `Batches` did
             verbose=0,
-            callbacks=[batches.follow_epochs(), StopOnNaN(), *callbacks, *keep, *watchers],
+            callbacks=[batches.follow_epochs(), StopOnNaN(), *callbacks, *rate, *keep, *watchers],
             validation_data=validation and (validation.x, encode_labels(validation.y, config, dataset.classes)),
             validation_batch_size=choices.evaluation_batch_size,
         )
@@ -90,6 +93,8 @@ def fit(
         raise RunFailed(
             f"memory ran out while training. Try a smaller batch_size than {config.batch_size}, or a smaller model"
         ) from error
+    except OSError as error:
+        raise RunFailed(f"a callback could not write its file: {reason(error)}") from error
     seconds = time.perf_counter() - started + (before.seconds if before else 0)
     history = _continued(before, fitted.history)
     seen = len(dataset.train) * len(history["loss"])

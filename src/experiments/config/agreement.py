@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.config import measures
-from experiments.config.measures import base_name, mode_of
-from experiments.config.problems import Problem, assign, closest, suggest
+from experiments.config.callback_checks import callback_problems, watched_metric
+from experiments.config.measures import base_name
+from experiments.config.problems import Problem
 from experiments.config.schema import Config, Mlp, Sequential
 
 # Last activations that give what a loss reads, the most usual first.
@@ -22,8 +23,9 @@ def disagreements(config: Config, unknown: Collection[str] = ()) -> list[Problem
         unknown: Its sections that name what Keras does not have; nothing follows from those.
     """
     outputs = [] if {"model", "loss"} & set(unknown) else [*_loss_and_activation(config)]
-    watched = [] if "metrics" in unknown else [*_no_measures(config), *_watched_metrics(config)]
-    return [*outputs, *watched, *_lone_halves(config)]
+    measured = [] if "metrics" in unknown else [*_no_measures(config), *_objective(config)]
+    callbacks = callback_problems(config, metrics_known="metrics" not in unknown)
+    return [*outputs, *measured, *callbacks, *_lone_halves(config)]
 
 
 def _last_activation(config: Config) -> str | None:
@@ -77,41 +79,18 @@ def _no_measures(config: Config) -> Iterator[Problem]:
             yield Problem(f"metrics[{index}]", what, "metrics=[accuracy]")
 
 
-def _watched_metrics(config: Config) -> Iterator[Problem]:
-    names = config.metric_names
-    watched = {f"callbacks.{key}.monitor": value.monitor for key, value in config.callbacks.items() if value.monitor}
+def _objective(config: Config) -> Iterator[Problem]:
     if config.objective != "auto":
-        watched["objective"] = config.objective
-    for where, metric in watched.items():
-        base = metric.removeprefix("val_").removeprefix("test_" if where == "objective" else "")
-        if base not in names and metric != "learning_rate":
-            known = [*names, *(f"val_{name}" for name in names)]
-            best = closest(metric, known) or names[-1]
-            yield Problem(where, f"got {metric}, which is not recorded; {suggest(metric, known)}", assign(where, best))
-        elif metric.startswith("val_") and not config.validates:
-            yield Problem(where, f"got {metric}, but no validation set is held out", "data.validation_size=0.1")
-    if config.lower_is_better is None and base_name(config.objective_metric) in names:
+        yield from watched_metric(config, "objective", config.objective)
+    if config.lower_is_better is None and base_name(config.objective_metric) in config.metric_names:
         metric = config.objective_metric
         what = f"got auto, but {metric} is a metric of your own: say whether a lower (min) or a higher value is better"
         yield Problem("objective_mode", what, "objective_mode=max")
-    for key, callback in config.callbacks.items():
-        mode, metric = getattr(callback, "mode", "auto"), callback.monitor or ""
-        if mode == "auto" and base_name(metric) in names and mode_of(metric, config.metrics) is None:
-            what = (
-                f"got auto, but {metric} is a metric of your own: say whether a lower (min) or a higher value is better"
-            )
-            yield Problem(f"callbacks.{key}.mode", what, f"callbacks.{key}.mode=max")
 
 
 def _lone_halves(config: Config) -> Iterator[Problem]:
-    """Settings of the optimizer and of callbacks that need, or exclude, each other."""
-    optimizer, schedule = config.optimizer, config.optimizer.schedule
-    for key, callback in config.callbacks.items():
-        if callback.name == "reduce_lr_on_plateau" and schedule.name != "constant":
-            what = f"sets the learning rate, which the schedule {schedule.name} sets already"
-            yield Problem(f"callbacks.{key}", what, "optimizer/schedule=constant")
-        if callback.name == "swap_ema_weights" and not optimizer.use_ema:
-            yield Problem(f"callbacks.{key}", "needs an optimizer that averages its weights", "optimizer.use_ema=true")
+    """Settings that need, or exclude, each other."""
+    schedule = config.optimizer.schedule
     if config.resume and not config.tracking.enabled:
         yield Problem("resume", "what finished before is known from the record, and tracking is off", "tracking=mlflow")
     warmup = schedule.arguments().get("warmup_epochs", 0)
