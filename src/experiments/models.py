@@ -9,11 +9,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments import metrics
 from experiments.config import Config, Problem, Refused
-from experiments.config.measures import CHOSEN_BY_KERAS
 from experiments.config.schema import Mlp, Schedule
 from experiments.data import Dataset, Labels
-from experiments.vocabulary import create, create_named, find, reason
+from experiments.vocabulary import create, create_named, reason
 
 
 def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int) -> keras.Sequential:
@@ -40,15 +40,47 @@ def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int)
                 "end with Flatten and {Dense: {units: classes, activation: softmax}}",
             )
         )
-    loss_arguments = config.loss.arguments("labels", "output_activation")
+    steps_per_epoch = math.ceil(len(dataset.train) / config.batch_size)
+    measured = compile_as(config, model, _optimizer(config, steps_per_epoch), xla, steps_per_execution)
+    metrics.try_out(measured, config, dataset.classes, xla)
+    return model
+
+
+def compile_as(
+    config: Config,
+    model: keras.Sequential,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    xla: bool = False,
+    steps_per_execution: int = 1,
+) -> list[keras.metrics.Metric]:
+    """Compile a model with the loss and the metrics of a config; without an optimizer, to evaluate it.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        Refused: Keras does not know the loss, a metric or an argument.
+    """
+    arguments = config.loss.arguments("labels", "output_activation")
+    measured = metrics.build(config, model.output_shape[-1])
     model.compile(
-        optimizer=_optimizer(config, steps_per_epoch=math.ceil(len(dataset.train) / config.batch_size)),
-        loss=create("loss", config.loss.name, loss_arguments, "loss", config.trust),
-        metrics=[_metric(spec, f"metrics[{i}]", config, dataset.classes) for i, spec in enumerate(config.metrics)],
+        optimizer=optimizer or "sgd",
+        loss=create("loss", config.loss.name, arguments, "loss", config.trust),
+        metrics=measured,
         jit_compile=xla,
         steps_per_execution=steps_per_execution,
     )
-    return model
+    return measured
+
+
+def for_keras_alone(model: keras.Sequential, config: Config) -> keras.Sequential:
+    """The model as it is saved, so that Keras loads it without this package.
+
+    It keeps its loss, metrics and optimizer where Keras restores them as they are; else it is the same layers alone.
+    """
+    if metrics.keras_restores(config, model.output_shape[-1]):
+        return model
+    return keras.Sequential([keras.Input(model.input_shape[1:]), *model.layers], name=model.name)
 
 
 def weights_digest(model: keras.Sequential) -> str:
@@ -150,26 +182,3 @@ def _numbers(key: str, values: Any) -> list[float]:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise Refused(Problem(f"optimizer.schedule.{key}", f"got {value!r}, expected a number of at least 0"))
     return checked
-
-
-def _metric(spec: str | dict[str, Any], where: str, config: Config, classes: int) -> Any:
-    """A Keras metric that is handed the labels as it reads them, whatever the loss reads."""
-    if isinstance(spec, str) and spec.lower() in CHOSEN_BY_KERAS:
-        return spec.lower()
-    name, arguments = (spec, None) if isinstance(spec, str) else next(iter(spec.items()))
-    arguments = {"name": name.rpartition(".")[2], **(arguments or {})}
-    if issubclass(find("metric", name, where, config.trust), keras.metrics.FBetaScore):
-        arguments.setdefault("average", "macro")  # Keras's default is one value a class, which no epoch's record holds
-    metric = create("metric", name, arguments, where, config.trust)
-    reads_sparse = name.lower().replace("_", "").startswith("sparse")
-    if reads_sparse == (config.loss.labels == "sparse"):
-        return metric
-    update = metric.update_state
-
-    def update_state(y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        ops = keras.ops
-        labels = ops.argmax(y_true, axis=-1) if reads_sparse else ops.one_hot(ops.reshape(y_true, (-1,)), classes)
-        return update(labels, y_pred, sample_weight)
-
-    metric.update_state = update_state
-    return metric

@@ -97,7 +97,7 @@ def train(
         measures = {**report.measures, "objective": objective(config, history.metrics, report)}
         digest = models.weights_digest(model)
         recorder.log_results({**measures, **history.timings}, history.metrics, report, digest)
-        recorder.log_model(model, dataset.test.x[:1], len(history.metrics["loss"]) - 1)
+        recorder.log_model(models.for_keras_alone(model, config), dataset.test.x[:1], len(history.metrics["loss"]) - 1)
     checkpoints.remove()
     show_result(progress.console, report, recorder.run_id)
     return Trained(history.metrics, measures, digest)

@@ -28,6 +28,7 @@ WITHOUT_EFFECT = {
     "config.checks": "refuses a config, or lets it be",
     "progress": "shows what training measures",
     "sweeps": "starts processes",
+    "tracking.provenance": "names the machine",
     "tracking.recorder": "records what training measures",
     "tracking.record": "its types",
 }

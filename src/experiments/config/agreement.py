@@ -7,12 +7,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.config import measures
 from experiments.config.callback_checks import callback_problems, watched_metric
+from experiments.config.measure_checks import PROBABILITIES, measure_problems
 from experiments.config.measures import base_name
 from experiments.config.problems import Problem
 from experiments.config.schema import Config, Mlp, Sequential
 
-# Last activations that give what a loss reads, the most usual first.
-PROBABILITIES, MARGINS = ("softmax", "sigmoid", "hard_sigmoid", "sparsemax"), ("tanh", "linear")
+# Last activations that give margins, the most usual first.
+MARGINS = ("tanh", "linear")
 
 
 def disagreements(config: Config, unknown: Collection[str] = ()) -> list[Problem]:
@@ -23,6 +24,8 @@ def disagreements(config: Config, unknown: Collection[str] = ()) -> list[Problem
         unknown: Its sections that name what Keras does not have; nothing follows from those.
     """
     outputs = [] if {"model", "loss"} & set(unknown) else [*_loss_and_activation(config)]
+    if not {"model", "loss", "metrics"} & set(unknown):
+        outputs += measure_problems(config, _last_activation(config))
     measured = [] if "metrics" in unknown else [*_no_measures(config), *_objective(config)]
     callbacks = callback_problems(config, metrics_known="metrics" not in unknown)
     return [*outputs, *measured, *callbacks, *_lone_halves(config)]

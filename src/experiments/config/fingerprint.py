@@ -36,6 +36,7 @@ TRAINING = (
     "config/schema",
     "data",
     "evaluation",
+    "metrics",
     "models",
     "run",
     "training",

@@ -4,7 +4,7 @@ A test holds both tables against the installed Keras. Nothing is guessed from a 
 a user's own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 Mode = Literal["min", "max"]
@@ -23,10 +23,12 @@ class Metric(NamedTuple):
     Attributes:
         mode: Which direction is better.
         reads: What it expects of the network's outputs.
+        labels: How it reads labels.
     """
 
     mode: Mode
     reads: Outputs = "any"
+    labels: Literal["sparse", "one_hot"] = "one_hot"
 
 
 class Loss(NamedTuple):
@@ -57,12 +59,12 @@ METRICS = {
     "FalsePositives": Metric("min", "probabilities"),
     "FBetaScore": Metric("max", "thresholded"),
     "Hinge": Metric("min"),
-    "IoU": Metric("max"),
+    "IoU": Metric("max", labels="sparse"),
     "KLDivergence": Metric("min", "probabilities"),
     "LogCoshError": Metric("min"),
     "MeanAbsoluteError": Metric("min"),
     "MeanAbsolutePercentageError": Metric("min"),
-    "MeanIoU": Metric("max"),
+    "MeanIoU": Metric("max", labels="sparse"),
     "MeanSquaredError": Metric("min"),
     "MeanSquaredLogarithmicError": Metric("min"),
     "OneHotIoU": Metric("max"),
@@ -76,9 +78,9 @@ METRICS = {
     "RecallAtPrecision": Metric("max", "probabilities"),
     "RootMeanSquaredError": Metric("min"),
     "SensitivityAtSpecificity": Metric("max", "probabilities"),
-    "SparseCategoricalAccuracy": Metric("max"),
-    "SparseCategoricalCrossentropy": Metric("min", "probabilities"),
-    "SparseTopKCategoricalAccuracy": Metric("max"),
+    "SparseCategoricalAccuracy": Metric("max", labels="sparse"),
+    "SparseCategoricalCrossentropy": Metric("min", "probabilities", "sparse"),
+    "SparseTopKCategoricalAccuracy": Metric("max", labels="sparse"),
     "SpecificityAtSensitivity": Metric("max", "probabilities"),
     "SquaredHinge": Metric("min"),
     "TopKCategoricalAccuracy": Metric("max"),
@@ -122,7 +124,11 @@ def plain(name: str) -> str:
     return name.lower().replace("_", "")
 
 
-_METRICS = {plain(name): metric for name, metric in METRICS.items()} | {"acc": METRICS["Accuracy"]}
+_METRICS = {plain(name): metric for name, metric in METRICS.items()} | {
+    "acc": METRICS["Accuracy"],
+    "crossentropy": METRICS["CategoricalCrossentropy"],
+    "ce": METRICS["CategoricalCrossentropy"],
+}
 _LOSSES = {plain(name): loss for name, loss in LOSSES.items()}
 
 
@@ -181,3 +187,11 @@ def mode_of(recorded: str, specs: Sequence[Any]) -> Mode | None:
         return "min"
     known = next((metric(each.cls) for each in named_metrics(specs) if each.name == base), None)
     return known.mode if known else None
+
+
+def needs_probabilities(cls: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether a metric has to be handed probabilities. One that is told ``from_logits: true`` makes them itself."""
+    known = metric(cls)
+    if known is None or arguments.get("from_logits") is True:
+        return False
+    return known.reads == "probabilities" or (known.reads == "thresholded" and arguments.get("threshold") is not None)

@@ -1,0 +1,59 @@
+"""What a loss and metrics can be handed: probabilities where they need them, and one number where one is expected."""
+
+from collections.abc import Iterator
+
+from experiments.config import measures
+from experiments.config.problems import Problem, assign
+from experiments.config.schema import Config
+
+PROBABILITIES = ("softmax", "sigmoid", "hard_sigmoid", "sparsemax")
+"""Last activations that give probabilities, the most usual first."""
+
+
+def measure_problems(config: Config, activation: str | None) -> Iterator[Problem]:
+    """List what is wrong with the loss and each metric.
+
+    Args:
+        config: The config.
+        activation: Name of the network's last activation; None: unknown.
+    """
+    reduction = config.loss.arguments().get("reduction", "sum_over_batch_size")
+    if reduction in (None, "none"):
+        what = "got none, which is one loss for each image; expected sum_over_batch_size, mean or sum"
+        yield Problem("loss.reduction", what, "loss.reduction=sum_over_batch_size")
+    for index, entry in enumerate(measures.named_metrics(config.metrics)):
+        where = f"metrics[{index}]"
+        if "." in entry.cls and (labels := entry.arguments.get("labels", "sparse")) not in ("sparse", "one_hot"):
+            what = f"got {labels!r}, expected sparse (whole numbers) or one_hot: how {entry.cls} reads labels"
+            yield Problem(f"{where}.labels", what)
+        if "average" in entry.arguments and entry.arguments["average"] is None and measures.metric(entry.cls):
+            what = "got null, which is one value for each class; expected macro, micro or weighted"
+            changed = {entry.cls: {**entry.arguments, "average": "macro"}}
+            yield Problem(f"{where}.average", what, _changed(config, index, [changed]))
+        if _needs_probabilities_of_others(config, entry, activation):
+            what = (
+                f"{entry.cls} needs probabilities, but the last layer's activation is {activation}, and the loss does "
+                "not say that it gives logits (loss.from_logits)"
+            )
+            yield Problem(where, what, _remedy(config, index, activation))
+
+
+def _needs_probabilities_of_others(config: Config, entry: measures.NamedMetric, activation: str | None) -> bool:
+    """Whether a metric that needs probabilities is handed margins or the like. Logits are made probabilities."""
+    if activation is None or activation in PROBABILITIES or config.loss.from_logits:
+        return False
+    loss = measures.loss(config.loss.name)
+    if loss and loss.reads == "probabilities":  # which is a problem of the loss
+        return False
+    return measures.needs_probabilities(entry.cls, entry.arguments)
+
+
+def _remedy(config: Config, index: int, activation: str | None) -> str:
+    loss = measures.loss(config.loss.name)
+    if loss and loss.reads == "any" and config.loss.output_activation == activation:
+        return "loss.output_activation=softmax"
+    return _changed(config, index, [])
+
+
+def _changed(config: Config, index: int, replaced: list[object]) -> str:
+    return assign("metrics", [*config.metrics[:index], *replaced, *config.metrics[index + 1 :]])
