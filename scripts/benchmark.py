@@ -1,6 +1,7 @@
 """Measure the claims of docs/performance.md and docs/sweeps.md: `python scripts/benchmark.py NAME [repeats]`.
 
-NAME is one of: epoch command startup sweep first_epoch full_store memory writers checkpoints compare jobs
+NAME is one of: epoch command startup sweep first_epoch full_store memory writers checkpoints compare jobs networks
+xla
 
 What is compared runs in turn (A B C, A B C, ...), so that a machine that drifts hits all alike. Reported are medians,
 the spread, and the median of the ratios of each round. Results go to scripts/results/, with machine and versions.
@@ -34,7 +35,8 @@ def main() -> None:
     """Run the benchmark that the first argument names."""
     name = sys.argv[1] if len(sys.argv) > 1 else "startup"
     repeats = int(sys.argv[2]) if len(sys.argv) > 2 else 5
-    measures = (epoch, command, startup, sweep, first_epoch, full_store, memory, writers, checkpoints, compare, jobs)
+    measures = [epoch, command, startup, sweep, first_epoch, full_store, memory, writers, checkpoints, compare, jobs]
+    measures += [networks, xla]
     seconds, against, extra = {measure.__name__: measure for measure in measures}[name](repeats)
     result = {
         "benchmark": name,
@@ -114,6 +116,67 @@ def command(repeats: int) -> Result:
         [(ours, notebook), (ours, autolog), (off, notebook)],
         {"seconds that the record adds": spread(added)},
     )
+
+
+# Layers as they are written on the command line.
+DENSE = "Flatten,{Dense:{units:512,activation:relu}}"
+ROWS = "{Reshape:{target_shape:[28,28]}}"
+CONVOLUTION = "{Conv1D:{filters:32,kernel_size:5,activation:relu}},GlobalAveragePooling1D"
+SHIFTED = "{RandomTranslation:{height_factor:0.1,width_factor:0.1}},{RandomRotation:{factor:0.05}}"
+
+
+def sequential(layers: str) -> list[str]:
+    """Overrides for a network of these layers, with the output layer added."""
+    return ["model=sequential", f"model.layers=[{layers},{{Dense:{{units:classes,activation:softmax}}}}]"]
+
+
+# Kinds of network: what selects them, epochs, and images; `baselines/networks.py` has the same in plain Keras.
+NETWORKS: dict[str, tuple[list[str], int, int]] = {
+    "mlp": ([], 5, 60_000),
+    "dropout": (["model.dropout=0.2"], 5, 60_000),
+    "noise": (sequential(f"{{GaussianNoise:{{stddev:0.1}}}},{DENSE}"), 5, 60_000),
+    "batch normalisation": (["model.batch_normalization=true"], 5, 60_000),
+    "deep": (["model.layer_sizes=[128,128,128,128,128,128,128,128,128,128]"], 5, 60_000),
+    "small": (["model.layer_sizes=[16]"], 5, 60_000),
+    "convnet": (["model=convnet"], 2, 6_000),
+    "lenet5": (["model=lenet5"], 3, 12_000),
+    "1-D convolution": (sequential(f"{ROWS},{CONVOLUTION}"), 3, 12_000),
+    "recurrent": (sequential(f"{ROWS},{{GRU:{{units:32}}}}"), 2, 6_000),
+    "augmentation": (sequential(f"{SHIFTED},{DENSE}"), 3, 12_000),
+    "l2": (["model.regularizer=l2"], 5, 60_000),
+}
+
+
+def networks(repeats: int) -> Result:
+    """Whole commands for 12 kinds of network, without a record, and the same in plain Keras."""
+    baseline = str(HERE / "baselines" / "networks.py")
+    candidates: dict[str, Callable[[], float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, (overrides, epochs, limit) in NETWORKS.items():
+            ours = [*RUN, "tracking=off", f"epochs={epochs}", *overrides]
+            if limit < 60_000:
+                ours.append(f"data.limit={limit}")
+            candidates[kind] = process(ours, folder)
+            candidates[f"{kind}, plain Keras"] = process(
+                [sys.executable, baseline, kind, str(epochs), str(limit)], folder
+            )
+        seconds = in_turn(candidates, repeats)
+    return seconds, [(kind, f"{kind}, plain Keras") for kind in NETWORKS], {}
+
+
+def xla(repeats: int) -> Result:
+    """Commands with XLA and without, for kinds of layers and numbers of steps: when should `runtime: auto` use it?"""
+    candidates: dict[str, Callable[[], float]] = {}
+    kinds = {kind: NETWORKS[kind][0] for kind in NETWORKS if NETWORKS[kind][2] == 60_000}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, overrides in kinds.items():
+            for epochs in (1, 2, 4):
+                words = [*RUN, "tracking=off", f"epochs={epochs}", *overrides]
+                for setting in ("true", "false"):
+                    name = f"{kind}, {epochs * 469} steps, runtime.xla={setting}"
+                    candidates[name] = process([*words, f"runtime.xla={setting}"], folder)
+        seconds = in_turn(candidates, repeats)
+    return seconds, [(name, name.replace("true", "false")) for name in candidates if name.endswith("true")], {}
 
 
 def startup(repeats: int) -> Result:

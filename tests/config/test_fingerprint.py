@@ -64,6 +64,7 @@ def test_trust_alone_changes_no_config() -> None:
     [
         (["objective=test_accuracy"], []),
         (["data.validation_size=0.1", "objective=val_accuracy"], ["data.validation_size=0.1"]),
+        (["objective_mode=max"], []),
         (["runtime.xla=true"], []),  # chosen by `auto`: 5 epochs of 422 steps
         (["epochs=2", "runtime.xla=false"], ["epochs=2"]),
         (["model=convnet", "runtime.xla=false"], ["model=convnet"]),

@@ -4,10 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.config.schema import Config, Mlp
+from experiments.config.measures import plain
+from experiments.config.schema import Config, Mlp, Sequential
 
-# From this many training steps on, XLA's faster steps have paid for its compilation, in a network of dense layers;
-# its convolutions were four times slower on processors (docs/performance.md).
+# XLA made training steps of networks of these layers faster on processors, and from so many steps on that has paid for
+# its compilation. It compiles random numbers (dropout, noise) and convolutions badly there (docs/performance.md).
+FASTER_WITH_XLA = frozenset({"activation", "batchnormalization", "dense", "flatten", "relu", "softmax"})
 XLA_PAYS_FROM_STEPS = 1500
 # Steps per call into TensorFlow: what a call costs is spread thin from here on, and Ctrl-C still answers.
 STEPS_PER_EXECUTION = 64
@@ -34,13 +36,25 @@ def choose(config: Config, images: int, threads: int, gpus: bool) -> Choices:
         gpus: Whether the run computes on a GPU.
     """
     runtime, steps_per_epoch = config.runtime, math.ceil(images / config.batch_size)
-    dense = isinstance(config.model, Mlp)
+    pays = (
+        not gpus and layers(config.model) <= FASTER_WITH_XLA and steps_per_epoch * config.epochs >= XLA_PAYS_FROM_STEPS
+    )
     return Choices(
         threads=threads,
-        xla=_or(runtime.xla, not gpus and dense and steps_per_epoch * config.epochs >= XLA_PAYS_FROM_STEPS),
+        xla=_or(runtime.xla, pays),
         steps_per_execution=min(_or(runtime.steps_per_execution, STEPS_PER_EXECUTION), steps_per_epoch),
         evaluation_batch_size=_or(runtime.evaluation_batch_size, EVALUATION_BATCH_SIZE),
     )
+
+
+def layers(model: Mlp | Sequential) -> set[str]:
+    """The classes of a network's layers, without case and underscores."""
+    if isinstance(model, Sequential):
+        return {plain(spec if isinstance(spec, str) else next(iter(spec))) for spec in model.layers}
+    found = {"flatten", "dense"}
+    if model.batch_normalization:
+        found |= {"batchnormalization", "activation"}
+    return found | {"dropout"} if model.dropout else found
 
 
 def _or(setting: Any, choice: Any) -> Any:

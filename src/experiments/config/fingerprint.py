@@ -146,6 +146,7 @@ def environment_flags() -> list[str]:
 def _what_matters(config: Config) -> dict[str, Any]:
     plain = config.model_dump(exclude=CANNOT_MATTER, exclude_unset=True)
     plain["objective"] = config.objective_metric
+    plain["objective_mode"] = "min" if config.lower_is_better else "max"
     plain["callbacks"] = list(plain["callbacks"].items())  # one may see what the one before it has done
     plain["runtime"] = _runtime(config)
     return plain
