@@ -72,7 +72,8 @@ def _on_terminal(case: Case, outcome: Outcome) -> Iterator[str]:
     if SECRET in written and not set(SHOWN) & set(case.arguments):
         yield "a password is shown"
     if outcome.status == 2:
-        if 2 not in case.closed and "error: " not in outcome.stderr:
+        expected = "" if set(SHOWN) & set(case.arguments) else "error: "  # Hydra's own message has no such word
+        if 2 not in case.closed and (expected not in outcome.stderr or not outcome.stderr.strip()):
             yield "refused without a message"
         if len(written.splitlines()) > REFUSAL_LINES:
             yield f"a refusal of {len(written.splitlines())} lines"

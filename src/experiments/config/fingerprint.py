@@ -30,6 +30,7 @@ TRAINING = (
     "backend",
     "callbacks",
     "checkpoints",
+    "config/callback_checks",
     "config/choices",
     "config/keras_names",
     "config/measures",
