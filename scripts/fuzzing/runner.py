@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ def _start(case: Case, place: Path, prepared: Prepared) -> "_Running":
     if case.store:
         records.copy(prepared.folder / "prepared/a/b/work/mlruns", folder / "mlruns")
     for path, maker, *arguments in case.files:
-        with suppress(OSError):  # an earlier one is in the way
+        with suppress(OSError, LookupError, ValueError, zipfile.BadZipFile):  # an earlier one is in the way
             files.make(folder / path, maker, *(_filled_in(item, folder, prepared) for item in arguments))
     return _started(case, place, prepared, SWEEP_OF_FEW if case.is_sweep else TRAINING)
 

@@ -14,7 +14,7 @@ from experiments.config import Refused
 from experiments.config.schema import Tracking
 from experiments.predict import _load, _probabilities
 from experiments.tracking import sqlite
-from experiments.tracking.artifacts import own_classes, plain_value
+from experiments.tracking.artifacts import own_classes, plain_value, stored_text
 from experiments.tracking.client import open_store
 from experiments.tracking.runs import stored_config
 from experiments.tracking.selection import confusion_matrices
@@ -221,6 +221,16 @@ def test_a_matrix_that_is_none_is_left_out(store: tuple[Tracking, str, Path], ma
     _, run_id, artifacts = store
     (artifacts / "report.json").write_text(json.dumps({"confusion_matrix": matrix}))
     assert confusion_matrices(None, [run_id]) == {}
+
+
+def test_reading_leaves_no_temporary_files(
+    store: tuple[Tracking, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    _, run_id, artifacts = store
+    (artifacts / "note.txt").write_text("x")
+    assert stored_text(run_id, "note.txt") == "x"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_matrix_is_read_and_a_damaged_report_has_none(store: tuple[Tracking, str, Path]) -> None:

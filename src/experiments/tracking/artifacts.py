@@ -2,6 +2,7 @@
 
 import json
 import stat
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,8 +49,9 @@ def stored_text(run_id: str, file: str) -> str | None:
     import mlflow
 
     try:
-        path = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{file}"))
-        return path.read_text() if is_file(path) and path.stat().st_size <= MOST_BYTES else None
+        with tempfile.TemporaryDirectory() as folder:  # MLflow copies the file, and its own folder would stay
+            path = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{file}", dst_path=folder))
+            return path.read_text() if is_file(path) and path.stat().st_size <= MOST_BYTES else None
     except (mlflow.MlflowException, OSError, ValueError):
         return None
 
