@@ -30,14 +30,20 @@ SHARED, OWN = 0.1, 0.15  # standard deviations of what a seed does to all config
 UNEQUAL = 0.7  # OWN is multiplied by a lognormal variable whose logarithm has this standard deviation
 COLLAPSING, LOSS = 0.1, 5.0  # share of runs that collapse, and what they lose: exponential, with this mean
 MISSING = 0.1  # share of runs without a result
-BETTER = 0.5  # what one config is better by, where power is measured
+BETTER = (0.2, 0.5)  # what one config is better by, where power is measured
 UNSTABLE = (-9.0, 3.0)  # mean and standard deviation of a config that learns badly
 CONFIGS, SEEDS = (2, 3, 5, 8, 12, 20), (2, 3, 5, 10)
-SHAPES = ((8, 3), (8, 5))  # configs and seeds where power is measured
 # Kinds of equal configs, with the false claims that are accepted; with two seeds, and with more.
 NULLS = {"equal": (0.06, 0.06), "collapsed": (0.06, 0.06), "unequal": (0.12, 0.09), "missing": (0.06, 0.06)}
-# Kinds with a config that is better, with the power that is asked for with 3 and 5 seeds, where they are shared.
-POWERS = {"better": {3: 0.5, 5: 0.85}, "beside an unstable one": {3: 0.4, 5: 0.75}}
+# Kinds with a config that is better, with the numbers of configs and seeds. The power that is asked for where it is
+# better by 0.5 and seeds are shared.
+POWERS = {"better": ((2, 4, 8, 20), SEEDS), "beside an unstable one": ((8,), (3, 5))}
+ASKED = {
+    ("better", 8, 3): 0.5,
+    ("better", 8, 5): 0.85,
+    ("beside an unstable one", 8, 3): 0.4,
+    ("beside an unstable one", 8, 5): 0.75,
+}
 
 Values = NDArray[np.float64]
 """Of sweeps: (sweeps, configs, seeds); NaN where a run has no result."""
@@ -60,15 +66,16 @@ def main() -> None:
             | {"missed": rate > accepted + chance}
         )
         print(json.dumps(found[-1]), flush=True)
-    for kind, (configs, seeds), shared in product(POWERS, SHAPES, (True, False)):
-        rate = power(random, kind, sweeps, configs, seeds, shared)
-        asked = POWERS[kind][seeds] if shared else 0.0
-        chance = 3 * (asked * (1 - asked) / sweeps) ** 0.5
-        found.append(
-            cell(kind, configs, seeds, shared, sweeps=sweeps, power=rate, target=asked)
-            | {"missed": rate < asked - chance}
-        )
-        print(json.dumps(found[-1]), flush=True)
+    for kind, shapes in POWERS.items():
+        for configs, seeds, better, shared in product(*shapes, BETTER, (True, False)):
+            rate = power(random, kind, sweeps // 2, configs, seeds, better, shared)
+            asked = ASKED.get((kind, configs, seeds), 0.0) if shared and better == 0.5 else 0.0
+            chance = 3 * (asked * (1 - asked) / (sweeps // 2)) ** 0.5
+            found.append(
+                cell(kind, configs, seeds, shared, sweeps=sweeps // 2, better_by=better, power=rate, target=asked)
+                | {"missed": rate < asked - chance}
+            )
+            print(json.dumps(found[-1]), flush=True)
     summary = {kind: summarise([item for item in found if item["kind"] == kind]) for kind in NULLS}
     result = {
         "seed": seed,
@@ -77,7 +84,6 @@ def main() -> None:
         "unequal: logarithm's deviation": UNEQUAL,
         "collapsed: share, mean loss": [COLLAPSING, LOSS],
         "missing: share": MISSING,
-        "better by": BETTER,
         "unstable: mean, deviation": UNSTABLE,
         "machine": machine(),
         "versions": {name: version(name) for name in ("numpy", "scipy")} | {"python": platform.python_version()},
@@ -117,10 +123,12 @@ def false_claims(
     return sum(len(worse(item)) > 0 for item in compared(values, shared_seeds)) / sweeps
 
 
-def power(random: np.random.Generator, kind: str, sweeps: int, configs: int, seeds: int, shared_seeds: bool) -> float:
+def power(
+    random: np.random.Generator, kind: str, sweeps: int, configs: int, seeds: int, better: float, shared_seeds: bool
+) -> float:
     """The share of equal configs that are called worse than the one that is better; an unstable one is not counted."""
     values = drawn(random, kind, (sweeps, configs, seeds), shared_seeds)
-    values[:, 0] += BETTER
+    values[:, 0] += better
     others = set(map(str, range(1, configs)))
     if kind == "beside an unstable one":
         mean, deviation = UNSTABLE
