@@ -18,8 +18,10 @@ from experiments.config.schema import Tracking
 from experiments.tracking import sqlite
 from experiments.tracking.client import open_store
 from experiments.tracking.provenance import origin
+from experiments.tracking.runs import look_up
 from experiments.tracking.search import connect
 from experiments.tracking.store import existing, lacks_run, problems, redact, redact_all, sqlite_file, store_uri
+from experiments.tracking.stored import read_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 # Whatever a keyboard gives, but blanks, which end a word.
@@ -103,7 +105,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of the installed MLflow, with a run in it."""
     file = tmp_path_factory.mktemp("whole") / "mlflow.db"
     client = open_store(sqlite.address(file))
-    client.create_run("0")
+    client.set_terminated(client.create_run("0").info.run_id)
     return file
 
 
@@ -173,3 +175,32 @@ def test_a_read_only_store_can_be_read(whole: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(Refused, match="cannot be written"):
         existing(tracking, "run", writing=True)
     assert "cannot be written" in problems(tracking)[0].what
+
+
+DAMAGES = {
+    "status": "PRAGMA ignore_check_constraints = ON; UPDATE runs SET status = 'DANCING'",
+    "stage": "PRAGMA ignore_check_constraints = ON; UPDATE runs SET lifecycle_stage = 'dancing'",
+    "column": "ALTER TABLE runs DROP COLUMN user_id",
+    "table of metrics": "DROP TABLE latest_metrics; CREATE TABLE latest_metrics (x)",
+    "page": "",
+}
+
+
+@pytest.mark.parametrize("statement", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_store_that_is_damaged_within_is_refused(whole: Path, tmp_path: Path, statement: str) -> None:
+    file = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(whole)) as source, closing(sqlite3.connect(file)) as copy:
+        source.backup(copy)
+        [(page,)] = copy.execute("SELECT rootpage FROM sqlite_master WHERE name = 'runs'")
+        [(size,)] = copy.execute("PRAGMA page_size")
+        copy.executescript(statement)
+    if not statement:
+        with file.open("r+b") as stream:
+            stream.seek((page - 1) * size)
+            stream.write(b"\xff" * size)
+    tracking = Tracking(enabled=True, uri=sqlite.address(file), experiment="")
+    for which in ("latest", "best", "0123456789abcdef0123456789abcdef"):
+        with pytest.raises(Refused):
+            look_up(which, tracking)
+    with pytest.raises(Refused):
+        read_run("latest", tracking, [], None)

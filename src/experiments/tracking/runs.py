@@ -12,7 +12,7 @@ from experiments.config import Problem, Refused
 from experiments.config.schema import Data, Tracking
 from experiments.tracking import registry
 from experiments.tracking.artifacts import plain_yaml, stored_text
-from experiments.tracking.search import by_beginning, connect, experiment_ids, search, unknown
+from experiments.tracking.search import by_beginning, connect, experiment_ids, reads_store, search, unknown
 from experiments.tracking.selection import comparable_with_newest
 from experiments.tracking.store import existing, lacks_run
 
@@ -36,6 +36,7 @@ class Found(NamedTuple):
     chosen: str
 
 
+@reads_store
 def find_run(which: str, tracking: Tracking) -> RecordedRun:
     """Look up a run, and fetch its model.
 
@@ -47,6 +48,7 @@ def find_run(which: str, tracking: Tracking) -> RecordedRun:
     return RecordedRun(run.info.run_id, run.info.run_name, chosen, _data(run.info.run_id), _model_file(model, run))
 
 
+@reads_store
 def look_up(which: str, tracking: Tracking, *, writing: bool = False) -> Found:
     """Look up a run as MLflow has it.
 
@@ -72,6 +74,7 @@ def look_up(which: str, tracking: Tracking, *, writing: bool = False) -> Found:
     return found._replace(chosen=f"as {which}") if "@" in which else found
 
 
+@reads_store
 def logged_model(client: Any, run: Any) -> Any:
     """Find the model that a run logged; the last, if the run was interrupted after its model and resumed.
 

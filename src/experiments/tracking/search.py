@@ -1,19 +1,51 @@
 """Looking for recorded runs: few queries, as a store may hold many thousands."""
 
+import functools
 import math
 import sqlite3
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from experiments.config import Problem, Refused, suggest
+from experiments.config import Problem, Refused, RunFailed, suggest
 from experiments.tracking import sqlite
 from experiments.tracking.client import import_mlflow
 from experiments.tracking.store import sqlite_file
 
+P = ParamSpec("P")
+T = TypeVar("T")
 PAGE = 1000  # runs per query
 COPIES: list[sqlite3.Connection] = []  # of read-only stores; each is there as long as its connection
+
+
+def reads_store(function: Callable[P, T]) -> Callable[P, T]:
+    """Refuse a store that MLflow fails to read. It may be damaged in any place, so that the error may be of any class.
+
+    Raises:
+        Refused: With what MLflow said.
+    """
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except (Refused, RunFailed):
+            raise
+        except Exception as error:
+            if not _of_mlflow(error):
+                raise
+            reason = " ".join(str(error).partition("\n[SQL")[0].split())[:300] or type(error).__name__
+            raise Refused(Problem("tracking.uri", f"the store is damaged, or does not answer: {reason}")) from error
+
+    return guarded
+
+
+def _of_mlflow(error: Exception) -> bool:
+    """Whether it was raised within MLflow, or what that calls."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(str(frame.f_globals.get("__name__")).partition(".")[0] == "mlflow" for frame, _ in frames)
 
 
 def connect(uri: str) -> Any:

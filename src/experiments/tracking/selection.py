@@ -13,7 +13,16 @@ from experiments.config import CompareConfig, Config, Problem, Refused
 from experiments.config.objective import recorded_objective
 from experiments.config.schema import Tracking
 from experiments.tracking.artifacts import stored_text
-from experiments.tracking.search import by_beginning, connect, experiment_ids, measured, measures, search, unknown
+from experiments.tracking.search import (
+    by_beginning,
+    connect,
+    experiment_ids,
+    measured,
+    measures,
+    reads_store,
+    search,
+    unknown,
+)
 from experiments.tracking.store import existing, lacks_run
 
 BULK = 100  # runs whose curves are read by one query
@@ -40,6 +49,7 @@ class Selection:
     circumstances: frozenset[str]
 
 
+@reads_store
 def open_records(tracking: Tracking, wanted: Mapping[str, str]) -> Any:
     """Return MLflow's client of a store that answers and holds the runs, as far as can be seen at once.
 
@@ -58,6 +68,7 @@ def open_records(tracking: Tracking, wanted: Mapping[str, str]) -> Any:
     return connect(uri)
 
 
+@reads_store
 def select(client: Any, config: CompareConfig) -> Selection:
     """Find the runs.
 
@@ -97,6 +108,7 @@ def comparable_with_newest(client: Any, experiments: Sequence[str]) -> Compariso
     return compare(runs, "", measured, selection.circumstances)
 
 
+@reads_store
 def with_curves(client: Any, runs: Sequence[Run], metrics: Sequence[str] | None = None) -> list[Run]:
     """The runs with what they recorded after each epoch of these metrics, or of all."""
     every = dict.fromkeys(key for run in runs for key in run.metrics if not ONCE.fullmatch(key))

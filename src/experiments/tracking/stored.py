@@ -9,7 +9,7 @@ from experiments.config.checks import find_problems
 from experiments.config.schema import Tracking
 from experiments.tracking.artifacts import plain_value, stored_text
 from experiments.tracking.runs import look_up, stored_config
-from experiments.tracking.search import measured
+from experiments.tracking.search import measured, reads_store
 
 # What a run measures of the machine, not of the model.
 TIMINGS = ("fit_seconds", "samples_per_second")
@@ -38,6 +38,7 @@ class StoredRun:
     trusted: Sequence[str] = ()
 
 
+@reads_store
 def read_run(which: str, tracking: Tracking, trust: Sequence[str], data_path: str | None) -> StoredRun:
     """Read a finished run from the record.
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 import psutil
@@ -197,6 +198,8 @@ class SweepRecord:
         finally:
             end_run(self._client, self._run_id, status)
             if self._lock:
+                if status == "FINISHED":  # it will not go on
+                    Path(self._lock.name).unlink(missing_ok=True)
                 self._lock.close()
 
     def _log_table(self, rows: Sequence[Mapping[str, Any]]) -> None:
