@@ -19,6 +19,7 @@ LISTING = {
     "callbacks": 6,
     "data": 4,
     "experiment": 4,
+    "hydra/help": 1,
     "hydra/launcher": 1,
     "hydra/sweeper": 1,
     "loss": 19,

@@ -3,12 +3,11 @@
 import os
 import signal
 import sys
-from typing import NoReturn
 
 __version__ = "0.1.0"
 
 
-def _leave(*_: object) -> NoReturn:
+def _leave(*_: object) -> None:
     os.write(2, b"interrupted\n")
     os._exit(130)
 

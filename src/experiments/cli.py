@@ -1,6 +1,7 @@
 """What all commands share: Hydra's start, refusals, signals and the exit status."""
 
 import functools
+import io
 import logging
 import os
 import signal
@@ -9,7 +10,7 @@ import traceback
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
@@ -29,7 +30,7 @@ from experiments.config.checks import distrusted
 from experiments.config.files import BrokenFile, CheckedSource, lacks_defaults, own_folders
 from experiments.config.fingerprint import without_packages
 from experiments.config.overrides import COMPOSITION_ERRORS, compose_usable
-from experiments.config.problems import first_lines
+from experiments.config.problems import assign, first_lines
 from experiments.config.schema import Section
 from experiments.tracking import store
 
@@ -77,7 +78,8 @@ def command(
                     own_folders[:] = _config_folders(arguments, config_name)
                     if ahead:
                         ahead(sys.argv[1:])
-                    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
+                    with _help_that_fits(arguments):
+                        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
             except Ended as ended:
                 _leave(int(ended.code or DONE))
             except SystemExit as leaving:  # Hydra or argparse did not understand the arguments
@@ -112,6 +114,20 @@ def _prepare() -> None:
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
 
 
+@contextmanager
+def _help_that_fits(arguments: Namespace) -> Iterator[None]:
+    """Break the long lines of ``--help`` between words where it is shown on a terminal."""
+    if not arguments.help or not sys.stdout.isatty():
+        yield
+        return
+    text = io.StringIO()
+    try:
+        with redirect_stdout(text):
+            yield
+    finally:
+        print(streams.wrapped(text.getvalue(), sys.stdout))
+
+
 def _arguments(argv: Sequence[str]) -> Namespace:
     """Read the arguments as Hydra does, but for ``--config-dir``, which may come several times."""
     parser = ArgumentParser(parents=[get_args_parser()], conflict_handler="resolve", add_help=False)
@@ -136,7 +152,8 @@ def _config_folders(arguments: Namespace, config_name: str) -> list[str]:
         what = "is not supported, as it would run code from that file"
         problems.append(Problem("--experimental-rerun", f"{what}; python -m experiments.reproduce repeats a run"))
     if arguments.config_name is None:
-        problems += [problem for folder in folders for problem in lacks_defaults(folder, config_name)]
+        found = [folder for folder in folders if os.path.isdir(folder)]
+        problems += [problem for folder in found for problem in lacks_defaults(folder, config_name)]
     if problems:
         raise Refused(problems)
     return [str(folder) for folder in reversed(folders)]
@@ -202,9 +219,19 @@ def check_run(config: DictConfig, defaults: Callable[[], DictConfig] | None = No
         with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
             config.hydra.runtime.output_dir = "OUTPUT"
         HydraConfig.instance().set_config(config)
+        if misspelt := [(group, name) for group, name in choices(config) if name.endswith(".yaml")]:
+            what = "got {}, expected a choice without .yaml"
+            problems = [Problem(group, what.format(name), assign(group, name[:-5])) for group, name in misspelt]
+            raise Refused(problems)
     checked = check(config, Config, defaults)
     check_places(checked)
     return checked
+
+
+def choices(config: DictConfig) -> list[tuple[str, str]]:
+    """The groups of a composed config with the names of their files, but for Hydra's own groups."""
+    chosen = config.hydra.runtime.choices.items()
+    return [(str(group), str(name)) for group, name in chosen if name and not str(group).startswith("hydra/")]
 
 
 def check_places(config: Config) -> None:
@@ -337,8 +364,7 @@ def _loader() -> ConfigLoaderImpl:
 
 def group_defaults(config: DictConfig, config_name: str, loader: ConfigLoaderImpl) -> DictConfig:
     """The same config groups with none of the user's values: where remedies come from."""
-    choices = config.hydra.runtime.choices.items()
-    groups = [f"{group}={choice}" for group, choice in choices if choice and not group.startswith("hydra/")]
+    groups = [f"{group}={name}" for group, name in choices(config)]
     return loader.load_configuration(config_name, groups, RunMode.RUN)
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from experiments import tables
 from experiments.cli import check_command, command
 from experiments.comparison import Comparison, best_runs, comparable, compare, curve_of
 from experiments.config import CompareConfig, Problem, Refused, RunFailed
-from experiments.config.problems import assign
+from experiments.config.problems import NAME_LENGTH, assign
 from experiments.filters import all_ordered, facts, fitting, parse
+from experiments.terminal import Console
 
 
 def compare_runs(composed: DictConfig) -> None:
@@ -61,10 +61,14 @@ def _check_choice(config: CompareConfig) -> None:
 def _check_report(path: str | None) -> None:
     if path is None:
         return
+    if not path.lower().endswith((".html", ".htm")):
+        what = f"got {path}, but a report is an HTML page"
+        raise Refused(Problem("report", what, assign("report", str(Path(path).with_suffix(".html")))))
     folder = Path(path).absolute().parent
     if not folder.is_dir():
         raise Refused(Problem("report", f"there is no folder {folder}", assign("report", Path(path).name)))
-    if Path(path).is_dir() or not os.access(folder, os.W_OK):
+    too_long = len(os.fsencode(Path(path).name)) > NAME_LENGTH
+    if too_long or os.path.isdir(path) or not os.access(folder, os.W_OK):
         raise Refused(Problem("report", f"got {path}, expected a file that can be written", "report=report.html"))
 
 
@@ -90,7 +94,8 @@ def write_report(path: Path, comparison: Comparison, confusion: Mapping[str, Any
         try:
             file.write(text)
             file.flush()
-            written.chmod(0o644)  # a temporary file is its owner's only
+            os.umask(umask := os.umask(0))  # there is no other way to ask for it
+            written.chmod(0o666 & ~umask)  # a temporary file is its owner's only
             written.replace(path)
         except OSError as error:
             written.unlink()

@@ -16,6 +16,7 @@ from experiments.config import PredictConfig, Problem, Refused
 from experiments.data import Images, Labels, load
 from experiments.evaluation import probabilities
 from experiments.images import read_images, to_input
+from experiments.terminal import Console, say
 from experiments.tracking.artifacts import own_classes, unusable_model
 from experiments.tracking.runs import RecordedRun, find_run
 
@@ -37,9 +38,10 @@ def predict(composed: DictConfig) -> None:
     if config.format == "json":
         print(json.dumps({"run": run.run_id, "chosen": run.chosen, "predictions": guesses}))
         return
+    console = Console()
     if config.run == "best":
-        print(f"chosen {run.chosen}")
-    print(_table(run, guesses))
+        say(console, f"chosen {run.chosen}")
+    say(console, *_table(run, guesses), whole=True)
 
 
 def _load(file: Path, own: Mapping[str, str]) -> Any:
@@ -110,14 +112,14 @@ def _guesses(predicted: Any, names: list[str], truth: Labels | None) -> list[dic
     return guesses
 
 
-def _table(run: RecordedRun, guesses: list[dict[str, Any]]) -> str:
+def _table(run: RecordedRun, guesses: list[dict[str, Any]]) -> list[str]:
     width = max(len("image"), *(len(guess["image"]) for guess in guesses))
     lines = [f"run {run.run_id}  {run.name}", f"{'image':>{width}}  guess  probability  runner-up"]
     for guess in guesses:
         runner_up = f"{guess['runner_up']} ({guess['runner_up_probability']:.5f})"
         wrong = f"  is {guess['truth']}" if guess.get("truth", guess["guess"]) != guess["guess"] else ""
         lines.append(f"{guess['image']:>{width}}  {guess['guess']:5}  {guess['probability']:11.5f}  {runner_up}{wrong}")
-    return "\n".join(lines)
+    return lines
 
 
 main = command("predict")(predict)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments.evaluation import Report
+from experiments.terminal import Console, say
 
 # Called with the number of each finished epoch, the number of all, and the metrics; a sweep's worker sets it.
 tell: Callable[[int, int, dict[str, float]], None] | None = None
@@ -56,11 +56,7 @@ class ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]
         seconds = time.perf_counter() - self._started
         measured = "  ".join(f"{name} {float(value):.4g}" for name, value in (logs or {}).items())
         width = len(str(self.params["epochs"]))
-        self.console.print(
-            f"epoch {epoch + 1:{width}}/{self.params['epochs']}  {seconds:5.1f} s  {measured}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(self.console, f"epoch {epoch + 1:{width}}/{self.params['epochs']}  {seconds:5.1f} s  {measured}")
         if tell is not None:
             tell(epoch + 1, self.params["epochs"], {name: float(value) for name, value in (logs or {}).items()})
 
@@ -68,7 +64,7 @@ class ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]
 def show_result(console: Console, report: Report, run_id: str) -> None:
     """Say how it went and what to do next."""
     measured = "  ".join(f"{name} {value:.4f}" for name, value in report.measures.items())
-    console.print(f"[bold]{measured}[/bold]", highlight=False, soft_wrap=True)
+    say(console, measured, style="bold")
     if run_id:
-        console.print(f"recorded as run {run_id}", highlight=False, soft_wrap=True)
-        console.print(f"look at it:  python -m experiments.predict run={run_id}", highlight=False, soft_wrap=True)
+        say(console, f"recorded as run {run_id}")
+        say(console, f"look at it:  python -m experiments.predict run={run_id}", whole=True)

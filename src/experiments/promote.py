@@ -10,6 +10,7 @@ from experiments.cli import check_command, command
 from experiments.config import Problem, PromoteConfig, Refused
 from experiments.config.problems import assign
 from experiments.config.schema import Tracking
+from experiments.terminal import Console, say
 from experiments.tracking import registry
 from experiments.tracking.runs import logged_model, look_up
 from experiments.tracking.store import redact, store_uri
@@ -24,10 +25,11 @@ def promote(composed: DictConfig) -> None:
     model = logged_model(client, run)
     name = config.name or run.data.tags["dataset"]
     done = registry.promote(client, run, model, name, config.alias, chosen=chosen, force=config.force)
-    print(_outcome(done, config))
+    console = Console()
+    say(console, *_outcome(done, config).splitlines())
     if config.run == "best":
-        print(f"chosen {chosen}")
-    print("\n".join(_next(f"{name}@{config.alias}", config.tracking, environment)))
+        say(console, f"chosen {chosen}")
+    say(console, *_next(f"{name}@{config.alias}", config.tracking, environment), whole=True)
 
 
 def _refuse_unusable(run: Any) -> None:

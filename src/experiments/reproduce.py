@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from experiments.checkpoints import Checkpoints
 from experiments.cli import check_command, command
 from experiments.config import Problem, Refused, ReproduceConfig, RunFailed
 from experiments.config.fingerprint import environment_flags, source_digest, without_packages
+from experiments.config.problems import visible
 from experiments.data import load
 from experiments.run import Trained, train
+from experiments.terminal import Console, say
 from experiments.tracking.provenance import environment, hardware, origin, working_tree
 from experiments.tracking.recorder import Recorder
 from experiments.tracking.stored import StoredRun, read_run
@@ -32,11 +34,11 @@ def reproduce(composed: DictConfig) -> None:
         what = f"{dataset.source} is not what the run was trained on: sha256 {dataset.digest[:12]}…, then {recorded}"
         raise Refused(Problem("data", f"{what}; name the file that was used", "data.path=FILE"))
     console = Console()
-    console.print(f"run {stored.run_id}  {stored.name}", markup=False, highlight=False, soft_wrap=True)
+    say(console, f"run {stored.run_id}  {stored.name}")
     if config.run == "best":
-        console.print(f"  chosen {stored.chosen}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"  chosen {stored.chosen}")
     for what, said in conditions(stored):
-        console.print(f"  {what:9} {said}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"  {what:9} {said}")
     with tempfile.TemporaryDirectory() as folder:
         trained = train(stored.config, dataset, Recorder(stored.config.tracking), Checkpoints(Path(folder)))
     judge(console, stored, trained)
@@ -97,7 +99,9 @@ def judge(console: Console, stored: StoredRun, trained: Trained) -> None:
             if a is None or b is None or not (a == b or (math.isnan(a) and math.isnan(b))):
                 different += 1
                 gap = "" if a is None or b is None or not math.isfinite(b - a) else f"{b - a:.2g}"
-                table.add_row(name, str(step + 1), *("none" if x is None else repr(x) for x in (a, b)), gap)
+                table.add_row(
+                    Text(visible(name)), str(step + 1), *("none" if x is None else repr(x) for x in (a, b)), gap
+                )
     digest = stored.tags.get("weights.digest")
     weights = "not recorded" if digest is None else "the same" if digest == trained.weights_digest else "different"
     if different:
@@ -110,7 +114,7 @@ def judge(console: Console, stored: StoredRun, trained: Trained) -> None:
             "weights.digest"
         )
     told = f"weights the same, sha256 {digest[:12]}…"
-    console.print(f"identical: all {total} values; {told}", highlight=False, soft_wrap=True)
+    say(console, f"identical: all {total} values; {told}")
 
 
 def _measured(trained: Trained) -> Mapping[str, Mapping[int, float]]:

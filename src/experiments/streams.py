@@ -92,15 +92,14 @@ def wrapped(message: str, stream: TextIO) -> str:
         width = os.get_terminal_size(stream.fileno()).columns
     except OSError:
         width = 0
-    lines = message.splitlines()
-    return "\n".join(line if line.startswith("       try  ") else _wrapped(line, width or 80) for line in lines)
+    return "\n".join(_wrapped(line, width or 80) for line in message.splitlines())
 
 
 def _wrapped(line: str, width: int) -> str:
-    indent = "       " if line.startswith("error: ") else ""
-    return textwrap.fill(
-        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-    )
+    if len(line) <= width or line.startswith("       try  "):
+        return line
+    indent = "       " if line.startswith("error: ") else "  "
+    return textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _open_null(number: int) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
@@ -12,11 +13,13 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
+from experiments import terminal
 from experiments.comparison import Comparison, Run, Standing, curve_of
+from experiments.config.problems import visible
 
 Ranked = Sequence[tuple[int, Standing]]
 """Configs with their ranks, in the order in which they are shown."""
@@ -28,14 +31,17 @@ BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 12  # characters
 ID_WIDTH = 8
 MARKS = {True: "=", False: "", None: "?"}
-# What a table that is wider than the terminal gives up, step by step: the width of settings, which are folded then,
+# What a table that is wider than the terminal gives up, step by step: the width of settings, which are broken then,
 # and columns.
 GIVEN_UP: Sequence[tuple[int | None, Sequence[str]]] = (
     (None, ()),
     (24, ()),
     (24, ("curve",)),
-    (16, ("curve", "seconds")),
-    (12, ("curve", "seconds", "run")),
+    (16, ("curve",)),
+    (12, ("curve",)),
+    (10, ("curve",)),
+    (10, ("curve", "run")),
+    (10, ("curve", "run", "seconds")),
 )
 
 
@@ -50,7 +56,7 @@ class Column(NamedTuple):
 def show(console: Console, comparison: Comparison, ranked: Ranked) -> None:
     """Print the ranking. In a pipe, each config has one line, however long."""
     if not (console.is_terminal or "COLUMNS" in os.environ):
-        console = Console(file=console.file, width=1000)
+        console = terminal.Console(file=console.file, width=1000)
     curves = {} if console.options.ascii_only else sparklines(comparison)
     everything = columns(comparison, ranked, curves)
     if console.options.ascii_only:
@@ -64,8 +70,7 @@ def show(console: Console, comparison: Comparison, ranked: Ranked) -> None:
 
 def say(console: Console, lines: Sequence[str]) -> None:
     """Print lines as they are; a terminal's are broken between words."""
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    terminal.say(console, *lines)
 
 
 def show_failures(console: Console, runs: Sequence[Run]) -> None:
@@ -74,11 +79,7 @@ def show_failures(console: Console, runs: Sequence[Run]) -> None:
         if run.status == "FAILED":
             reason = f": {run.failure}" if run.failure else ""
             log = f"\n    log: {run.log}" if run.log else ""
-            console.print(
-                f"[red]{run.status}[/red] {escape(f'{run.name or run.run_id}{reason}{log}')}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            terminal.say(console, *f"{run.status} {run.name or run.run_id}{reason}{log}".splitlines(), style="red")
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -274,13 +275,24 @@ def _table(shown: Sequence[Column], width: int | None) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in shown:
         if column.is_setting:
-            table.add_column(escape(column.header), overflow="fold", max_width=width)
+            table.add_column(_broken(column.header, width), overflow="fold", max_width=width)
         else:
             right = column.header not in ("run", "curve", "=")
-            table.add_column(escape(column.header), justify="right" if right else "left", no_wrap=True)
+            table.add_column(_broken(column.header, width), justify="right" if right else "left", no_wrap=True)
+    settings = [column.is_setting for column in shown]
     for row in zip_longest(*(column.cells for column in shown), fillvalue=""):
-        table.add_row(*map(escape, row))
+        table.add_row(*(_broken(text, width if inner else None) for text, inner in zip(row, settings, strict=True)))
     return table
+
+
+def _broken(text: str, width: int | None) -> Text:
+    """Break a text into lines of a width, between words: after ``_``, ``.``, a comma and the like."""
+    lines = [""]
+    for word in re.findall(r"[^_.,:;/=\s-]*[_.,:;/=\s-]?", visible(text)):
+        if width and lines[-1] and len(lines[-1]) + len(word.rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+    return Text("\n".join(lines), no_wrap=width is None)
 
 
 def several_seeds(comparison: Comparison) -> bool:

@@ -28,7 +28,14 @@ class Console(rich.console.Console):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
 
-def say(console: rich.console.Console, *lines: str, style: str = "") -> None:
-    """Print lines: on a terminal broken between words, in a pipe as they are."""
+def say(console: rich.console.Console, *lines: str, style: str = "", whole: bool = False) -> None:
+    """Print lines: on a terminal broken between words, in a pipe as they are.
+
+    Args:
+        console: Where.
+        lines: Plain text, without rich's markup.
+        style: Of all of it.
+        whole: Never break the lines, as they are commands to be copied.
+    """
     for line in lines:
-        console.print(Text(visible(line), style=style), soft_wrap=not console.is_terminal)
+        console.print(Text(visible(line), style=style), soft_wrap=whole or not console.is_terminal)

@@ -1,5 +1,6 @@
 """Every override of a command that cannot be used; Hydra itself stops at the first one."""
 
+import os
 import re
 from collections.abc import Sequence
 from copy import deepcopy
@@ -17,7 +18,17 @@ from yaml import YAMLError
 from experiments.config import sweep_values
 from experiments.config.files import BrokenFile
 from experiments.config.keys import Keys
-from experiments.config.problems import Problem, Refused, assign, closest, first_lines, quoted, shown, suggest
+from experiments.config.problems import (
+    NAME_LENGTH,
+    Problem,
+    Refused,
+    assign,
+    closest,
+    first_lines,
+    quoted,
+    shown,
+    suggest,
+)
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
 
@@ -40,7 +51,7 @@ def compose_usable(
         Refused: There is nothing to compose from.
     """
     repository = loader.repository
-    if not repository.config_exists(config_name):
+    if len(os.fsencode(config_name)) > NAME_LENGTH or not repository.config_exists(config_name):
         known = [name for name in repository.get_group_options("") if not name.startswith("_")]
         what = f"there is no {config_name!r}; {suggest(config_name, known)}"
         raise Refused(Problem("--config-name", what, f"--config-name {closest(config_name, known) or 'config'}"))
@@ -94,6 +105,9 @@ def _parse(overrides: Sequence[str], loader: ConfigLoaderImpl, sweep: bool) -> t
             problems.append(Problem(text, f"cannot be read as KEY=VALUE ({reason}); {hint}"))
             continue
         key = override.get_key_element()
+        if any(len(os.fsencode(part)) > NAME_LENGTH for part in re.split("[./@]", key)):
+            problems.append(Problem(key, f"there is no such key; known: {', '.join(loader.list_groups(''))}, …"))
+            continue
         if not override.is_sweep_override() or not sweep:
             parsed.append(override)
         else:

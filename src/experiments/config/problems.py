@@ -16,6 +16,7 @@ PLAIN = r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z_/][A-Za-z0-9_./:-]*|\$\{[a-z0
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 # How much of a refusal is shown: lines, characters of a line, and of a remedy, which is left out rather than cut.
 LINES, LENGTH, REMEDY_LENGTH = 40, 600, 2000
+NAME_LENGTH = 255  # bytes of a file's name that file systems take
 
 
 @dataclass(frozen=True)

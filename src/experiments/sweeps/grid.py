@@ -16,7 +16,6 @@ from hydra.errors import OverrideParseException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from experiments.config import Problem, Refused, RunFailed, sweep_values
 from experiments.config.checks import find_problems
@@ -27,6 +26,7 @@ from experiments.data import outlines
 from experiments.sweeps import foreign, pool, server
 from experiments.sweeps.jobs import Job, prepare
 from experiments.sweeps.results import as_row, runs_of, show
+from experiments.terminal import Console, say
 from experiments.tracking import process
 from experiments.tracking.provenance import other_machine
 from experiments.tracking.sweep_recorder import SweepRecorder
@@ -89,7 +89,7 @@ def sweep(
     if first.resume:
         threads = pool.threads_each(launcher) if isinstance(launcher, PoolLauncher) else None
         line = _resume_line(len(jobs) - len(todo), reasons, made_elsewhere(jobs, before, threads))
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     returns: list[JobReturn] = []
     status = "KILLED"
     try:

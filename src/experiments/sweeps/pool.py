@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
-from rich.console import Console
 
 from experiments.backend import available_cores
 from experiments.config import Refused, RunFailed
@@ -31,6 +30,7 @@ from experiments.sweeps.jobs import Job, prepare
 from experiments.sweeps.results import LOG
 from experiments.sweeps.view import SweepView
 from experiments.sweeps.worker import work
+from experiments.terminal import Console
 from experiments.tracking.sweep_recorder import SweepRecorder
 
 if TYPE_CHECKING:

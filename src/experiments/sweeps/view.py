@@ -15,6 +15,7 @@ from rich.text import Text
 
 from experiments.config.objective import Objective
 from experiments.sweeps.jobs import Job
+from experiments.terminal import say
 
 
 class SweepView:
@@ -75,7 +76,7 @@ class SweepView:
         return f"[{self._kept + self._done + self._failed:{width}}/{self._total}]"
 
     def _say(self, text: str, style: str = "") -> None:
-        self._console.print(escape(text), style=style, highlight=False, soft_wrap=True)
+        say(self._console, text, style=style)
 
     def _picture(self) -> Group:
         ended, now = self._done + self._failed, time.monotonic()

@@ -118,7 +118,7 @@ def start(uri: str, record: str) -> Connection:
         return ours
     if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
         multiprocessing.set_start_method("spawn", force=True)  # joblib's own cannot be handed down
-    with without_main():
+    with without_main(), _ignoring_interrupts():
         context = multiprocessing.get_context("spawn")
         context.Process(target=_serve, args=(other_end, uri, record, True), daemon=True).start()
     other_end.close()
@@ -145,6 +145,19 @@ def without_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach, not even during their imports."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may change what a signal does
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def stop_idle() -> None:

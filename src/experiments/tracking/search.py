@@ -81,12 +81,13 @@ def experiment_ids(client: Any, name: str) -> list[str]:
     Raises:
         Refused: There is none of that name.
     """
-    quoted = name.replace("'", "\\'")
-    found = client.search_experiments(filter_string=f"name = '{quoted}'" if name else None)
-    if name and not found:
+    if not name:
+        return [item.experiment_id for item in client.search_experiments()]
+    found = client.get_experiment_by_name(name)  # not by a query, which some names cannot be quoted in
+    if found is None or found.lifecycle_stage != "active":
         known = [item.name for item in client.search_experiments()]
         raise Refused(Problem("tracking.experiment", f"there is no experiment {name}; {suggest(name, known)}"))
-    return [item.experiment_id for item in found]
+    return [found.experiment_id]
 
 
 def search(

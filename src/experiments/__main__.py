@@ -1,0 +1,13 @@
+"""The commands: ``python -m experiments``."""
+
+print(
+    """experiments: Keras networks from short YAML files, recorded in MLflow.
+
+  python -m experiments.run        train one config, or with -m a sweep
+  python -m experiments.compare    rank recorded runs
+  python -m experiments.predict    classify images with a recorded model
+  python -m experiments.reproduce  train a recorded run again, bit for bit
+  python -m experiments.promote    register a recorded model
+
+Each explains itself with --help."""
+)
