@@ -12,18 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlflow.keras
 import pytest
 from rich.console import Console
 
 from experiments.config import Refused, RunFailed
 from experiments.config.schema import Tracking
-from experiments.reproduce import conditions, judge
+from experiments.data import load
+from experiments.reproduce import compile_as_recorded, conditions, judge
 from experiments.run import Trained
 from experiments.tracking.client import experiment, open_store
 from experiments.tracking.provenance import environment
 from experiments.tracking.search import measured, measures
 from experiments.tracking.stored import StoredRun, read_run
-from tests.composed import config
+from tests.composed import config, keras
 
 RunCli = Callable[..., Any]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
@@ -199,9 +201,25 @@ def test_a_stored_config_grants_no_trust(folder: Path, run_id: str) -> None:
         assert read_run(run_id, store, ["mine"], None).config.trust == ["mine"]
 
 
+def test_the_logged_model_evaluates_as_recorded(folder: Path, run_id: str) -> None:
+    """Without code of ours it is compiled already; `compile_as_recorded` compiles any."""
+    uri = f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
+    stored = read_run(run_id, Tracking(enabled=True, uri=uri), [], None)
+    model = mlflow.keras.load_model(f"runs:/{run_id}/model")
+    test = load(stored.config.data, stored.config.seed).test
+    expected = {name: stored.metrics[f"test_{name}"][0][1] for name in ("loss", "accuracy")}
+    for _ in range(2):
+        assert model.evaluate(test.x, test.y, verbose=0, return_dict=True) == pytest.approx(expected, rel=1e-5)
+        model = keras.Sequential([keras.Input(model.input_shape[1:]), *model.layers])
+        compile_as_recorded(model, run_id, uri)
+
+
 def test_a_run_that_needs_trust_says_so(folder: Path, run_id: str) -> None:
     store = Tracking(enabled=True, uri=f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
-    metrics, trust = tampered(folder, run_id, "- accuracy", "- mine.more.M"), ("trust: []", "trust: [mine.more, other]")
+    metrics, trust = (
+        tampered(folder, run_id, "- accuracy", "- accuracy\n- mine.more.M"),
+        ("trust: []", "trust: [mine.more, other]"),
+    )
     with metrics, tampered(folder, run_id, *trust):
         told = f"trust: the run {run_id[:8]} needs the code of mine.more.M; if you trust it, say so"
         with pytest.raises(Refused, match=re.escape(told)) as refused:

@@ -2,8 +2,9 @@
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from rich.table import Table
@@ -14,6 +15,7 @@ from experiments.cli import check_command, command
 from experiments.config import Problem, Refused, ReproduceConfig, RunFailed
 from experiments.config.fingerprint import environment_flags, source_digest, without_packages
 from experiments.config.problems import visible
+from experiments.config.schema import Tracking
 from experiments.data import load
 from experiments.run import Trained, train
 from experiments.terminal import Console, say
@@ -42,6 +44,23 @@ def reproduce(composed: DictConfig) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trained = train(stored.config, dataset, Recorder(stored.config.tracking), Checkpoints(Path(folder)))
     judge(console, stored, trained)
+
+
+def compile_as_recorded(model: Any, run: str, uri: str | None = None, trust: Sequence[str] = ()) -> None:
+    """Give a loaded Keras model the loss and the metrics of its run, so that `evaluate` gives the recorded measures.
+
+    Args:
+        model: As Keras or MLflow loaded it.
+        run: The run's id.
+        uri: The store; None: ``$MLFLOW_TRACKING_URI``, else ``mlruns/mlflow.db``.
+        trust: Packages whose classes the run's config may name.
+
+    Raises:
+        Refused: There is no such run, or it did not finish.
+    """
+    from experiments.models import compile_as  # it imports TensorFlow
+
+    compile_as(read_run(run, Tracking(enabled=True, uri=uri), trust, None).config, model)
 
 
 def conditions(stored: StoredRun) -> Iterator[tuple[str, str]]:

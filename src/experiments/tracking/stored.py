@@ -20,22 +20,22 @@ class StoredRun:
     """A finished run.
 
     Attributes:
-        chosen: How it was chosen, in words.
         config: With the choices that ``runtime: auto`` became.
         tags: MLflow's.
         metrics: (step, value) of every metric but the timings, in the order of steps.
         environment: Its ``environment.txt``; empty if that is lost.
         trusted: The packages that were trusted when it was made. None of them is imported for that.
+        chosen: How it was chosen, in words.
     """
 
     run_id: str
     name: str
-    chosen: str
     config: Config
     tags: Mapping[str, str]
     metrics: Mapping[str, Sequence[tuple[int, float]]]
     environment: str
     trusted: Sequence[str] = ()
+    chosen: str = ""
 
 
 @reads_store
@@ -78,7 +78,7 @@ def read_run(which: str, tracking: Tracking, trust: Sequence[str], data_path: st
     }
     environment = stored_text(run_id, "environment.txt") or ""
     config = Config.model_validate(plain)
-    return StoredRun(run_id, run.info.run_name, how, config, run.data.tags, metrics, environment, trusted)
+    return StoredRun(run_id, run.info.run_name, config, run.data.tags, metrics, environment, trusted, how)
 
 
 def recorded_trust(plain: Mapping[str, Any]) -> list[str]:
