@@ -87,6 +87,8 @@ def test_each_run_has_a_log_and_a_model_of_its_own(done: tuple[Path, str]) -> No
     folder, _ = done
     assert sorted(logs(folder)) == ["0", "1", "2", "3"]
     assert all("epoch 2/2" in log and "Traceback" not in log for log in logs(folder).values())
+    assert all(log.startswith("digits: ") for log in logs(folder).values())
+    assert not list(folder.glob("mlruns/locks/*"))
     assert len(list((folder / "mlruns" / "artifacts").rglob("model.keras"))) == 4
 
 

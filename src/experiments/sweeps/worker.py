@@ -21,6 +21,7 @@ from omegaconf import open_dict
 from experiments.config import Refused, RunFailed
 from experiments.sweeps.jobs import Job
 from experiments.sweeps.results import LOG
+from experiments.tracking.store import redact
 
 
 def work(connection: Connection, task: str, job: Job, context: HydraContext, settings: Mapping[str, Any]) -> NoReturn:
@@ -77,9 +78,9 @@ def _run(task: str, job: Job, context: HydraContext, settings: Mapping[str, Any]
     except Exception as raised:
         error = raised
     if isinstance(error, Refused | RunFailed):
-        print(error, file=sys.stderr)
+        print(redact(str(error)), file=sys.stderr)
         return "failed", str(error)
-    traceback.print_exception(error)
+    print(redact("".join(traceback.format_exception(error))), file=sys.stderr, end="")
     return "failed", traceback.format_exception_only(error)[-1].strip()
 
 
