@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from experiments.tracking.record import environment, flatten, run_name
+from experiments.tracking.record import LONGEST_PARAMETER, as_parameter, environment, flatten, run_name
 from experiments.tracking.store import redact
 
 # MLflow itself, in this process, uses what SQLAlchemy has deprecated.
@@ -228,3 +228,17 @@ def test_environment_has_versions_and_no_addresses() -> None:
 )
 def test_credentials_are_taken_out(text: str) -> None:
     assert "secret" not in redact(text)
+
+
+def test_models_that_differ_late_are_recorded_as_two() -> None:
+    """MLflow cuts a parameter at 6,000 characters; `compare` would take both for one config."""
+    layers = [["Flatten", *({"Dense": {"units": 64, "activation": "relu"}} for _ in range(200)), last] for last in "ab"]
+    texts = [as_parameter(each) for each in layers]
+    assert texts[0] != texts[1]
+    assert all(len(text) == LONGEST_PARAMETER for text in texts)
+    assert texts[0].startswith('["Flatten",{"Dense":{"units":64')
+    assert (
+        as_parameter(layers[0][:3])
+        == '["Flatten",{"Dense":{"units":64,"activation":"relu"}},{"Dense":{"units":64,"activation":"relu"}}]'
+    )
+    assert as_parameter("text") == "text"

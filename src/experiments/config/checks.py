@@ -13,6 +13,7 @@ from experiments.config.agreement import disagreements, unused_knobs
 from experiments.config.explain import at, explain, remedy
 from experiments.config.named import unknown_names
 from experiments.config.problems import Problem, Refused, dotted
+from experiments.config.recordable import unrecordable
 from experiments.config.schema import Config, Section
 
 S = TypeVar("S", bound=Section)
@@ -64,7 +65,7 @@ def find_problems(plain: dict[str, Any], schema: type[Section], defaults: Mappin
         return problems + explain(error, plain, defaults, schema) + names
     if isinstance(checked, Config):
         unknown = {re.split(r"[.\[]", problem.where)[0] for problem in names}
-        problems += [*names, *disagreements(checked, unknown)]
+        problems += [*names, *disagreements(checked, unknown), *unrecordable(checked)]
     return problems
 
 

@@ -58,8 +58,9 @@ class KerasSection(Section):
 
 
 def _dataset_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
-        raise ValueError(f"got {name!r}, expected letters, digits, _, . and -, as it names a file")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name) or len(name) > 200:
+        what = "expected up to 200 letters, digits, _, - and single dots between them, as it names a file"
+        raise ValueError(f"got {name!r}, {what}")
     return name
 
 

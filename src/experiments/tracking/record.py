@@ -1,6 +1,7 @@
 """One run in MLflow: parameters, tags, metrics, figures, model. Runs in the recording process."""
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from experiments.evaluation import Report
 
 MODEL_REQUIREMENTS = ("keras", "tensorflow", "numpy")
+# MLflow's limits: characters of a parameter's value, and parameters of one request.
+LONGEST_PARAMETER, PARAMETERS_A_BATCH = 6000, 100
 # Of the config: what may hold passwords, or differs each time though the run is the same.
 NOT_RECORDED: Any = {"tracking": {"uri", "parent", "run_name"}, "resume": True}
 
@@ -164,7 +167,9 @@ class Record:
             self._take_lock(identity["output_folder"], lock.PATIENCE)
         recorded = redact_all(config.model_dump(exclude=NOT_RECORDED, exclude_unset=True))
         parameters = flatten({**recorded, "runtime": dict(chosen)})
-        self._client.log_batch(self.run_id, params=[Param(key, _as_text(value)) for key, value in parameters.items()])
+        listed = [Param(key, as_parameter(value)) for key, value in parameters.items()]
+        for start in range(0, len(listed), PARAMETERS_A_BATCH):
+            self._client.log_batch(self.run_id, params=listed[start : start + PARAMETERS_A_BATCH])
         self._client.log_inputs(self.run_id, [_dataset_input(dataset)])
         self._client.log_text(self.run_id, OmegaConf.to_yaml(recorded), "config/config.yaml")
         self._client.log_text(self.run_id, "".join(f"{line}\n" for line in overrides), "config/overrides.txt")
@@ -304,8 +309,17 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+def as_parameter(value: Any) -> str:
+    """Write a value of the config as MLflow stores it.
+
+    A text that is too long ends with a digest of the whole. MLflow would only cut it, and `compare` would take two
+    models that differ late for one.
+    """
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    if len(text) <= LONGEST_PARAMETER:
+        return text
+    digest = f"… sha256:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return text[: LONGEST_PARAMETER - len(digest)] + digest
 
 
 def _tags(config: Config, dataset: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:

@@ -1,0 +1,75 @@
+"""What MLflow refuses to record: names and lengths, known before a run trains. MLflow is not imported."""
+
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from experiments.config.measures import named_metrics
+from experiments.config.problems import Problem, assign
+from experiments.config.schema import Config
+
+# Numbers of characters, as in mlflow/utils/validation.py. A run's name has 250 in MLflow's tables.
+LONGEST_EXPERIMENT, LONGEST_KEY, LONGEST_TAG, LONGEST_RUN_NAME = 500, 250, 8000, 250
+# Names of measures that a run records itself.
+TAKEN = frozenset({"loss", "objective", "fit_seconds", "samples_per_second", "learning_rate", "epoch"})
+PREFIXES = ("val_", "test_", "final_", "system/")
+ALLOWED = "letters, digits, blanks and _ - . : /, and neither .. nor // nor a / at an end"
+
+
+def unrecordable(config: Config) -> Iterator[Problem]:
+    """Find what cannot be recorded, if the config says that the run is recorded at all."""
+    yield from _metrics(config)
+    if not config.tracking.enabled:
+        return
+    tracking = config.tracking
+    if not 0 < (length := len(tracking.experiment)) <= LONGEST_EXPERIMENT:
+        what = f"got a name of {length} characters, expected 1 to {LONGEST_EXPERIMENT}"
+        yield Problem("tracking.experiment", what, assign("tracking.experiment", "${data.name}"))
+    if (length := len(tracking.run_name or "")) > LONGEST_RUN_NAME:
+        what = f"got a name of {length} characters, expected at most {LONGEST_RUN_NAME}"
+        yield Problem("tracking.run_name", what, "tracking.run_name=null")
+    for key, value in tracking.tags.items():
+        where = f"tracking.tags.{key}"
+        if not (_is_key(key) and _is_key(where)):
+            yield Problem(where[:120], f"a tag's name has at most {LONGEST_KEY} of {ALLOWED}")
+        elif (length := len(str(value))) > LONGEST_TAG:
+            yield Problem(where, f"got {length} characters, expected at most {LONGEST_TAG}")
+    for key in _keys(config.model_dump(include={"callbacks", "model", "optimizer", "loss"}, exclude_unset=True)):
+        if not _is_key(key):
+            what = f"cannot be recorded as a parameter: its name has at most {LONGEST_KEY} of {ALLOWED}"
+            yield Problem(key[:120], what)
+
+
+def _metrics(config: Config) -> Iterator[Problem]:
+    seen = Counter(["loss"])
+    for index, metric in enumerate(named_metrics(config.metrics)):
+        where, name = f"metrics[{index}]", metric.name
+        if not (_is_key(name) and _is_key(f"final_val_{name}")):
+            yield Problem(where, f"got a name that MLflow cannot record: it has at most {LONGEST_KEY} of {ALLOWED}")
+        elif name in seen:
+            yield Problem(where, f"{name} is there already; give one of them another name: {{auc: {{name: area}}}}")
+        elif name in TAKEN or name.startswith(PREFIXES):
+            yield Problem(where, f"got {name}, a name under which a run records something else")
+        seen[name] += 1
+
+
+def _is_key(name: str) -> bool:
+    """Whether MLflow takes a name for a parameter, metric or tag."""
+    normal = posixpath.normpath(name)
+    return (
+        0 < len(name) <= LONGEST_KEY
+        and re.fullmatch(r"[/\w.\- :]*", name) is not None
+        and normal == name
+        and normal != "."
+        and not normal.startswith(("..", "/"))
+    )
+
+
+def _keys(tree: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _keys(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}"

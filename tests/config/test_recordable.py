@@ -1,0 +1,75 @@
+"""What MLflow would refuse to record is refused before a run trains."""
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.utils import validation
+
+from experiments.config import Config, recordable
+from experiments.config.checks import find_problems
+from tests.config.test_checks import changed, problems_of
+
+LONG = "x" * 501
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where", "remedy"),
+    [
+        (("tracking.experiment=''",), "tracking.experiment", "'tracking.experiment=${data.name}'"),
+        ((f"tracking.experiment={LONG}",), "tracking.experiment", "'tracking.experiment=${data.name}'"),
+        ((f"tracking.run_name={LONG}",), "tracking.run_name", "tracking.run_name=null"),
+        ((f"+tracking.tags.a={'x' * 8001}",), "tracking.tags.a", ""),
+        ((f"metrics=[accuracy,{{auc:{{name:{LONG}}}}}]",), "metrics[1]", ""),
+        (("metrics=[accuracy,{auc:{name:..}}]",), "metrics[1]", ""),
+        (("metrics=[accuracy,{auc:{name:'a,b'}}]",), "metrics[1]", ""),
+        (("metrics=[accuracy,{auc:{name:a/../b}}]",), "metrics[1]", ""),
+        (("metrics=[accuracy,accuracy]",), "metrics[1]", ""),
+        (("metrics=[accuracy,{auc:{name:loss}}]",), "metrics[1]", ""),
+        (("metrics=[accuracy,{auc:{name:objective}}]",), "metrics[1]", ""),
+        (("metrics=[accuracy,{auc:{name:val_accuracy}}]",), "metrics[1]", ""),
+        (("data.name=x..",), "data.name", "data.name=mnist"),
+        (("data.name=..",), "data.name", "data.name=mnist"),
+        ((f"data.name={LONG}",), "data.name", "data.name=mnist"),
+        (("objective=learning_rate",), "objective", "objective=accuracy"),
+    ],
+)
+def test_what_cannot_be_recorded_is_refused(overrides: tuple[str, ...], where: str, remedy: str) -> None:
+    [problem] = problems_of(*overrides)
+    assert (problem.where, problem.remedy) == (where, remedy)
+    assert len(str(problem)) < 1000
+
+
+@pytest.mark.parametrize("name", [LONG, "a/../b", "a;b", "", "..", "/a"])
+def test_keys_that_cannot_be_recorded_are_refused(name: str) -> None:
+    [problem] = find_problems(changed("tracking.tags", {name: 1}), Config, {})
+    assert problem.where == f"tracking.tags.{name}"[:120]
+    [problem] = find_problems(changed("callbacks", {f"{name};": {"name": "terminate_on_nan"}}), Config, {})
+    assert problem.where == f"callbacks.{name};.name"[:120]
+
+
+def test_names_that_mlflow_takes_pass() -> None:
+    assert find_problems(changed("tracking.tags", {"a b:c/d.e-f": 1}), Config, {}) == []
+    settings = ("tracking.run_name='a run; #3'", "tracking.experiment='é, x'", "data.name=my.data-1")
+    assert problems_of(*settings, "metrics=[accuracy,{auc:{name:'area 1'}}]") == []
+    assert problems_of("tracking=off") == []
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a", "a b", "a/b", "a//b", "/a", "a/", ".", "..", "a/..", "../a", "a..", "a:b", "a;b", "é"]
+)
+def test_the_names_are_those_that_mlflow_takes(name: str) -> None:
+    try:
+        validation._validate_metric_name(name)
+    except MlflowException:
+        assert not recordable._is_key(name)
+    else:
+        assert recordable._is_key(name)
+
+
+def test_the_limits_are_those_of_mlflow() -> None:
+    from experiments.tracking import record
+
+    assert recordable.LONGEST_EXPERIMENT == validation.MAX_EXPERIMENT_NAME_LENGTH
+    assert recordable.LONGEST_KEY == validation.MAX_ENTITY_KEY_LENGTH
+    assert recordable.LONGEST_TAG == validation.MAX_TAG_VAL_LENGTH
+    assert record.LONGEST_PARAMETER == validation.MAX_PARAM_VAL_LENGTH
+    assert record.PARAMETERS_A_BATCH == validation.MAX_PARAMS_TAGS_PER_BATCH
