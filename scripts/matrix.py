@@ -23,7 +23,7 @@ from random import Random
 import numpy as np
 from fuzzing.runner import import_everything
 from matrices.choices import EPOCHS, Row, pairs, pairs_of, rows
-from matrices.oracle import Recorded, differences, problems
+from matrices.oracle import TIES, Recorded, differences, problems
 
 TRAINED, TESTED = 240, 160  # images
 RESUMED = 10  # one run in so many is killed and resumed
@@ -134,7 +134,7 @@ def _predicted(row: Row, folder: Path, data: Path) -> list[str]:
     with np.load(data) as arrays:
         right = np.mean([each["guess"] for each in said["predictions"]] == arrays["y_test"])
     recorded = Recorded(folder / "mlruns/mlflow.db")
-    if said["run"] != recorded.id or abs(right - recorded.last["test_accuracy"]) > 1e-6:
+    if said["run"] != recorded.id or abs(right - recorded.last["test_accuracy"]) > TIES[row.precision.name] + 1e-6:
         return [f"predict guesses {right} right, recorded is {recorded.last['test_accuracy']}"]
     return []
 

@@ -222,10 +222,18 @@ def test_metrics_read_the_labels_as_they_need_them(loss: str) -> None:
     assert all(isinstance(values[0], float) for values in run.history.values())
 
 
+@pytest.mark.parametrize("metric", ["sparse_top_k_categorical_accuracy", "top_k_categorical_accuracy", "auc"])
+def test_metrics_take_the_outputs_of_half_precision(metric: str) -> None:
+    """TensorFlow's top k takes no bfloat16."""
+    run = train("precision=mixed_bfloat16", f"metrics=[accuracy,{metric}]", "epochs=1", "model.layer_sizes=[4]")
+    assert 0 <= run.report.measures[f"test_{metric}"] <= 1
+
+
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_computes_in_sixteen_bits(precision: str) -> None:
     run = train(f"precision={precision}", "optimizer.clipnorm=1.0", "data.limit=40", eager=True)
-    assert run.model.layers[-1].compute_dtype == precision.removeprefix("mixed_")
+    assert run.model.layers[-2].compute_dtype == precision.removeprefix("mixed_")
+    assert run.model.layers[-1].compute_dtype == "float32"  # or outputs were rounded to 8 or 11 bits
     assert {weight.dtype.name for weight in run.weights} == {"float32"}
     assert isinstance(run.model.optimizer, keras.optimizers.LossScaleOptimizer) == (precision == "mixed_float16")
 

@@ -24,7 +24,10 @@ def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int)
     """
     model = keras.Sequential([keras.Input(dataset.input_shape)])
     shape: tuple[int | None, ...] = (None, *dataset.input_shape)
-    for where, layer in _layers(config, dataset.classes):
+    layers = list(_layers(config, dataset.classes))
+    if (last := layers[-1][1]).dtype_policy == keras.config.dtype_policy():
+        last.dtype_policy = "float32"  # half precision gives many outputs the same value, and metrics do not take it
+    for where, layer in layers:
         before = shape
         try:
             model.add(layer)
