@@ -1,8 +1,12 @@
 # ruff: noqa: I001 (tests.composed comes first: it starts Keras)
+import inspect
 import random
+import re
+import shlex
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import pytest
 
 from experiments.checkpoints import Checkpoints
 from experiments.config import Refused, RunFailed
+from experiments.config.callback_checks import FILE_ARGUMENTS
 from tests.composed import build as build_model, config, digits, train
 import keras
 from experiments import vocabulary
@@ -21,6 +26,12 @@ from experiments.training import choose, fit
 def test_a_loss_that_is_not_a_number_fails_the_run(callback: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RunFailed, match=r"the loss became (nan|inf) in epoch 1.*learning rate.*clipnorm.*data\.scale"):
         train("optimizer.learning_rate=1e30", f"callbacks={callback}", "batch_size=10", "data.limit=40", eager=True)
+
+
+def test_weights_that_are_not_finite_fail_the_run() -> None:
+    """Adafactor divides 0 by 0 for pixels that are always 0, and the curves look finite all the same."""
+    with pytest.raises(RunFailed, match=r"weights of .*kernel became NaN or infinite in epoch 1.*learning rate"):
+        train("optimizer=adafactor", "data.validation_size=0.2")
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras's own
@@ -61,6 +72,92 @@ def test_bad_callbacks_are_refused(tmp_path: Path) -> None:
         built("callbacks=csv_log", "+callbacks.csv_log.file_name=1", folder=tmp_path)
     with pytest.raises(Refused, match=r"callbacks.mine.name: Keras has no callback 'EarlyStoping'; did you mean"):
         built("+callbacks.mine={name: EarlyStoping}", folder=tmp_path)
+
+
+OUT = "tensorboard, which is not installed" if find_spec("tensorboard") is None else "nothing"
+REFUSED = [
+    ("callbacks=csv_log", "callbacks.csv_log.filename=3", "csv_log.filename: got 3, expected the name of a file"),
+    ("callbacks=csv_log", "callbacks.csv_log.filename=[a]", "csv_log.filename: got ['a'], expected the name of a file"),
+    ("callbacks=csv_log", "callbacks.csv_log.filename=.", "csv_log.filename: got '.', expected the name of a file"),
+    ("callbacks=csv_log", "callbacks.csv_log.filename=''", "csv_log.filename: got '', expected the name of a file"),
+    ("callbacks=csv_log", "callbacks.csv_log.filename=checkpoints/a", "got checkpoints/a, which the run itself writes"),
+    ("callbacks=csv_log", "callbacks.csv_log.filename=null", "csv_log.filename: got None, expected the name of a file"),
+    ("callbacks=csv_log", "+callbacks.csv_log.separator='--'", "csv_log.separator: got '--', expected one character"),
+    ("callbacks=csv_log", "+callbacks.b={name: csv_logger, filename: ./epochs.csv}", "csv_log.filename writes already"),
+    (
+        "callbacks=best_weights",
+        "callbacks.best_weights.filepath='{nope}.weights.h5'",
+        "in which 'nope' cannot be filled",
+    ),
+    ("callbacks=best_weights", "callbacks.best_weights.filepath='{epoch.weights.h5'", "best_weights.filepath: got"),
+    ("callbacks=best_weights", "+callbacks.best_weights.save_freq=2", "but save_best_only compares epochs"),
+    ("callbacks=early_stopping", "callbacks.early_stopping.monitor=''", "early_stopping.monitor: got an empty text"),
+    ("callbacks=early_stopping", "callbacks.early_stopping.monitor=null", "early_stopping.monitor: got None"),
+    ("callbacks=early_stopping", "callbacks.early_stopping.monitor=learning_rate", "which is not recorded"),
+    ("callbacks=[]", "+callbacks.b={name: TensorBoard}", OUT),
+    ("callbacks=[]", "+callbacks.b={name: LearningRateScheduler, schedule: x}", "choose optimizer/schedule="),
+    ("callbacks=[]", "+callbacks.b={name: BackupAndRestore, backup_dir: x}", "cannot be combined with resume=true"),
+    ("callbacks=swap_ema_weights", "callbacks.swap_ema_weights.swap_on_epoch=false optimizer.use_ema=true", "averages"),
+    (
+        "optimizer/schedule=cosine",
+        "+callbacks.b={name: ReduceLROnPlateau}",
+        "which the schedule cosine_decay sets already",
+    ),
+]
+
+
+@pytest.mark.parametrize(("choice", "override", "words"), REFUSED)
+def test_what_a_callback_cannot_do_is_refused_before_tensorflow(choice: str, override: str, words: str) -> None:
+    overrides = ["data.validation_size=0.2", choice, *override.replace(" optimizer.use", "\noptimizer.use").split("\n")]
+    with pytest.raises(Refused) as caught:
+        config(*overrides)
+    assert words in str(caught.value)
+    config(*overrides, *(shlex.split(problem.remedy)[0] for problem in caught.value.problems))
+
+
+def test_a_callback_without_a_named_metric_watches_the_validation_set() -> None:
+    with pytest.raises(Refused, match=r"callbacks.b.monitor: got val_loss, but no validation set is held out"):
+        config("+callbacks.b={name: EarlyStopping}")
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("early_stopping.start_from_epoch=a", "early_stopping.start_from_epoch: got 'a', expected a finite number"),
+        ("early_stopping.min_delta=inf", "early_stopping.min_delta: got inf, expected a finite number"),
+        ("early_stopping.restore_best_weights=maybe", "got 'maybe', expected true or false"),
+        ("csv_log.append=3", "csv_log.append: got 3, expected true or false"),
+        ("csv_log.filename=" + 300 * "a", "which cannot be the name of a file: File name too long"),
+    ],
+)
+def test_arguments_of_another_type_than_kerass_are_refused(setting: str, words: str, tmp_path: Path) -> None:
+    overrides = ["callbacks=[early_stopping,csv_log]", "data.validation_size=0.2", f"callbacks.{setting}"]
+    with pytest.raises(Refused) as caught:
+        built(*overrides, folder=tmp_path)
+    assert words in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_a_callback_writes_by_default_are_in_the_output_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    (board,) = built("+callbacks.b={name: TensorBoard}", folder=tmp_path)
+    assert board.log_dir == str(tmp_path / "logs")
+    (log,) = built("callbacks=csv_log", "callbacks.csv_log.filename=a/b/c.csv", folder=tmp_path)
+    log.on_train_begin()
+    log.on_train_end()
+    assert (tmp_path / "a" / "b" / "c.csv").is_file()
+
+
+def test_every_argument_of_keras_that_names_a_file_is_known() -> None:
+    every = {
+        name
+        for cls in vocabulary.classes("callback").values()
+        for name in inspect.signature(cls).parameters
+        if re.search(r"\b(file|dir|path|folder)", name.replace("_", " "))
+    }
+    assert every == FILE_ARGUMENTS
 
 
 def test_an_interrupt_while_a_checkpoint_is_saved_stays_one(tmp_path: Path) -> None:

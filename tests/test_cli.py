@@ -299,6 +299,81 @@ def test_a_reader_who_has_enough_gets_no_traceback(unbuffered: str, said: str) -
         assert process.stderr.read() == said
 
 
+@pytest.mark.parametrize(
+    ("redirection", "arguments", "status", "said"),
+    [
+        ("2>&-", "run epochs=0", 2, ""),
+        ("2>/dev/full", "run epochs=0", 2, ""),
+        (">/dev/full", "run --help", 1, "error: the output cannot be written: No space left on device\n"),
+        ("<&- >&-", "run -m data=digits data.limit=60 epochs=1 model.layer_sizes=[4] seed=0,1 tracking=off", 0, ""),
+    ],
+)
+def test_closed_and_full_streams(redirection: str, arguments: str, status: int, said: str, tmp_path: Path) -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m experiments.{arguments} {redirection}"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", said)
+
+
+def test_ctrl_c_during_the_first_imports(tmp_path: Path) -> None:
+    """A stand-in for a package that is imported first sends it."""
+    (tmp_path / "hydra.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    command, env = [sys.executable, "-m", "experiments.run"], {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def test_the_package_names_its_commands() -> None:
+    done = subprocess.run([sys.executable, "-m", "experiments"], capture_output=True, text=True, check=True)
+    for name in ("run", "compare", "predict", "reproduce", "promote"):
+        assert f"python -m experiments.{name} " in done.stdout
+
+
+@pytest.mark.parametrize("name", ["predict", "compare", "promote", "reproduce"])
+def test_help_of_a_command_describes_it_and_fits(name: str) -> None:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = hydra.compose(name, return_hydra_config=True)
+    shown = f"{composed.hydra.help.header}{composed.hydra.help.footer}"
+    assert f"python -m experiments.{name}" in shown
+    assert "Exit status: 0" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "APP_CONFIG_GROUPS" not in composed.hydra.help.template
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "said"),
+    [
+        ("predict", "-m tracking.uri=http://user:secret@127.0.0.1:1", "error: -m: predict has no sweeps"),
+        ("compare", "hydra.mode=MULTIRUN", "error: -m: compare has no sweeps"),
+        (
+            "run",
+            "-m hydra/sweeper=basic tracking.uri=http://user:secret@127.0.0.1:1",
+            "error: hydra/sweeper: would have",
+        ),
+        (
+            "run",
+            "data=digits hydra.run.dir=/dev/null",
+            "error: hydra.run.dir: /dev/null cannot be written (File exists)",
+        ),
+        ("run", "-m data=digits hydra.sweep.dir=/dev/null/x", "error: hydra.sweep.dir: /dev/null/x cannot be written"),
+        ("run", "data=npz data.path=empty.npz", "error: "),
+        (
+            "compare",
+            "report=r.pdf",
+            "error: report: got r.pdf, but a report is an HTML page\n       try  report=r.html",
+        ),
+    ],
+)
+def test_a_refusal_leaves_no_folder_and_no_password(
+    module: str, arguments: str, said: str, run_cli: RunCli, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.npz").touch()
+    done = run_cli(*arguments.split(), module=module)
+    assert done.returncode == 2
+    assert done.stderr.startswith(said)
+    assert "secret" not in done.stderr
+    assert os.listdir(tmp_path) == ["empty.npz"]
+
+
 def test_predict_refuses_an_unknown_run_without_mlflow(
     run_cli: RunCli, tmp_path: Path, without_tensorflow: str
 ) -> None:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from experiments.config import RunFailed
 from experiments.data import Dataset, Split
 from experiments.evaluation import Report, evaluate, objective, probabilities, worst_mistakes
 from tests.composed import config
@@ -58,3 +59,14 @@ def test_outputs_become_probabilities(outputs: list[list[float]], expected: list
     found = probabilities(np.array(outputs, np.float64))
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("metric", "words"), [("loss", "test_loss is .*learning rate"), ("mine", "leave mine out of")])
+def test_a_measure_that_is_not_finite_fails_the_run(metric: str, value: float, words: str) -> None:
+    split = Split(np.zeros((4, 2), np.float32), np.arange(4) % 2)
+    measured = {"loss": 1.0, "mine": 1.0, metric: value}
+    with pytest.raises(RunFailed, match=words):
+        evaluate(
+            lambda split: (measured, np.eye(2, dtype=np.float32)[split.y]), Dataset("", "", "", 2, split, None, split)
+        )

@@ -242,3 +242,17 @@ def test_labels_are_encoded_as_the_loss_reads_them() -> None:
     y = np.array([1, 0, 2])
     np.testing.assert_array_equal(encode_labels(y, config(), 3), y)
     np.testing.assert_array_equal(encode_labels(y, config("loss=huber"), 3), np.eye(3)[y])
+
+
+@pytest.mark.parametrize("sizes", ["[1,100000000000,1]", "[100000000000]"])
+def test_a_network_that_is_larger_than_memory_is_refused(sizes: str) -> None:
+    with pytest.raises(
+        Refused, match=r"model.layer_sizes\[\d\]: its (weights|outputs) need .* GiB, but this machine has"
+    ):
+        build(config(f"model.layer_sizes={sizes}"), digits())
+
+
+@pytest.mark.parametrize("value", ["1e300", "10000000000000000000000"])
+def test_a_schedule_that_is_too_long_is_refused(value: str) -> None:
+    with pytest.raises(Refused, match=r"optimizer.schedule.decay_epochs: got .* at most 1000000000"):
+        build(config("optimizer/schedule=cosine", f"optimizer.schedule.decay_epochs={value}"), digits())

@@ -20,6 +20,7 @@ from experiments.checkpoints import Checkpoints
 from experiments.tracking import lock
 from experiments.tracking.client import experiment, open_store
 from experiments.tracking.record import Record
+from experiments.tracking.search import seconds
 from tests.composed import Run, config, names, train
 from tests.sweeps.processes import environment
 
@@ -250,6 +251,23 @@ def test_a_finished_run_of_the_same_config_with_other_code_is_found(tmp_path: Pa
     client.set_terminated(run_id)
     assert record.find_changed(checked, "2") == run_id
     assert record.find_changed(checked, "3") == ""
+
+
+def test_the_seconds_of_a_resumed_run_are_without_the_pauses(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    checked = config("tracking=mlflow", f"tracking.uri={uri}", "data.limit=100")
+    client, begun = open_store(uri), int(time.time() * 1000) - 1_000_000
+    of_experiment = experiment(client, checked.tracking.experiment, uri)
+    run_id = client.create_run(of_experiment, start_time=begun, tags={"output_folder": str(tmp_path)}).info.run_id
+    client.log_metric(run_id, "loss", 1.0, timestamp=begun + 7_000, step=0)
+    assert seconds(client.get_run(run_id)) is None
+    for _ in range(2):  # the first attempt to go on is interrupted, too
+        record = Record(uri, own_process=False)
+        record.connect()
+        record.go_on(checked, run_id, "1 2.0")
+        assert seconds(client.get_run(run_id)) is None
+        record.end("KILLED", "")
+    assert seconds(client.get_run(run_id)) == pytest.approx(7, abs=5)
 
 
 def test_what_lies_elsewhere_cannot_go_on(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 # ruff: noqa: I001 (tests.composed comes first: it starts Keras)
+import math
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from experiments.config import RunFailed
 from experiments.data import Dataset, Split
-from tests.composed import build, config, digits, keras, train
+from tests.composed import build, config, digits, keras, loaded, train
 from experiments.models import encode_labels
 from experiments.training import Batches, choose, fit, measurer
 
@@ -188,3 +189,79 @@ def test_epochs_are_handed_on_and_time_is_taken() -> None:
     assert [epoch for epoch, _ in seen] == [0, 1]
     assert [metrics["loss"] for _, metrics in seen] == history.metrics["loss"]
     assert history.timings["samples_per_second"] == pytest.approx(80 / history.timings["fit_seconds"])
+
+
+def test_the_learning_rate_of_a_schedule_is_recorded_by_epoch() -> None:
+    cosine = ["optimizer/schedule=cosine", "optimizer.learning_rate=0.1"]
+    run = train(*cosine, "data.limit=40", "batch_size=10", "epochs=4", eager=True)
+    expected = [0.05 * (1 + math.cos(math.pi * epoch / 4)) for epoch in range(1, 5)]
+    assert run.history["learning_rate"] == pytest.approx(expected, abs=1e-6)
+
+
+def averaged(overrides: list[str], momentum: float, every: int | None) -> tuple[list[float], list[list[Any]]]:
+    """Validation losses and averaged weights by epoch, by plain steps of Keras and averages in NumPy."""
+    checked = config(*overrides, "optimizer.use_ema=false", "callbacks=[]")
+    dataset = loaded(checked.data, 0)
+    assert dataset.validation
+    model = build(checked, dataset)
+    model.run_eagerly = True
+    x, y = dataset.train.x, dataset.train.y
+    averages, losses, by_epoch, steps = model.get_weights(), [], [], 0
+    for epoch in range(checked.epochs):
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(x)), seed=[checked.seed, epoch]).numpy()
+        for start in range(0, len(x), checked.batch_size):
+            part = order[start : start + checked.batch_size]
+            model.train_on_batch(x[part], y[part])
+            share = momentum if steps else 0
+            averages = [share * a + (1 - share) * w for a, w in zip(averages, model.get_weights(), strict=True)]
+            steps += 1
+            if every and steps % every == 0:
+                model.set_weights(averages)
+        trained = model.get_weights()
+        model.set_weights(averages)
+        losses.append(model.evaluate(dataset.validation.x, dataset.validation.y, verbose=0, return_dict=True)["loss"])
+        by_epoch.append(averages)
+        model.set_weights(trained)
+    return losses, by_epoch
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras's own
+@pytest.mark.parametrize("every", [None, 3])
+@pytest.mark.parametrize("rate", [0.05, 5.0])
+def test_averaged_weights_are_validated_measured_and_kept(every: int | None, rate: float, tmp_path: Path) -> None:
+    """With each combination of callbacks, and where training stops early; expected from steps of plain Keras."""
+    common = ["optimizer=sgd", f"optimizer.learning_rate={rate}", "epochs=4", "batch_size=10", "model.layer_sizes=[4]",
+        "data.limit=40", "data.validation_size=0.5", "optimizer.use_ema=true", "optimizer.ema_momentum=0.5",
+        f"optimizer.ema_overwrite_frequency={every or 'null'}"]  # fmt: skip
+    losses, weights = averaged(common, 0.5, every)
+    worse = next((epoch for epoch in range(1, 4) if losses[epoch] > min(losses[:epoch])), 3)
+    assert (worse < 3) == (rate == 5.0)
+    best = int(np.argmin(losses[: worse + 1]))
+    for number, (callbacks, restores, stops) in enumerate(COMBINATIONS):
+        tuned = [
+            f"callbacks.early_stopping.{item}" for item in ("patience=1", f"restore_best_weights={restores}") if stops
+        ]
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        run = train(*common, f"callbacks=[{callbacks}]", *tuned, folder=folder, eager=True)
+        last = worse if stops else 3
+        assert run.history["val_loss"] == pytest.approx(losses[: last + 1], rel=1e-4)
+        kept = best if restores == "true" else last
+        assert run.report.measures["final_val_loss"] == pytest.approx(losses[kept], rel=1e-4)
+        for weight, expected in zip(run.weights, weights[kept], strict=True):
+            np.testing.assert_allclose(weight, expected, atol=1e-4)
+        if "best_weights" in callbacks:
+            run.model.load_weights(folder / "best.weights.h5")
+            for weight, expected in zip(run.weights, weights[int(np.argmin(losses[: last + 1]))], strict=True):
+                np.testing.assert_allclose(weight, expected, atol=1e-4)
+
+
+COMBINATIONS = [
+    ("", "", False),
+    ("swap_ema_weights", "", False),
+    ("best_weights", "", False),
+    ("early_stopping", "true", True),
+    ("early_stopping,swap_ema_weights", "false", True),
+    ("swap_ema_weights,early_stopping,best_weights", "true", True),
+    ("best_weights,early_stopping", "false", True),
+]

@@ -2,11 +2,12 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from experiments import metrics
@@ -14,6 +15,9 @@ from experiments.config import Config, Problem, Refused
 from experiments.config.schema import Mlp, Schedule
 from experiments.data import Dataset, Labels
 from experiments.vocabulary import create, create_named, reason
+
+# A schedule counts steps in 64 bits.
+MOST_EPOCHS = 10**9
 
 
 def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int) -> keras.Sequential:
@@ -29,12 +33,15 @@ def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int)
         last.dtype_policy = "float32"  # half precision gives many outputs the same value, and metrics do not take it
     for where, layer in layers:
         before = shape
+        _refuse_more_than_memory(where, (before[-1], getattr(layer, "units", None)), "its weights need")
         try:
             model.add(layer)
         except Exception as error:  # Keras and TensorFlow raise all kinds for shapes that do not fit
             raise Refused(Problem(where, f"does not fit what comes before it, {before}: {reason(error)}")) from error
         if 0 in (shape := model.output_shape):
             raise Refused(Problem(where, f"leaves nothing of what comes before it: {shape} of {before}"))
+        batch = min(config.batch_size, len(dataset.train))
+        _refuse_more_than_memory(where, (batch, *shape[1:]), f"its outputs need for a batch of {batch}")
     if shape != (None, dataset.classes):
         raise Refused(
             Problem(
@@ -84,6 +91,19 @@ def for_keras_alone(model: keras.Sequential, config: Config) -> keras.Sequential
     if metrics.keras_restores(config, model.output_shape[-1]):
         return model
     return keras.Sequential([keras.Input(model.input_shape[1:]), *model.layers], name=model.name)
+
+
+def _refuse_more_than_memory(where: str, shape: Sequence[Any], needed: str) -> None:
+    """Refuse an array (float32) that is larger than all memory: TensorFlow may end the process when it allocates one.
+
+    Raises:
+        Refused: It does not fit. A shape with unknown sizes (None) does.
+    """
+    size, memory = (0 if None in shape else 4 * math.prod(shape)), psutil.virtual_memory().total
+    if size > memory:
+        gibibytes = 2.0**30
+        what = f"{needed} {size / gibibytes:.0f} GiB, but this machine has {memory / gibibytes:.0f} GiB of memory"
+        raise Refused(Problem(where, what))
 
 
 def weights_digest(model: keras.Sequential) -> str:
@@ -182,6 +202,9 @@ def _in_steps(schedule: Schedule, epochs: int, steps_per_epoch: int) -> dict[str
 def _numbers(key: str, values: Any) -> list[float]:
     checked: list[float] = values if isinstance(values, list) else [values]
     for value in checked:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise Refused(Problem(f"optimizer.schedule.{key}", f"got {value!r}, expected a number of at least 0"))
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_EPOCHS:
+            what = f"got {value!r}, expected a number of at least 0" + (
+                f" and at most {MOST_EPOCHS}" if isinstance(value, int | float) and value > MOST_EPOCHS else ""
+            )
+            raise Refused(Problem(f"optimizer.schedule.{key}", what))
     return checked

@@ -306,3 +306,19 @@ def test_what_no_machine_can_do_is_refused(override: str, told: str) -> None:
 def test_references_are_resolved_as_omegaconf_does(overrides: tuple[str, ...]) -> None:
     composed = compose(*overrides)
     assert _resolve(composed, {}) == (OmegaConf.to_container(composed, resolve=True), [])
+
+
+@pytest.mark.parametrize(
+    ("override", "where"),
+    [
+        (f"batch_size={10**30}", "batch_size"),
+        (f"+optimizer.gradient_accumulation_steps={10**20}", "optimizer.gradient_accumulation_steps"),
+        (f"optimizer.ema_overwrite_frequency={10**20}", "optimizer.ema_overwrite_frequency"),
+        (f"runtime.evaluation_batch_size={10**20}", "runtime.evaluation_batch_size"),
+        (f"metrics=[{{top_k_categorical_accuracy:{{k:{10**20}}}}}]", "metrics[0].top_k_categorical_accuracy.k"),
+    ],
+)
+def test_numbers_that_tensorflow_cannot_hold_are_refused(override: str, where: str) -> None:
+    (problem,) = problems_of(override)
+    assert problem.where == where
+    assert "expected a whole number of at most" in problem.what

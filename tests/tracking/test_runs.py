@@ -30,8 +30,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
 
 @pytest.mark.parametrize("which", [*IDS, "aaaa1", "aaaa5678", "12345678"])
 def test_a_run_is_found_by_its_beginning(store: Tracking, which: str) -> None:
-    _, run = look_up(which, store)
-    assert run.info.run_id.startswith(which)
+    assert look_up(which, store).run.info.run_id.startswith(which)
 
 
 @pytest.mark.parametrize(("which", "told"), [("aaaa", "beginning of several ids"), ("bbbb", "there is no run 'bbbb'")])

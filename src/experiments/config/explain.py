@@ -15,7 +15,7 @@ from experiments.config.problems import Problem, assign, closest, cut, dotted, s
 EXPECTED = {
     "greater_than_equal": "{number} of at least {ge:g}",
     "greater_than": "{number} above {gt:g}",
-    "less_than_equal": "{number} of at most {le:g}",
+    "less_than_equal": "{number} of at most {le:.10g}",
     "less_than": "{number} below {lt:g}",
     "int_type": "a whole number",
     "int_from_float": "a whole number",

@@ -9,6 +9,8 @@ from experiments.config import measures
 
 Scalar = bool | int | float | str | None
 Count = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
+"""A count that Keras or TensorFlow keeps in 32 bits."""
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -122,8 +124,8 @@ class Optimizer(KerasSection):
     clipvalue: Positive | None = None
     global_clipnorm: Positive | None = None
     ema_momentum: Share = 0.0
-    ema_overwrite_frequency: Count | None = None
-    gradient_accumulation_steps: Annotated[int, Field(ge=2)] | None = None
+    ema_overwrite_frequency: Size | None = None
+    gradient_accumulation_steps: Annotated[int, Field(ge=2, le=2**31 - 1)] | None = None
     nesterov: bool = False
     centered: bool = False
     amsgrad: bool = False
@@ -160,8 +162,8 @@ Auto = Literal["auto"]
 class Runtime(Section):
     threads: Annotated[int, Field(ge=1, le=1024)] | Auto
     xla: bool | Auto
-    steps_per_execution: Count | Auto
-    evaluation_batch_size: Count | Auto
+    steps_per_execution: Size | Auto
+    evaluation_batch_size: Size | Auto
 
 
 class Workers(Section):
@@ -220,7 +222,7 @@ class Config(Section):
     callbacks: dict[str, Callback]
     tracking: Tracking
     epochs: Count
-    batch_size: Count
+    batch_size: Size
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     metrics: list[KerasObject]
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"]

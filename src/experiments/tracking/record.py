@@ -28,7 +28,7 @@ from experiments.tracking.client import (
     open_store,
 )
 from experiments.tracking.provenance import environment, origin, working_tree
-from experiments.tracking.search import measures
+from experiments.tracking.search import EARLIER_SECONDS, WENT_ON_AT, measures
 from experiments.tracking.store import redact, redact_all
 
 if TYPE_CHECKING:
@@ -185,16 +185,22 @@ class Record:
         mlflow.set_experiment(experiment_id=experiment(self._client, config.tracking.experiment, self._uri))
         self.run_id = run_id
         run = self._client.get_run(run_id)
+        began = last = int(run.data.tags.get(WENT_ON_AT, run.info.start_time))
         for name in run.data.metrics:
             if not name.startswith("system/"):
                 history = self._client.get_metric_history(run_id, name)
                 self._recorded.update((name, point.step) for point in history)
+                last = max([last, *(point.timestamp for point in history)])
         models = [
             self._client.get_logged_model(each.model_id) for each in (run.outputs and run.outputs.model_outputs) or ()
         ]
         self._has_model = any(model.status == "READY" for model in models)
         if "failure" in run.data.tags:
             self._client.delete_tag(run_id, "failure")
+        # What an attempt did after its last record is lost, and how long it took may be unknown: it was killed.
+        earlier = float(run.data.tags.get(EARLIER_SECONDS, "0")) + (last - began) / 1000
+        self._client.set_tag(run_id, EARLIER_SECONDS, str(earlier))
+        self._client.set_tag(run_id, WENT_ON_AT, str(self._entered))
         self._client.set_tag(run_id, "process", process)
         self._client.set_tag(run_id, "resumed", str(int(run.data.tags.get("resumed", "0")) + 1))
         self._client.update_run(run_id, status="RUNNING")

@@ -19,6 +19,19 @@ T = TypeVar("T")
 PAGE = 1000  # runs per query
 COPIES: list[sqlite3.Connection] = []  # of read-only stores; each is there as long as its connection
 
+# Tags of a resumed run: when its latest attempt began, in milliseconds since 1970, and how long those before it took.
+WENT_ON_AT, EARLIER_SECONDS = "resumed.at", "resumed.earlier_seconds"
+
+
+def seconds(run: Any) -> float | None:
+    """How long a run took, without the pause before it was resumed; None while it is under way."""
+    tags, began, ended = run.data.tags, run.info.start_time, run.info.end_time
+    try:
+        began, earlier = int(tags.get(WENT_ON_AT, began)), float(tags.get(EARLIER_SECONDS, 0))
+    except ValueError:  # written by other means
+        earlier = 0.0
+    return None if ended is None or ended < began else earlier + (ended - began) / 1000
+
 
 def reads_store(function: Callable[P, T]) -> Callable[P, T]:
     """Refuse a store that MLflow fails to read. It may be damaged in any place, so that the error may be of any class.

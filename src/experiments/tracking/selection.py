@@ -21,6 +21,7 @@ from experiments.tracking.search import (
     measures,
     reads_store,
     search,
+    seconds,
     unknown,
 )
 from experiments.tracking.store import existing, lacks_run
@@ -212,7 +213,7 @@ def _run(item: Any) -> Run:
         status=info.status,
         parameters={key: data.params[key] for key in keys},
         objective=metrics.get("objective"),
-        seconds=(info.end_time - info.start_time) / 1000 if info.end_time else None,
+        seconds=seconds(item),
         metrics=metrics,
         failure=data.tags.get("failure", ""),
         measured=recorded_objective(data.tags, data.params),

@@ -20,7 +20,7 @@ from experiments.tracking.client import end_run, experiment, import_mlflow, open
 from experiments.tracking.process import process_name
 from experiments.tracking.provenance import origin
 from experiments.tracking.record import run_name
-from experiments.tracking.search import measures
+from experiments.tracking.search import measures, seconds
 from experiments.tracking.store import FOLDER
 
 USED_AT_THE_END = ("experiments.figures", "experiments.report", "scipy.special")
@@ -124,7 +124,7 @@ class SweepRecord:
                 run.info.run_id,
                 run.info.status,
                 measures(run).get("objective"),
-                ((run.info.end_time or run.info.start_time) - run.info.start_time) / 1000,
+                seconds(run) or 0.0,
                 run.data.tags,
                 run.data.params.get("runtime.threads", ""),
             )
