@@ -1,6 +1,7 @@
 # ruff: noqa: E501 - tables are easier to read with a case on each line
 """What the command line refuses, how it says so, and how a command ends."""
 
+import importlib.util
 import os
 import shlex
 import subprocess
@@ -35,6 +36,18 @@ def _in_process(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         yield
 
 
+def stand_in(folder: Path, module: str, code: str) -> None:
+    """Put a package there that runs code when it is imported, and whose modules can be read like those of the real one."""
+    (folder / module).mkdir()
+    (folder / module / "__init__.py").write_text(code)
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    for real in spec.submodule_search_locations or ():
+        for inner in Path(real).iterdir():
+            if inner.is_dir():
+                (folder / module / inner.name).symlink_to(inner)
+
+
 @pytest.fixture
 def without_tensorflow(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A PYTHONPATH on which the import of a slow library ends the process with another status than a refusal.
@@ -44,7 +57,7 @@ def without_tensorflow(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("forbidden")
     for module in ("tensorflow", "keras", "mlflow", "sklearn", "matplotlib", "pandas"):
         tell = f"'forkserver' in str(sys.orig_argv) or print('{module} was imported')"
-        (folder / f"{module}.py").write_text(f"import os, sys\n{tell}\nos._exit(99)\n")
+        stand_in(folder, module, f"import os, sys\n{tell}\nos._exit(99)\n")
     return str(folder)
 
 
@@ -374,6 +387,7 @@ def test_a_refusal_leaves_no_folder_and_no_password(
     assert os.listdir(tmp_path) == ["empty.npz"]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 def test_predict_refuses_an_unknown_run_without_mlflow(
     run_cli: RunCli, tmp_path: Path, without_tensorflow: str
 ) -> None:
@@ -416,9 +430,7 @@ def test_an_interrupted_command_ends_with_130(name: str, run_cli: RunCli, tmp_pa
     """The signal comes while TensorFlow is imported: a stand-in for it sends it."""
     folder = tmp_path / "stand-in"
     folder.mkdir()
-    folder.joinpath("keras.py").write_text(
-        f"import os, signal, time\nos.kill(os.getpid(), signal.{name})\ntime.sleep(9)\n"
-    )
+    stand_in(folder, "keras", f"import os, signal, time\nos.kill(os.getpid(), signal.{name})\ntime.sleep(9)\n")
     done = run_cli("data=digits", "tracking=off", PYTHONPATH=str(folder))
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
