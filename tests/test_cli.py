@@ -11,8 +11,10 @@ from pathlib import Path
 
 import hydra
 import pytest
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError
 
-from experiments.cli import CONF, explain
+from experiments.cli import CONF, Ended, exit_status, explain
 from experiments.config import Problem
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
@@ -445,3 +447,20 @@ def test_an_error_of_the_check_itself_is_not_swallowed(run_cli: RunCli, tmp_path
     assert done.returncode == 1
     assert "TypeError: 'NoneType' object is not callable" in done.stderr
     assert os.listdir(tmp_path) == ["stand-in"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MlflowException("Unknown model status: \x1b[2J"),
+        OperationalError("SELECT 1", {}, Exception("no such table: http://u:pw@h/x")),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_records_that_mlflow_cannot_read_are_refused(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Ended) as ended, exit_status("predict"):
+        raise error
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith("error: tracking.uri: the records cannot be read or changed: ")
+    assert not {"\x1b", "pw", "SELECT"} & set(said.replace("@", " ").replace(":", " ").split())

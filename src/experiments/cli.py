@@ -173,6 +173,8 @@ def exit_status(config_name: str) -> Iterator[None]:
         _remove_empty_folders()
         _stop("interrupted", INTERRUPTED)
     except Exception as error:
+        if problem := store.damage(error):
+            _stop(str(Refused(problem)), REFUSED)
         if CheckCommand.composed and not isinstance(error, COMPOSITION_ERRORS):
             raise  # this one is not about the input
         _stop(str(Refused(explain(error, config_name, sys.argv[1:]))), REFUSED)

@@ -98,6 +98,12 @@ def test_nothing_is_left_to_run() -> None:
         prepare([["data=digits", "epochs=0"]], loader(), master(), skip_invalid=True)
 
 
+def test_a_config_that_is_nested_too_deeply_is_refused() -> None:
+    deep = "tracking.tags=" + "{a:" * 300 + "1" + "}" * 300
+    with pytest.raises(Refused, match="nested too deeply"):
+        prepare([["data=digits", deep]], loader(), master())
+
+
 def test_what_hydra_cannot_compose_is_refused() -> None:
     with pytest.raises(Refused, match="nonsense"):
         prepare([["data=digits", "model.nonsense=1"], ["data=digits"]], loader(), master())

@@ -20,7 +20,6 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.cli import check_places, group_defaults
 from experiments.config import Config, Problem, Refused, check
 from experiments.config.objective import Objective, objective_of
-from experiments.config.overrides import COMPOSITION_ERRORS
 from experiments.config.problems import assign, first_lines
 from experiments.tracking.store import redact
 
@@ -85,7 +84,7 @@ class Composer:
         """
         try:
             return self._compose(overrides)
-        except COMPOSITION_ERRORS as error:
+        except Exception as error:  # whatever Hydra and OmegaConf raise: files may be nested too deeply, …
             raise Refused(Problem(" ".join(overrides), first_lines(error))) from error
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:

@@ -71,6 +71,14 @@ def existing(tracking: Tracking, key: str, writing: bool = False) -> str:
     return uri
 
 
+def damage(error: Exception) -> Problem | None:
+    """What to say of an exception that MLflow or a database raised while records were read; None of any other one."""
+    if not type(error).__module__.startswith(("mlflow.", "sqlalchemy.")):
+        return None
+    reason = " ".join(str(error).partition("\n[SQL")[0].split())[:300] or type(error).__name__
+    return Problem("tracking.uri", f"the records cannot be read or changed: {redact(reason)}")
+
+
 def redact(text: str) -> str:
     """Take user names, passwords and queries out of the addresses in a text.
 
