@@ -38,7 +38,14 @@ FORMS = [
     "http://host/path?a=b&api_key={}",
     "http://host/path#access_token={}",
 ]
-TEXTS = ["{}", "tracking.uri={}", "'tracking.uri=\"{}\"' epochs=3", "error: {} cannot be reached", "see\n- {}\nand on"]
+TEXTS = [
+    "{}",
+    "tracking.uri={}",
+    "sqlite:////home/me/x.db,{}",
+    "'tracking.uri=\"{}\"' epochs=3",
+    "error: {} cannot be reached",
+    "see\n- {}\nand on",
+]
 
 
 @given(secret=SECRETS, form=st.sampled_from(FORMS), text=st.sampled_from(TEXTS), encoded=st.booleans())
@@ -71,6 +78,8 @@ def test_a_password_is_in_no_tag(secret: str) -> None:
         '"mypackage @ git+https://github.com/me/mypackage.git@v1.2",',
         "sqlite:////home/me/mlruns/mlflow.db",
         "file:///home/me/mlruns/artifacts",
+        "MLFLOW_TRACKING_URI=sqlite:////home/me@work/mlruns/mlflow.db sqlite:///me@work.db",
+        "file:///home/me@work/mlruns/artifacts",
         "@decorator  # see https://example.com",
         string.punctuation.replace("//", ""),
     ],
@@ -82,7 +91,7 @@ def test_what_holds_no_password_stays(text: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "told"),
     [
-        ("http://user:se/kretG@127.0.0.1:9", "write blanks and / ? # @ : of user name and password as %20 %2F"),
+        ("http://user:se/kretG@127.0.0.1:9", "write blanks and / ? # @ of user name and password as %20 %2F"),
         ("http://user:se@kretG@127.0.0.1:9", "write blanks"),
         ("postgresql://user:se kretG@127.0.0.1:9/db", "write blanks"),
         ("http://127.0.0.1:9?token=sekretG", "a token goes into $MLFLOW_TRACKING_TOKEN"),
@@ -147,7 +156,7 @@ def test_a_store_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_store_lies_in_its_folder_whatever_that_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "a?b=c#d%41 é'\"$x"
+    name = "a?b=c#d@e%41 é'\"$x"
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -18,9 +18,9 @@ from experiments.tracking import sqlite
 
 FOLDER = Path("mlruns")
 # The start of an address, and the rest of it; also with a slash too few, or without a scheme.
-ADDRESS = re.compile(r"(\w:/+|(?<![^\s'\"=(\[,])//+)(\S+)")
+ADDRESS = re.compile(r"(\b[\w+.-]{1,30}:/+|\w:/+|(?<![^\s'\"=(\[,])//+)(\S+)")
 VERSIONED = re.compile(r"[\w-]+(\.[\w-]+)+(/[\w.~+-]+)+@[\w./~-]+(#[\w=&.-]+)?[\"',;)\]]*")
-QUERY = re.compile(r"([?#])\S*?=\S*")
+QUERY = re.compile("[?#]")
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks", "uc")
 
 
@@ -85,7 +85,7 @@ def redact(text: str) -> str:
     A password may hold any character but a blank, so all up to the last @ is taken out. Only what is plainly the
     version of a package, as in ``https://host.org/name.git@v1``, stays.
     """
-    return ADDRESS.sub(lambda found: found[1] + _without_secrets(found[2]), text)
+    return ADDRESS.sub(lambda found: found[1] + _without_secrets(found[1], found[2]), text)
 
 
 def redact_all(value: Any) -> Any:
@@ -97,12 +97,20 @@ def redact_all(value: Any) -> Any:
     return redact(value) if isinstance(value, str) else value
 
 
-def _without_secrets(address: str) -> str:
-    """Redact an address without its scheme."""
-    if "@" in address and not VERSIONED.fullmatch(address):
+def _without_secrets(scheme: str, address: str) -> str:
+    """Redact an address behind its scheme, which ends with slashes."""
+    if scheme.startswith(("sqlite", "file")) and scheme.endswith("///"):  # a path: no user, no password
+        address = redact(address)
+    elif "@" in address and not VERSIONED.fullmatch(address):
         before, _, host = address.rpartition("@")
-        address = "***" if QUERY.search(before) else f"***@{host}"  # the @ may be one of a query
-    return QUERY.sub(r"\1***", address)
+        address = f"***@{host}" if _without_query(before) == before else "***"  # the @ may be one of a query
+    return _without_query(address)
+
+
+def _without_query(address: str) -> str:
+    """Redact what follows the first ? or # of an address, if it has values."""
+    start = QUERY.search(address)
+    return f"{address[: start.end()]}***" if start and "=" in address[start.end() :] else address
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -170,9 +178,11 @@ def _unreachable(uri: str, writing: bool) -> str | None:
 
 def _unreadable(uri: str, scheme: str) -> str | None:
     """Say why an address cannot be read as it was meant; libraries would show parts of the password in their errors."""
+    if scheme == "sqlite":
+        return None
     before, at, _ = uri.partition("://")[2].rpartition("@")
-    if re.search(r"\s", uri) or (at and re.search(r"[/?#@]|:.*:", before)):
-        return "cannot be read: write blanks and / ? # @ : of user name and password as %20 %2F %3F %23 %40 %3A"
+    if re.search(r"\s", uri) or (at and re.search("[/?#@]", before)):
+        return "cannot be read: write blanks and / ? # @ of user name and password as %20 %2F %3F %23 %40"
     if scheme in ("http", "https") and re.search("[?#]", uri):
         return "has a query, which MLflow does not send; a token goes into $MLFLOW_TRACKING_TOKEN"
     return None
