@@ -94,6 +94,11 @@ REFUSED = [
     ("callbacks=early_stopping", "callbacks.early_stopping.monitor=''", "early_stopping.monitor: got an empty text"),
     ("callbacks=early_stopping", "callbacks.early_stopping.monitor=null", "early_stopping.monitor: got None"),
     ("callbacks=early_stopping", "callbacks.early_stopping.monitor=learning_rate", "which is not recorded"),
+    (
+        "callbacks=terminate_on_nan",
+        "+callbacks.terminate_on_nan.raise_error=true",
+        "the run fails, with the likely causes",
+    ),
     ("callbacks=[]", "+callbacks.b={name: TensorBoard}", OUT),
     ("callbacks=[]", "+callbacks.b={name: LearningRateScheduler, schedule: x}", "choose optimizer/schedule="),
     ("callbacks=[]", "+callbacks.b={name: BackupAndRestore, backup_dir: x}", "cannot be combined with resume=true"),

@@ -108,6 +108,9 @@ def _settings(config: Config, where: str, kind: str, arguments: dict[str, Any]) 
             "have to be those that are validated and recorded: the averages"
         )
         yield Problem(f"{where}.swap_on_epoch", what, f"{where}.swap_on_epoch=true")
+    if kind == "terminateonnan" and arguments.get("raise_error"):
+        what = "got true, but the run fails, with the likely causes, in any case"
+        yield Problem(f"{where}.raise_error", what, f"{where}.raise_error=false")
     if kind == "csvlogger" and not _separates(separator := arguments.get("separator", ",")):
         yield Problem(
             f"{where}.separator", f"got {separator!r}, expected one character", assign(f"{where}.separator", ";")
