@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -332,7 +333,7 @@ def multiply_runs(store: Path, which: str, copies: int, beneath: str = "mlflow.p
         copies: How many.
         beneath: The tag that names a copy's parent.
     """
-    with sqlite3.connect(store) as connection:
+    with closing(sqlite3.connect(store)) as connection, connection:
         run_id = connection.execute(which).fetchone()[0]
         for number in range(copies):
             for table in ("runs", "params", "tags", "metrics", "latest_metrics"):
@@ -376,7 +377,7 @@ def writers(repeats: int) -> Result:
         seconds = time.perf_counter() - started
         logs = [log.read_text() for log in Path(folder).glob("mlruns/multirun/*/*/*/run.log")]
         models = len(list(Path(folder).glob("mlruns/artifacts/**/model.keras")))
-        with sqlite3.connect(Path(folder) / "mlruns" / "mlflow.db") as connection:
+        with closing(sqlite3.connect(Path(folder) / "mlruns" / "mlflow.db")) as connection:
             complete = connection.execute(
                 "SELECT count(*) FROM runs r JOIN latest_metrics m ON m.run_uuid = r.run_uuid AND m.key = 'objective' "
                 "JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'fingerprint' WHERE r.status = 'FINISHED'"

@@ -101,7 +101,7 @@ def import_everything() -> None:
     client.import_what_is_used_late()
     backend.import_keras()
     for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
-        if not module.name.endswith(".preload"):
+        if not module.name.endswith((".preload", ".__main__")):
             importlib.import_module(module.name)
     importlib.import_module("mlflow.keras")
     importlib.import_module("mlflow.store.tracking.sqlalchemy_store")

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -54,7 +54,7 @@ def in_training(folder: Path, runs: int) -> Callable[[], bool]:
 
 
 def query(folder: Path, sql: str) -> list[tuple[str, ...]]:
-    with sqlite3.connect(folder / "mlruns" / "mlflow.db", timeout=60) as connection:
+    with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db", timeout=60)) as connection:
         return connection.execute(sql).fetchall()
 
 

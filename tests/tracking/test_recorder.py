@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +31,7 @@ def start(folder: Path, *args: str) -> "subprocess.Popen[str]":
 
 def records(folder: Path) -> list[tuple[str, str]]:
     """Name and status of all runs."""
-    with sqlite3.connect(folder / "mlruns" / "mlflow.db") as connection:
+    with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as connection:
         return connection.execute("SELECT name, status FROM runs ORDER BY start_time").fetchall()
 
 
@@ -105,7 +106,7 @@ def test_a_store_that_breaks_during_the_run_fails_it(tmp_path: Path) -> None:
     process = start(tmp_path, *LONG)
     wait_for_epochs(process)
     database = tmp_path / "mlruns" / "mlflow.db"
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("DROP TABLE metrics")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
@@ -122,18 +123,19 @@ def test_a_damaged_store_is_named(tmp_path: Path) -> None:
 
 
 def test_a_busy_store_is_not_a_damaged_one(tmp_path: Path) -> None:
-    with sqlite3.connect(file := tmp_path / "mlflow.db") as connection:
-        connection.execute("CREATE TABLE runs (run_uuid)")
-    connection.execute("BEGIN EXCLUSIVE")
-    assert _sqlite_trouble(file) is None
-    connection.close()
+    with closing(sqlite3.connect(file := tmp_path / "mlflow.db")) as connection:
+        with connection:
+            connection.execute("CREATE TABLE runs (run_uuid)")
+        connection.execute("BEGIN EXCLUSIVE")
+        assert _sqlite_trouble(file) is None
 
 
 def test_a_store_whose_writer_was_shot_is_not_a_damaged_one(tmp_path: Path) -> None:
     file = tmp_path / "mlflow.db"
     write = (
-        "import os, sqlite3, sys; connection = sqlite3.connect(sys.argv[1]); connection.execute('CREATE TABLE t (x)');"
-        "connection.execute('PRAGMA cache_size = 1');"
+        "import os, sqlite3, sys; connection = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "connection.execute('PRAGMA cache_size = 1'); connection.execute('BEGIN');"
+        "connection.execute('CREATE TABLE t (x)');"
         "connection.executemany('INSERT INTO t VALUES (?)', [('x' * 1000,)] * 1000); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", write, file], check=False)

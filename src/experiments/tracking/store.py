@@ -170,7 +170,9 @@ def _unreachable(uri: str, writing: bool) -> str | None:
         elif scheme in ("postgresql", "mysql", "mssql"):
             import sqlalchemy
 
-            sqlalchemy.create_engine(uri).connect().close()
+            engine = sqlalchemy.create_engine(uri)
+            engine.connect().close()
+            engine.dispose()  # or its pool keeps the connection
     except Exception as error:  # whatever the driver raises: the store cannot be used
         return f"cannot be reached ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
     return None
