@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -242,7 +243,10 @@ def test_the_report_is_written_whole_or_not_at_all(
     call: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = tmp_path / "page.html"
+    before = os.umask(0o027)
     assert call(f"report={page}").endswith(f"report: {page}\n")
+    os.umask(before)
+    assert page.stat().st_mode & 0o777 == 0o640
     text = page.read_text()
     assert "<html" in text
     assert "rmsprop" in text

@@ -10,6 +10,7 @@ from experiments.config import Refused
 from experiments.config.schema import RunId, Tracking
 from experiments.tracking.client import open_store
 from experiments.tracking.runs import look_up
+from experiments.tracking.search import experiment_ids
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 IDS = ("aaaa1234" + "0" * 24, "aaaa5678" + "0" * 24, "12345678" + "0" * 24)
@@ -37,6 +38,16 @@ def test_a_run_is_found_by_its_beginning(store: Tracking, which: str) -> None:
 def test_what_names_no_single_run_is_refused(store: Tracking, which: str, told: str) -> None:
     with pytest.raises(Refused, match=told):
         look_up(which, store)
+
+
+def test_an_experiment_is_found_whatever_its_name(store: Tracking) -> None:
+    client = open_store(str(store.uri))
+    for name in ("it's", 'say "x"', "50 %", "a\\"):
+        made = client.create_experiment(name)
+        assert experiment_ids(client, name) == [made]
+    client.delete_experiment(made)
+    with pytest.raises(Refused, match="there is no experiment"):
+        experiment_ids(client, name)
 
 
 def test_an_id_without_letters_is_text() -> None:
