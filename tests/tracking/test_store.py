@@ -213,3 +213,18 @@ def test_a_store_that_is_damaged_within_is_refused(whole: Path, tmp_path: Path, 
             look_up(which, tracking)
     with pytest.raises(Refused):
         read_run("latest", tracking, [], None)
+
+
+def test_reading_a_store_without_experiments_makes_none(whole: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(whole)) as source, closing(sqlite3.connect(file)) as copy:
+        source.backup(copy)
+        copy.execute("DELETE FROM experiments")
+        copy.commit()
+    with pytest.raises(Refused, match="nothing is recorded in"):
+        look_up("latest", Tracking(enabled=True, uri=sqlite.address(file), experiment=""))
+    assert sqlite.query(file, "SELECT * FROM experiments") == []
+    with closing(sqlite3.connect(tmp_path / "new.db")) as empty:
+        empty.executescript("CREATE TABLE x (y); DROP TABLE x")
+    with pytest.raises(Refused, match="nothing is recorded in"):
+        look_up("latest", Tracking(enabled=True, uri=sqlite.address(tmp_path / "new.db"), experiment=""))

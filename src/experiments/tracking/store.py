@@ -65,7 +65,7 @@ def existing(tracking: Tracking, key: str, writing: bool = False) -> str:
     uri = store_uri(tracking)
     if found := _store_problems(tracking, writing):  # MLflow itself would retry for minutes
         raise Refused(found)
-    if (file := sqlite_file(uri)) and not (file.exists() and file.stat().st_size):
+    if (file := sqlite_file(uri)) and not _in_use(file):
         what = f"nothing is recorded in {file}; train something first: python -m experiments.run"
         raise Refused(Problem(key, what))
     return uri
@@ -116,6 +116,16 @@ def _without_query(address: str) -> str:
 def sqlite_file(uri: str) -> Path | None:
     """The file of a SQLite store; None for other stores. As SQLAlchemy reads it: without a query, and unquoted."""
     return Path(unquote(uri.partition(":///")[2].partition("?")[0])).absolute() if uri.startswith("sqlite") else None
+
+
+def _in_use(file: Path) -> bool:
+    """Whether a SQLite store has experiments; where there are none, MLflow makes one, even if it only reads."""
+    if not (file.exists() and file.stat().st_size):
+        return False
+    with contextlib.suppress(sqlite3.Error):  # it is busy
+        has_table = sqlite.query(file, "SELECT 1 FROM sqlite_master WHERE name = 'experiments'")
+        return bool(has_table and sqlite.query(file, "SELECT 1 FROM experiments LIMIT 1"))
+    return True
 
 
 def lacks_run(uri: str, run_id: str) -> bool:
