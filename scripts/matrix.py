@@ -23,7 +23,7 @@ from random import Random
 import numpy as np
 from fuzzing.runner import import_everything
 from matrices.choices import EPOCHS, Row, pairs, pairs_of, rows
-from matrices.oracle import TIES, Recorded, differences, problems
+from matrices.oracle import TIES, Recorded, differences, problems, recorded_metrics
 
 TRAINED, TESTED = 240, 160  # images
 RESUMED = 10  # one run in so many is killed and resumed
@@ -144,11 +144,13 @@ def _resumed(place: Path, words: Sequence[str]) -> list[str]:
     folder = place / "resumed"
 
     def reached() -> bool:
-        return any(folder.glob("mlruns/outputs/*/*/checkpoints/epoch_*.npz"))
+        """Whether the first epoch is on the disk, and in the record: until then a run begins anew."""
+        saved = any(folder.glob("mlruns/outputs/*/*/checkpoints/epoch_*.npz"))
+        return saved and "loss" in recorded_metrics(folder / "mlruns/mlflow.db")
 
     killed, _ = command("run", folder, words, until=reached)
     status, output = command("run", folder, [*words, "resume=true"])
-    if status or (killed == -signal.SIGKILL and "resume: goes on after epoch" not in output):
+    if status or (killed == -signal.SIGKILL and "resume: " not in output):
         return [f"resumed: exit status {status} after {killed}: {output[-1500:]}"]
     stores = [place / name / "mlruns/mlflow.db" for name in ("whole", "resumed")]
     return [f"resumed: {what}" for what in differences(*stores)]

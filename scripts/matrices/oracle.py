@@ -4,7 +4,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -50,6 +50,15 @@ class Recorded:
     def last(self) -> dict[str, float]:
         """The last value of each metric."""
         return {name: by_step[max(by_step)] for name, by_step in self.metrics.items()}
+
+
+def recorded_metrics(store: Path) -> set[str]:
+    """The metrics that are recorded by now; none if the store is not there yet."""
+    if not store.exists():
+        return set()
+    with closing(sqlite3.connect(store)) as connection, suppress(sqlite3.OperationalError):
+        return {key for (key,) in connection.execute("SELECT DISTINCT key FROM metrics")}
+    return set()
 
 
 def _folder(address: str) -> Path:

@@ -1,7 +1,6 @@
 """The commands: ``python -m experiments``."""
 
-print(
-    """experiments: Keras networks from short YAML files, recorded in MLflow.
+HELP = """experiments: Keras networks from short YAML files, recorded in MLflow.
 
   python -m experiments.run        train one config, or with -m a sweep
   python -m experiments.compare    rank recorded runs
@@ -10,4 +9,6 @@ print(
   python -m experiments.promote    register a recorded model
 
 Each explains itself with --help."""
-)
+
+if __name__ == "__main__":  # a sweep's server imports all modules
+    print(HELP)
