@@ -167,6 +167,11 @@ FILES = {
     "nothing": (b"defaults:\n", "defaults: got None, expected a list"),
     "number": (b"defaults: [3]\n", "defaults: got the entry 3, expected a file, or one group"),
     "contains_itself": (b"a: &a [*a]\n", "is nested too deeply, or contains itself"),
+    "bomb": (
+        b"a0: &a0 [x]\n"
+        + b"".join(b"a%d: &a%d [%s]\n" % (n, n, b",".join([b"*a%d" % (n - 1)] * 9)) for n in range(1, 9)),
+        "expected at most 100000",
+    ),
     "digits": (b"epochs: " + 5000 * b"9", "Exceeds the limit (4300 digits)"),
     "header": (b"# @package a b c\n", "got '# @package a b c', expected '# @package NAME'"),
     "unfinished": (b"epochs: ${\n", "no viable alternative"),

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.config.problems import Problem, first_lines
 
+LARGEST = 100_000  # values in a file
 # The user's config folders of this command; the first counts first. See `hydra_plugins.experiments_sweeps`.
 own_folders: list[str] = []
 
@@ -78,12 +80,32 @@ def lacks_defaults(folder: Path, config_name: str) -> Iterator[Problem]:
 def _trouble(file: Path) -> str:
     """Why a file cannot be used; empty if it can."""
     try:
+        if (values := _expanded(yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader))) > LARGEST:
+            return f"holds {values:.2g} values, as its aliases (*name) stand for each other, expected at most {LARGEST}"
         loaded = OmegaConf.load(file)
         if not isinstance(loaded, DictConfig):
             return "is a list, expected a mapping of keys to values"
         return _header_trouble(file.read_text(encoding="utf-8")) or _defaults_trouble(OmegaConf.to_container(loaded))
     except Exception as error:
         return _reason(error)
+
+
+def _expanded(node: yaml.Node | None, known: dict[int, int] | None = None) -> int:
+    """Count the values of a file with each alias replaced by what it stands for; nothing is built.
+
+    Raises:
+        RecursionError: An alias stands for something that contains it.
+    """
+    known = {} if known is None else known
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = 0
+        inner = [part for entry in node.value for part in (entry if isinstance(entry, tuple) else (entry,))]
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in inner)
+    if known[id(node)] == 0:
+        raise RecursionError
+    return known[id(node)]
 
 
 def _reason(error: Exception) -> str:
