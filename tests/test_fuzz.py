@@ -1,6 +1,7 @@
 """Commands with odd input end as they should: drawn cases, and those that went wrong once."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -73,3 +74,9 @@ def test_foreign_code_is_noticed(tmp_path: Path) -> None:
 def test_the_corpus_says_what_was_wrong() -> None:
     for line in (SCRIPTS.parent / "tests" / "fuzz_corpus.jsonl").read_text().splitlines():
         assert Case.from_json(line).wrong, json.loads(line)
+
+
+def test_drawn_cases_and_those_that_went_wrong_once_end_as_they_should() -> None:
+    command = [sys.executable, str(SCRIPTS / "fuzz.py"), "12", "60", "--corpus"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
