@@ -215,6 +215,19 @@ def test_a_package_is_trusted_on_the_command_line(tmp_path: Path) -> None:
     assert explained("trust=[json,csv]") == []
 
 
+@pytest.mark.parametrize("option", [(), ("-m", "seed=0,1")], ids=["run", "sweep"])
+def test_a_preset_cannot_pretend_that_a_package_was_trusted_on_the_command_line(
+    option: tuple[str, ...], run_cli: RunCli, tmp_path: Path, without_tensorflow: str
+) -> None:
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    pretended = "hydra: {overrides: {task: ['trust=[json]'], hydra: ['trust=[json]']}}"
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text(f"# @package _global_\ntrust: [json]\n{pretended}\n")
+    words = ("--config-dir", "own", "experiment=mine", "data=digits", *option)
+    done = run_cli(*words, PYTHONPATH=without_tensorflow)
+    assert done.returncode == 2, done.stderr
+    assert "error: trust: a config file trusts json, but a package is code" in done.stderr
+
+
 @pytest.mark.usefixtures("_in_process")
 def test_tags_may_have_any_name() -> None:
     assert explained("+tracking.tags.module=x", "+tracking.tags.class_name=y") == []

@@ -4,6 +4,7 @@ import functools
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -37,6 +38,8 @@ from experiments.tracking import store
 HERE = Path(__file__).resolve().parent
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parents[1] / "conf"  # a wheel, or a checkout
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+# Ahead of all overrides: Hydra adds what is typed to these lists, which config files could have filled.
+TYPED_ONLY = ("hydra.overrides.hydra=[]", "hydra.overrides.task=[]")
 S = TypeVar("S", bound=Section)
 
 
@@ -74,7 +77,7 @@ def command(
                     arguments = _arguments(sys.argv[1:])
                     # Hydra wants all overrides in one place.
                     options = [word for word in sys.argv[1:] if word not in arguments.overrides]
-                    sys.argv[1:] = [*options, *arguments.overrides]
+                    sys.argv[1:] = [*options, *TYPED_ONLY, *arguments.overrides]
                     own_folders[:] = _config_folders(arguments, config_name)
                     if ahead:
                         ahead(sys.argv[1:])
@@ -255,7 +258,7 @@ def check_places(config: Config) -> None:
 
 
 def _typed() -> list[str] | None:
-    """The overrides of the command line; None where a config did not come from one."""
+    """The overrides of the command line, see `TYPED_ONLY`; None where a config did not come from one."""
     if not HydraConfig.initialized():
         return None
     return cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task))  # unresolved, as they were typed
@@ -317,7 +320,7 @@ class CheckBeforeRun(CheckCommand):
             overrides = OmegaConf.to_container(config.hydra.overrides.task)  # to iterate would resolve ${...} in them
             _, problems = compose_usable(cast(list[str], overrides), name, _loader(), sweep=True)
             params = OmegaConf.select(config, "hydra.sweeper.params")
-            if isinstance(params, DictConfig) and any(str(key).lstrip("+") == "trust" for key in params):
+            if isinstance(params, DictConfig) and any("trust" in re.findall(r"\w+", str(key)) for key in params):
                 what = "packages are trusted on the command line only"
                 problems.append(Problem("hydra.sweeper.params.trust", what, "trust=[mypackage]"))
             if problems:
