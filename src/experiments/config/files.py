@@ -80,7 +80,9 @@ def lacks_defaults(folder: Path, config_name: str) -> Iterator[Problem]:
 def _trouble(file: Path) -> str:
     """Why a file cannot be used; empty if it can."""
     try:
-        if (values := _expanded(yaml.compose(file.read_text(encoding="utf-8"), yaml.SafeLoader))) > LARGEST:
+        with file.open(encoding="utf-8") as stream:  # not its text: the parser's errors name the stream's file
+            values = _expanded(yaml.compose(stream, yaml.SafeLoader))
+        if values > LARGEST:
             return f"holds {values:.2g} values, as its aliases (*name) stand for each other, expected at most {LARGEST}"
         loaded = OmegaConf.load(file)
         if not isinstance(loaded, DictConfig):
