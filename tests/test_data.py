@@ -152,6 +152,27 @@ def test_a_damaged_array_is_refused_with_its_file(tmp_path: Path, member: bytes)
     assert f"{file}: is damaged, or not an .npz file" in refusal(config(path=str(file)))
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("member", ["x_train", "y_train.npy"])
+@pytest.mark.parametrize("content", [b"hello", with_header(header("(20, 4, 4)", "'|u1'"), bytes(320))])
+def test_an_archive_with_two_members_for_an_array_is_refused(tmp_path: Path, member: str, content: bytes) -> None:
+    file = Path(save(tmp_path))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(member, content)
+    message = refusal(config(path=str(file)))
+    assert f"{file}: is damaged, or not an .npz file" in message
+    assert "once)" in message
+
+
+def test_an_array_whose_member_lacks_its_ending_is_refused(tmp_path: Path) -> None:
+    file = Path(save(tmp_path, y_train=None))
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("y_train", b"hello")
+    assert "it has members that NumPy would not write, y_train, expected y_train.npy once" in refusal(
+        config(path=str(file))
+    )
+
+
 def patched(file: Path, *, flags: int = 0, method: int = 0, version: int = 20) -> None:
     """Change what the archive says of its members: that they are encrypted, or packed by an unknown method."""
     content = bytearray(file.read_bytes())
@@ -199,6 +220,8 @@ def test_a_file_of_fashion_mnist_that_grows_is_refused(offline: Path, monkeypatc
     file = cache_fashion_mnist(offline)[0]
     file.write_bytes(gzip.compress(struct.pack(">4I", 2051, 2**31, 2**15, 2**15) + bytes(100)))
     assert f"{file}: needs 2,305,843,009.2 GB" in refusal(config("fashion_mnist"))
+    file.write_bytes(gzip.compress(struct.pack(">4I", 2051, 2**31, 2**31, 2) + bytes(100)))  # 2**63 bytes
+    assert f"{file}: needs 9,223,372,036.9 GB" in refusal(config("fashion_mnist"))
 
 
 @pytest.mark.parametrize(("where", "kind"), [("train", "<U5"), ("test", "<U5"), ("train", object), ("train", "S5")])

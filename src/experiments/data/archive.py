@@ -33,11 +33,17 @@ def check(stream: IO[bytes], file: Path, names: Sequence[str]) -> None:
         Exception: Of any class, where the file is damaged.
     """
     with zipfile.ZipFile(stream) as archive:
-        found = [name.removesuffix(".npy") for name in archive.namelist()]
+        members = archive.namelist()
+        found = [name.removesuffix(".npy") for name in members]
         if missing := [name for name in names if name not in found]:
             listed = ", ".join(found[:20]) or "nothing"
             what = f"has no {' and no '.join(missing)}; found {listed}, expected {', '.join(names)}"
             raise Refused(Problem(str(file), what))
+        # NumPy would read a member without the ending, and of two members the last: another than is looked at here.
+        if unclear := [name for name in names if found.count(name) > 1 or f"{name}.npy" not in members]:
+            listed = ", ".join(name for name in members if name.removesuffix(".npy") in unclear)[:200]
+            expected = " and ".join(f"{name}.npy" for name in unclear)
+            raise ValueError(f"it has members that NumPy would not write, {listed}, expected {expected} once")
         declared = {name: _declared(archive, f"{name}.npy") for name in names}
         packed = sum(archive.getinfo(f"{name}.npy").compress_size for name in names)
     if problems := [_objects(file, name) for name, array in declared.items() if array.dtype.hasobject]:

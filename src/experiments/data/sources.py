@@ -1,6 +1,7 @@
 """Where data sets come from. One is never swapped for another."""
 
 import gzip
+import math
 import os
 import stat
 import urllib.request
@@ -184,9 +185,10 @@ def _read_idx(file: Path) -> NDArray[np.generic]:
     """Read the format of http://yann.lecun.com/exdb/mnist: a magic number, the sizes, the bytes."""
     with _readable(file, "", "remove it, and Keras fetches it again"), gzip.open(file) as stream:
         dimensions = stream.read(4)[3]
-        shape = np.frombuffer(stream.read(4 * dimensions), ">u4").astype(np.int64)
-        archive.check_memory(file, {"its array": (int(shape.prod()), 1)})
-        content = stream.read(int(shape.prod()) + 1)
+        shape = np.frombuffer(stream.read(4 * dimensions), ">u4").tolist()
+        count = math.prod(shape)  # of Python's numbers, as it may be beyond 64 bits
+        archive.check_memory(file, {"its array": (count, 1)})
+        content = stream.read(count + 1)
         return np.frombuffer(content, np.uint8).reshape(shape)
 
 
