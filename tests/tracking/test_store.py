@@ -123,6 +123,19 @@ SCHEMAS = {
     "newer": ("UPDATE alembic_version SET version_num = 'ffffffffffff'", "(schema ffffffffffff); install that one"),
     "no version": ("DELETE FROM alembic_version", "of another MLflow than the installed"),
     "without runs": ("DROP TABLE runs", "is damaged: it lacks the table runs"),
+    "a long version": ("UPDATE alembic_version SET version_num = hex(zeroblob(9000))", f"(schema {64 * '0'}); install"),
+    "a computed version": (
+        "DROP TABLE alembic_version; CREATE TABLE alembic_version (x, version_num AS (hex(zeroblob(200000000)))); "
+        "INSERT INTO alembic_version (x) VALUES (1), (2)",
+        "string or blob too big",
+    ),
+    "trigger": (
+        "CREATE TRIGGER slow BEFORE INSERT ON runs BEGIN WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x FROM n) "
+        "SELECT count(*) FROM n; END",
+        "has the trigger slow, which MLflow does not make",
+    ),
+    "view": ("CREATE VIEW mine AS SELECT * FROM runs", "has the view mine, which MLflow does not make"),
+    "generated column": ("ALTER TABLE runs ADD COLUMN x AS (hex(name))", "has the generated column runs.x, which"),
     "of another program": ("DROP TABLE alembic_version", "has no tables of MLflow, but of another program ("),
 }
 
@@ -134,8 +147,7 @@ def test_a_store_that_mlflow_cannot_use_is_refused_at_once(
     file = tmp_path / "mlflow.db"
     with closing(sqlite3.connect(whole)) as source, closing(sqlite3.connect(file)) as copy:
         source.backup(copy)
-        copy.execute(statement)
-        copy.commit()
+        copy.executescript(statement)
     tracking = Tracking(enabled=True, uri=sqlite.address(file), experiment="e")
     [problem] = problems(tracking)
     assert told in problem.what

@@ -39,6 +39,7 @@ TABLES = frozenset(
         "model_version_tags",
     }
 )
+LONGEST = 1_000_000  # bytes of a value that is read here; those are names and ids
 
 
 def address(file: Path) -> str:
@@ -73,7 +74,9 @@ def mismatch(file: Path) -> str | None:
             return None
         if "alembic_version" not in tables:
             return f"has no tables of MLflow, but of another program ({', '.join(sorted(tables)[:3])})"
-        found = [version for (version,) in connection.execute("SELECT version_num FROM alembic_version")]
+        rows = connection.execute("SELECT substr(version_num, 1, 64) FROM alembic_version LIMIT 2")
+        found = [version for (version,) in rows]
+        computing = list(_computing(connection))
     upgrade = f"mlflow db upgrade {shlex.quote(address(file))}"
     if (known := _revisions()) and found != [known[-1]]:
         installed = importlib.metadata.version("mlflow")
@@ -83,7 +86,24 @@ def mismatch(file: Path) -> str | None:
         return f"{what}; install that one, or if it is older, copy the file, then: {upgrade}"
     if missing := TABLES - tables:
         return f"is damaged: it lacks the table {', '.join(sorted(missing))}; restore it, or move it away"
-    return None
+    what = f"has {', '.join(computing)}, which MLflow does not make and SQLite would run; remove that, or move it away"
+    return what if computing else None
+
+
+def _computing(connection: sqlite3.Connection) -> Iterator[str]:
+    """What in a store is run when its tables are read or written, and is not MLflow's."""
+    # MLflow has one trigger, on its table of secrets, which is not used here.
+    programs = "SELECT type, name, tbl_name FROM sqlite_master WHERE type IN ('trigger', 'view') ORDER BY name"
+    for kind, name, table in connection.execute(programs):
+        if (kind, table) != ("trigger", "secrets"):
+            yield f"the {kind} {name}"
+    columns = (
+        "SELECT tables.name, columns.name FROM sqlite_master AS tables, pragma_table_xinfo(tables.name) AS columns "
+        "WHERE tables.type = 'table' AND columns.hidden IN (2, 3)"  # generated ones, which MLflow has for spans
+    )
+    for table, name in connection.execute(columns):
+        if table in TABLES:
+            yield f"the generated column {table}.{name}"
 
 
 def is_read_only(file: Path) -> bool:
@@ -107,11 +127,12 @@ def copy_to(file: Path, copy: sqlite3.Connection) -> None:
 
 def _open(file: Path) -> sqlite3.Connection:
     if is_read_only(file):
-        copy = sqlite3.connect(":memory:")
-        copy_to(file, copy)
-        return copy
-    # Not read-only: SQLite rolls back what a killed writer has left.
-    return sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=3)
+        connection = sqlite3.connect(":memory:")
+        copy_to(file, connection)
+    else:  # opened to write: SQLite rolls back what a killed writer has left
+        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=3)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
+    return connection
 
 
 @cache
