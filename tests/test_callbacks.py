@@ -339,6 +339,7 @@ def content(file: Path) -> Any:
     return arrays
 
 
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_that_is_interrupted_after_every_epoch_is_exact(

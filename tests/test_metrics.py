@@ -247,6 +247,7 @@ ARGUMENTS = [
 ]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("overrides", ARGUMENTS, ids=str)
 def test_the_saved_model_gives_the_recorded_measures(overrides: list[str], tmp_path: Path) -> None:
     run = train(*QUICK, "epochs=1", *overrides, eager=True)

@@ -100,7 +100,7 @@ def test_the_best_run_is_promoted_and_the_printed_commands_work(folder: Path, ru
     done = run_cli(module="promote", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     first, chosen, predict, serve = done.stdout.splitlines()
-    assert chosen.startswith("chosen as the best of 1 run of 1 config, by val_accuracy, higher is better, on digits ")
+    assert chosen.startswith("chosen as the only run measured as val_accuracy, higher is better, on digits ")
     assert re.fullmatch(r"digits@champion is version 1 \(run [0-9a-f]{32}, val_accuracy 0\.\d{4}\)", first)
     assert serve.endswith(" mlflow models serve -m models:/digits@champion --env-manager local")
     assert f"sqlite:///{folder}/mlruns/mlflow.db" in serve
@@ -145,7 +145,7 @@ def test_a_run_of_a_sweep_says_what_it_was_chosen_from(promoted: Promote, client
     told = promoted("run=best", "name=swept")
     assert run_id in told
     text = client.get_model_version_by_alias("swept", "champion").description
-    assert "- chosen: as the best of 1 run of 1 config, by val_recall, higher is better, on digits dddddddddddd" in text
+    assert "- chosen: as the only run measured as val_recall, higher is better, on digits dddddddddddd" in text
     assert f"- sweep: run {parent}, made up, 16 finished runs" in text
     assert "- code: commit abc\n" in text
 

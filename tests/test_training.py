@@ -225,6 +225,7 @@ def averaged(overrides: list[str], momentum: float, every: int | None) -> tuple[
     return losses, by_epoch
 
 
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras's own
 @pytest.mark.parametrize("every", [None, 3])
 @pytest.mark.parametrize("rate", [0.05, 5.0])

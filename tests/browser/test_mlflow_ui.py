@@ -163,7 +163,7 @@ def test_the_page_of_the_registered_version_has_alias_and_evidence(page: Page, r
     page.until("document.body.innerText.includes('champion')")
     text = page.until("document.querySelector('table') && document.body.innerText")
     assert f"of run {records.best}" in text
-    assert "as the best by val_accuracy of 12 finished runs" in text
+    assert "as the best of 12 runs of 4 configs, by val_accuracy" in text
     assert f"run {records.parent}" in text
     page.picture("ui_registry")
 

@@ -44,7 +44,8 @@ def test_the_direction_of_a_metric_of_your_own_has_to_be_said(objective_key: tup
     [problem] = refused.value.problems
     assert problem.where == "objective_mode"
     assert "val_wer" in problem.what
-    config(*own, problem.remedy)
+    assert problem.what.endswith("objective_mode=min or objective_mode=max")
+    assert config(*own, "objective_mode=min").lower_is_better
 
 
 def test_a_callback_that_watches_a_metric_of_your_own_needs_its_direction() -> None:

@@ -88,8 +88,11 @@ def _objective(config: Config) -> Iterator[Problem]:
         yield from watched_metric(config, "objective", config.objective)
     if config.lower_is_better is None and base_name(config.objective_metric) in config.metric_names:
         metric = config.objective_metric
-        what = f"got auto, but {metric} is a metric of your own: say whether a lower (min) or a higher value is better"
-        yield Problem("objective_mode", what, "objective_mode=max")
+        what = (
+            f"got auto, but {metric} is a metric of your own: say whether a lower or a higher value is better, by "
+            "objective_mode=min or objective_mode=max"
+        )
+        yield Problem("objective_mode", what)
 
 
 def _lone_halves(config: Config) -> Iterator[Problem]:

@@ -83,24 +83,26 @@ def show(console: Console, runs: Sequence[Run], parent: str) -> None:
 
     One ranking for each group of runs that can be compared.
     """
-    groups = comparable(runs)
+    groups, tested = comparable(runs), False
     for objective, group in groups.items():
         if len(groups) > 1:
             tables.say(console, [f"measured as {objective.measured_as}:"])
-        _show_group(console, compare(group, "", objective, circumstances=()), parent)
+        comparison = compare(group, "", objective, circumstances=())
+        several = tables.several_seeds(comparison) and len(comparison.standings) > 1
+        _show_group(console, comparison, how=not (parent and several))
+        tested |= several
+    if parent and tested:
+        tables.say(console, [f"how that was decided, and more:  python -m experiments.compare sweep={parent[:8]}"])
     if parent:
         tables.say(console, [f"recorded beneath run {parent}"])
 
 
-def _show_group(console: Console, comparison: Comparison, parent: str) -> None:
+def _show_group(console: Console, comparison: Comparison, how: bool) -> None:
+    """Print a ranking; `how`: whether its notes say how it was tested."""
     each = by_run(comparison)
     tables.show(console, each, list(enumerate(each.standings, start=1)))
-    notes = tables.notes(comparison)
     if tables.several_seeds(comparison):
         tables.say(console, ["over the seeds:"])
         tables.show(console, comparison, list(enumerate(comparison.standings, start=1)))
-        if parent and len(comparison.standings) > 1:
-            notes = tables.notes(replace(comparison, method=""))
-            notes.append(f"how that was decided, and more:  python -m experiments.compare sweep={parent[:8]}")
-    tables.say(console, notes)
+    tables.say(console, tables.notes(comparison if how else replace(comparison, method="")))
     tables.show_failures(console, comparison.unfinished)
