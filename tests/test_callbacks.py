@@ -90,6 +90,19 @@ REFUSED = [
         "in which 'nope' cannot be filled",
     ),
     ("callbacks=best_weights", "callbacks.best_weights.filepath='{epoch.weights.h5'", "best_weights.filepath: got"),
+    *(
+        (
+            "callbacks=best_weights",
+            f"callbacks.best_weights.filepath='{{{field}:{width}}}.weights.h5'",
+            f"in which the format {width} cannot be filled",
+        )
+        for field, width in (
+            ("epoch", ">3000000000"),
+            ("epoch", "03000000000d"),
+            ("loss", ".900000000f"),
+            ("epoch", "{epoch}"),
+        )
+    ),
     ("callbacks=best_weights", "+callbacks.best_weights.save_freq=2", "but save_best_only compares epochs"),
     ("callbacks=early_stopping", "callbacks.early_stopping.monitor=''", "early_stopping.monitor: got an empty text"),
     ("callbacks=early_stopping", "callbacks.early_stopping.monitor=null", "early_stopping.monitor: got None"),

@@ -1,6 +1,8 @@
 """Callbacks of a config: those that cannot take part, what they watch, and the files that they write."""
 
 import importlib.util
+import re
+import string
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,6 +15,8 @@ from experiments.config.schema import Callback, Config
 FILE_ARGUMENTS = frozenset({"filepath", "filename", "log_dir", "backup_dir", "directory"})
 # What the run itself writes in its output folder.
 RESERVED = frozenset({"checkpoints", "lock", "model.keras", "run.log"})
+# How a number in a file's name may be written: few digits, as a width of a billion would take that many bytes.
+SHORT = re.compile(r"[+ -]?[0-9]{0,3}(\.[0-9]{1,2})?[defg]?")
 # Keras callbacks that no run can have, by their plain names, and why.
 UNFIT = {
     "backupandrestore": "cannot be combined with resume=true, which goes on with any interrupted run by itself",
@@ -135,6 +139,9 @@ def _checkpoint(config: Config, where: str, arguments: dict[str, Any]) -> Iterat
     if not isinstance(given := arguments.get("filepath"), str):
         return
     try:
+        for _, _, width, _ in string.Formatter().parse(given):
+            if width and not SHORT.fullmatch(width):
+                raise ValueError(f"the format {width}")
         given.format(**known)
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         what = f"got {given}, in which {error} cannot be filled in; known: {', '.join(f'{{{name}}}' for name in known)}"
