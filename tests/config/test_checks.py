@@ -322,3 +322,21 @@ def test_numbers_that_tensorflow_cannot_hold_are_refused(override: str, where: s
     (problem,) = problems_of(override)
     assert problem.where == where
     assert "expected a whole number of at most" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("override", "where", "remedy"),
+    [
+        (f"epochs={10**4000}", "epochs", "epochs=5"),
+        (f"model.layer_sizes=[8,{2**63}]", "model.layer_sizes[1]", "model.layer_sizes=[512]"),
+        (f"+optimizer.beta_1=-{2**64}", "optimizer.beta_1", ""),
+        (f"+tracking.tags.x={2**64}", "tracking.tags.x", ""),
+        (f"+callbacks.a={{name:EarlyStopping,patience:{2**65}}}", "callbacks.a.patience", ""),
+        (f"metrics=[{{auc:{{num_thresholds:{2**70}}}}}]", "metrics[0].auc.num_thresholds", "metrics=[accuracy]"),
+    ],
+)
+def test_a_number_beyond_64_bits_is_refused_wherever_it_is(override: str, where: str, remedy: str) -> None:
+    [problem] = problems_of(override)
+    assert problem.where == where
+    assert problem.what.startswith("holds a whole number of more than 64 bits")
+    assert problem.remedy == remedy

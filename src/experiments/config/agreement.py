@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection, Iterator
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -10,7 +9,7 @@ from experiments.config import measures
 from experiments.config.callback_checks import callback_problems, watched_metric
 from experiments.config.measure_checks import PROBABILITIES, measure_problems
 from experiments.config.measures import base_name
-from experiments.config.problems import Problem, dotted
+from experiments.config.problems import Problem
 from experiments.config.schema import Config, Mlp, Sequential
 
 # Last activations that give margins, the most usual first.
@@ -29,7 +28,7 @@ def disagreements(config: Config, unknown: Collection[str] = ()) -> list[Problem
         outputs += measure_problems(config, _last_activation(config))
     measured = [] if "metrics" in unknown else [*_no_measures(config), *_objective(config)]
     callbacks = callback_problems(config, metrics_known="metrics" not in unknown)
-    return [*outputs, *measured, *callbacks, *_lone_halves(config), *_beyond_64_bits(config)]
+    return [*outputs, *measured, *callbacks, *_lone_halves(config)]
 
 
 def _last_activation(config: Config) -> str | None:
@@ -104,25 +103,6 @@ def _lone_halves(config: Config) -> Iterator[Problem]:
     if isinstance(warmup, int | float) and warmup >= config.epochs:
         what = f"got {warmup}, but there are {config.epochs} epochs in all"
         yield Problem("optimizer.schedule.warmup_epochs", what, "optimizer.schedule.warmup_epochs=0")
-
-
-def _beyond_64_bits(config: Config) -> Iterator[Problem]:
-    """Whole numbers among the arguments of Keras objects that TensorFlow cannot hold."""
-
-    def look(value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:
-        if isinstance(value, dict | list):
-            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-                yield from look(inner, (*path, key))
-        elif isinstance(value, int) and abs(value) >= 2**63:
-            yield Problem(dotted(path), f"got {value}, expected a whole number of at most 64 bits")
-
-    arguments = {
-        "metrics": config.metrics,
-        "loss": config.loss.arguments(),
-        "callbacks": {key: callback.arguments() for key, callback in config.callbacks.items()},
-        **({"model": {"layers": config.model.layers}} if isinstance(config.model, Sequential) else {}),
-    }
-    yield from look(arguments, ())
 
 
 def unused_knobs(model: DictConfig) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from experiments.config.agreement import disagreements, unused_knobs
 from experiments.config.explain import at, explain, remedy
 from experiments.config.named import unknown_names
-from experiments.config.problems import Problem, Refused, dotted
+from experiments.config.problems import BEYOND_64_BITS, Problem, Refused, beyond_64_bits, dotted
 from experiments.config.recordable import unrecordable
 from experiments.config.schema import Config, Section
 
@@ -44,6 +44,9 @@ def check(config: DictConfig, schema: type[S], defaults: Callable[[], DictConfig
 
 def _check(config: DictConfig, schema: type[S], defaults: Mapping[str, Any]) -> S:
     plain, problems = _resolve(config, defaults)
+    for path in list(beyond_64_bits(plain)):  # replaced by the default, so that the other keys can be checked
+        problems.append(Problem(dotted(path), f"holds {BEYOND_64_BITS}", remedy(path, {}, defaults)))
+        at(plain, path[:-1])[path[-1]] = at(defaults, path)
     problems += find_problems(plain, schema, defaults)
     if not problems and isinstance(config.get("model"), DictConfig):
         problems = list(unused_knobs(config.model))

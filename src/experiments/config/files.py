@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.config.problems import Problem, first_lines
+from experiments.config.problems import BEYOND_64_BITS, Problem, beyond_64_bits, dotted, first_lines
 
 LARGEST = 100_000  # values in a file
 # The user's config folders of this command; the first counts first. See `hydra_plugins.experiments_sweeps`.
@@ -87,7 +87,10 @@ def _trouble(file: Path) -> str:
         loaded = OmegaConf.load(file)
         if not isinstance(loaded, DictConfig):
             return "is a list, expected a mapping of keys to values"
-        return _header_trouble(file.read_text(encoding="utf-8")) or _defaults_trouble(OmegaConf.to_container(loaded))
+        plain = OmegaConf.to_container(loaded)
+        for path in beyond_64_bits(plain):
+            return f"{dotted(path)} holds {BEYOND_64_BITS}"
+        return _header_trouble(file.read_text(encoding="utf-8")) or _defaults_trouble(plain)
     except Exception as error:
         return _reason(error)
 

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -17,6 +17,7 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202
 # How much of a refusal is shown: lines, characters of a line, and of a remedy, which is left out rather than cut.
 LINES, LENGTH, REMEDY_LENGTH = 40, 600, 2000
 NAME_LENGTH = 255  # bytes of a file's name that file systems take
+BEYOND_64_BITS = "a whole number of more than 64 bits, expected one within -2^63 and 2^63"
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,22 @@ def suggest(word: str, known: Iterable[str]) -> str:
 def dotted(path: Sequence[str | int]) -> str:
     """Write a path as users type it: ``model.layer_sizes[1]``."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
+def beyond_64_bits(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Find the whole numbers that no library can hold, and Python itself may refuse to print.
+
+    Returns:
+        Their paths; of a key of a mapping, that of the mapping.
+    """
+    if isinstance(value, dict | list):
+        if any(isinstance(key, int) and abs(key) >= 2**63 for key in value if isinstance(value, dict)):
+            yield path
+            return
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from beyond_64_bits(inner, (*path, key))
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        yield path
 
 
 def shown(value: Any) -> str:
