@@ -301,3 +301,26 @@ print(json.dumps([keras.models.load_model(f"{number}.keras").predict(x, verbose=
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "activation"),
+    [
+        (("loss=binary_crossentropy",), "sigmoid"),
+        (("loss=binary_crossentropy", "loss.from_logits=true", "loss.output_activation=linear"), "sigmoid"),
+        (("loss=sparse_categorical_crossentropy",), "softmax"),
+        (("loss.from_logits=true", "loss.output_activation=linear"), "softmax"),
+    ],
+)
+def test_every_crossentropy_is_that_of_the_probabilities(loss: tuple[str, ...], activation: str) -> None:
+    """Keras's own would compute them from the logits, each with the activation that it takes for granted."""
+    run = train("metrics=[crossentropy,binary_crossentropy]", *loss, "epochs=1", "model.layer_sizes=[8]")
+    outputs, truth = run.model.predict(run.dataset.test.x, verbose=0).astype(np.float64), run.dataset.test.y
+    if "loss.from_logits=true" in loss:
+        powers = np.exp(outputs)
+        outputs = powers / (1 + powers) if activation == "sigmoid" else powers / powers.sum(axis=1, keepdims=True)
+    one_hot = np.eye(10)[truth]
+    shares = (outputs / outputs.sum(axis=1, keepdims=True))[np.arange(len(truth)), truth]
+    binary = -(one_hot * np.log(outputs) + (1 - one_hot) * np.log(1 - outputs)).mean()
+    assert run.report.measures["test_crossentropy"] == pytest.approx(-np.log(shares).mean(), rel=1e-4)
+    assert run.report.measures["test_binary_crossentropy"] == pytest.approx(binary, rel=1e-4)

@@ -137,6 +137,8 @@ def test_notes_say_what_the_ranking_is_worth() -> None:
     assert shown(alone, 80)[0].split() == ["val_accuracy", "±", "95", "%", "n", "curve", "seconds"]
     by_test = compare([Run("", "", "FINISHED", {}, 0.5)], "", TEST_ACCURACY)
     assert notes(by_test)[0].startswith("ranked by test_accuracy, as no run held out a validation set")
+    asked = replace(by_test, measured_as="test_accuracy, higher is better, on digits 1ea0 validation_size=0.2")
+    assert notes(asked)[0].startswith("ranked by test_accuracy, as objective= says: what the best reaches")
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 3])

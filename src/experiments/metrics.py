@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.config import Config, Problem, Refused, measures
+from experiments.config.agreement import last_activation
 from experiments.config.measures import NamedMetric, named_metrics
 from experiments.config.problems import assign
 from experiments.vocabulary import create, find, reason
@@ -176,14 +177,22 @@ def _labels(wanted: str, config: Config, classes: int) -> Translate | None:
 
 
 def _outputs(cls: str, arguments: Mapping[str, Any], config: Config) -> Translate | None:
-    """How a metric's probabilities are made of logits; None: the outputs are what it reads."""
-    if not (config.loss.from_logits and measures.needs_probabilities(cls, arguments)):
+    """How what a metric reads is made of the network's outputs; None: it reads them as they are.
+
+    The outputs of Keras's own softmax and sigmoid remember the logits, and its cross-entropies compute from those, each
+    with the activation that it takes for granted. Where that is another one, the metric is handed plain probabilities.
+    """
+    if not measures.needs_probabilities(cls, arguments):
         return None
-    activation = keras.ops.softmax
-    if measures.plain(config.loss.name).startswith("binary"):
-        # Keras's own remembers the logits, which the other cross-entropies would put through softmax.
-        activation = keras.ops.sigmoid if measures.plain(cls).startswith("binary") else tf.sigmoid
-    return lambda logits: activation(keras.ops.cast(logits, "float32"))
+    takes_sigmoid = measures.plain(cls).startswith("binary")
+    if config.loss.from_logits:
+        is_sigmoid = measures.plain(config.loss.name).startswith("binary")
+        of_keras, plain = (keras.ops.sigmoid, tf.sigmoid) if is_sigmoid else (keras.ops.softmax, tf.nn.softmax)
+        activation = of_keras if takes_sigmoid == is_sigmoid else plain
+        return lambda logits: activation(keras.ops.cast(logits, "float32"))
+    last = last_activation(config)
+    other = last in ("softmax", "sigmoid") and takes_sigmoid != (last == "sigmoid")
+    return tf.identity if other and measures.plain(cls).endswith("crossentropy") else None
 
 
 def _as_they_are(values: Any) -> Any:

@@ -86,9 +86,12 @@ def notes(comparison: Comparison) -> list[str]:
     """What a reader has to know of the ranking: what it is worth, and what its marks mean."""
     found = []
     if comparison.ranked_by.startswith("test_"):
+        asked = "validation_size=" in comparison.measured_as  # there was a choice
+        why = "as objective= says" if asked else "as no run held out a validation set"
+        by_validation = "a metric that starts with val_" if asked else "data.validation_size=0.1"
         found.append(
-            f"ranked by {comparison.ranked_by}, as no run held out a validation set: what the best reaches on new "
-            "images is less; data.validation_size=0.1 ranks by validation"
+            f"ranked by {comparison.ranked_by}, {why}: what the best reaches on new images is less; "
+            f"{by_validation} ranks by validation"
         )
     if several_seeds(comparison):
         found += meanings(comparison)

@@ -25,13 +25,13 @@ def disagreements(config: Config, unknown: Collection[str] = ()) -> list[Problem
     """
     outputs = [] if {"model", "loss"} & set(unknown) else [*_loss_and_activation(config)]
     if not {"model", "loss", "metrics"} & set(unknown):
-        outputs += measure_problems(config, _last_activation(config))
+        outputs += measure_problems(config, last_activation(config))
     measured = [] if "metrics" in unknown else [*_no_measures(config), *_objective(config)]
     callbacks = callback_problems(config, metrics_known="metrics" not in unknown)
     return [*outputs, *measured, *callbacks, *_lone_halves(config)]
 
 
-def _last_activation(config: Config) -> str | None:
+def last_activation(config: Config) -> str | None:
     """Name of the network's last activation, or None where the layers alone do not say."""
     if isinstance(config.model, Mlp):
         return config.model.output_activation
@@ -46,7 +46,7 @@ def _last_activation(config: Config) -> str | None:
 
 
 def _loss_and_activation(config: Config) -> Iterator[Problem]:
-    model, loss, activation = config.model, config.loss, _last_activation(config)
+    model, loss, activation = config.model, config.loss, last_activation(config)
     known = measures.loss(loss.name)  # of a loss of the user's own, only its author knows what it reads
     if known and known.labels != loss.labels:
         what = f"got {loss.labels}, but {loss.name} reads {known.labels} labels"
