@@ -3,6 +3,7 @@ import struct
 import zlib
 from contextlib import suppress
 from pathlib import Path
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -88,6 +89,24 @@ def test_all_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(Refused) as refused:
         read_images([str(tmp_path / "none.png"), str(broken)])
     assert [problem.where for problem in refused.value.problems] == [str(tmp_path / "none.png"), str(broken)]
+
+
+def test_one_picture_at_a_time_is_in_memory(tmp_path: Path) -> None:
+    file = str(drawn(tmp_path / "a.png"))
+    seen: list[ref[Image.Image]] = []
+    for picture in read_images([file] * 3):
+        assert [known() for known in seen] == [None] * len(seen)
+        seen.append(ref(picture))
+        del picture
+    assert len(seen) == 3
+
+
+def test_pictures_that_are_too_large_together_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.images.MOST_PIXELS", 2 * 28 * 28)
+    file = str(drawn(tmp_path / "a.png"))
+    assert len(list(read_images([file] * 2))) == 2
+    with pytest.raises(Refused, match="images: are of more than"):
+        read_images([file] * 3)
 
 
 def test_a_model_of_numbers_takes_no_images(tmp_path: Path) -> None:

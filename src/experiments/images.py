@@ -1,9 +1,10 @@
 """Image files of any size to a model's input."""
 
+import math
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,31 +18,44 @@ from experiments.data import Images
 CENTRED = ("mnist", "digits")
 # Share of a digit's square that its longer side fills (LeCun et al., 1998: 20 of 28 pixels).
 INK_SHARE = 20 / 28
+MOST_PIXELS = 1_000_000_000  # of all pictures of a command
 SEEN = 0.2  # brightness from which a pixel counts as ink
 
 
-def read_images(files: Sequence[str]) -> list[Image.Image]:
+def read_images(files: Sequence[str]) -> Iterator[Image.Image]:
     """Read image files of any size and mode, upright; transparent parts become white paper.
 
     Returns:
-        Pictures of 8 bits, grey (mode L) or in colour (RGB).
+        Pictures of 8 bits, grey (mode L) or in colour (RGB). All were read, to know that they can be; each is read
+        again when its turn comes, as all at once may be larger than the memory.
 
     Raises:
-        Refused: A file is not there, or no image. All such files are named.
+        Refused: A file is not there, or no image, and all such files are named; or they are too large together.
     """
     problems: list[Problem] = []
-    pictures = []
+    pixels = 0
     for file in files:
         try:
-            pictures.append(_read(file))
-        except FileNotFoundError:
-            problems.append(Problem(file, "there is no such file"))
-        except Exception as error:  # Pillow's decoders raise nearly all classes of exceptions
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            problems.append(Problem(file, f"is no readable image ({reason})"))
+            pixels += math.prod(_picture(file).size)
+        except Refused as refused:
+            problems += refused.problems
+        if pixels > MOST_PIXELS:
+            what = f"are of more than {MOST_PIXELS // 1_000_000:,} million pixels together; give fewer, or smaller ones"
+            raise Refused([*problems, Problem("images", what)])
     if problems:
         raise Refused(problems)
-    return pictures
+    return map(_picture, files)
+
+
+def _picture(file: str) -> Image.Image:
+    try:
+        return _read(file)
+    except FileNotFoundError:
+        problem = Problem(file, "there is no such file")
+    except Exception as error:  # Pillow's decoders raise nearly all classes of exceptions
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        problem = Problem(file, f"is no readable image ({reason})")
+    raise Refused(problem)
 
 
 def _read(file: str) -> Image.Image:
@@ -75,10 +89,12 @@ def _to_8_bits(pixels: NDArray[np.generic], white: float | None) -> Image.Image:
     if not fitting:
         what = f"holds values from {low:g} to {high:g}, expected 0 to 1, to 255 or to 65535"
         raise ValueError(what)
-    return Image.fromarray((pixels.astype(np.float64) * (255 / fitting[0])).round().astype(np.uint8))
+    scaled = pixels.astype(np.float32)
+    scaled *= np.float32(255 / fitting[0])
+    return Image.fromarray(scaled.round(out=scaled).astype(np.uint8))
 
 
-def to_input(pictures: Sequence[Image.Image], shape: tuple[int, ...], data: Data, inverted: bool | str) -> Images:
+def to_input(pictures: Iterable[Image.Image], shape: tuple[int, ...], data: Data, inverted: bool | str) -> Images:
     """Turn pictures into what the model saw as its training images.
 
     Args:

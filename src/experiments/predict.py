@@ -27,7 +27,7 @@ def predict(composed: DictConfig) -> None:
     pictures = read_images(config.images)  # now: what is not there need not wait for the imports
     run = find_run(config.run, config.tracking)
     own = own_classes(run.model_file, config.trust)
-    test = None if pictures else _test_images(config.test, run)
+    test = None if config.images else _test_images(config.test, run)
     model = _load(run.model_file, own)
     if test is None:
         x, truth = to_input(pictures, model.input_shape[1:], run.data, config.inverted), None
