@@ -109,6 +109,30 @@ def test_an_address_that_cannot_be_used_is_refused_without_its_password(uri: str
     assert "kret" not in problem.what
 
 
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("mysql:u:s3cr3t@h", "mysql:*** is no tracking store"),
+        ("sqlite:u:s3cr3t@h", "sqlite:*** is no tracking store"),
+        ("u:s3cr3t@127.0.0.1:9", "*** is no tracking store"),
+        ("http:\\\\u:s3cr3t@127.0.0.1", "http:*** is no tracking store"),
+        ("host=127.0.0.1 password=s3cr3t user=u", "*** is no tracking store"),
+        ("http://127.0.0.1:9;password=s3cr3t", "http:*** cannot be read"),
+        ("http://127.0.0.1:s3cr3t", "http:*** cannot be read"),
+        ("postgresql://127.0.0.1:9;password=s3cr3t/db", "postgresql:*** cannot be read"),
+        ("postgresql://127.0.0.1:9/db;password=s3cr3t", "postgresql:*** cannot be read"),
+        ("http://u:s3cr3t/@127.0.0.1:9", "http:*** cannot be read"),
+        ("http://u:s3cr3t@127.0.0.1:9/path", "http://***@127.0.0.1:9/path cannot be reached"),
+        ("http://u:s3cr3t@[::1]:9", "http://***@[::1]:9 cannot be reached"),
+        ("mlruns", "mlruns is no tracking store"),
+    ],
+)
+def test_of_what_is_no_readable_address_the_scheme_is_shown(uri: str, shown: str) -> None:
+    [problem] = problems(Tracking(enabled=True, uri=uri, experiment="e"))
+    assert problem.what.startswith(shown)
+    assert "s3cr3t" not in problem.what
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of the installed MLflow, with a run in it."""

@@ -20,6 +20,10 @@ FOLDER = Path("mlruns")
 # The start of an address, and the rest of it; also with a slash too few, or without a scheme.
 ADDRESS = re.compile(r"(\b[\w+.-]{1,30}:/+|\w:/+|(?<![^\s'\"=(\[,])//+)(\S+)")
 VERSIONED = re.compile(r"[\w-]+(\.[\w-]+)+(/[\w.~+-]+)+@[\w./~-]+(#[\w=&.-]+)?[\"',;)\]]*")
+# An address whose parts are plain enough to be shown: scheme, user and password, hosts with ports, path, query.
+READABLE = re.compile(
+    r"[\w+.-]+://([^/@?#]*@)?([\w.-]*(:\d*)?|\[[\w.:%]+\](:\d*)?)(,[\w.-]+(:\d*)?)*(/[^;=@?#\s]*)?([?#].*)?"
+)
 QUERY = re.compile("[?#]")
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks", "uc")
 
@@ -47,8 +51,16 @@ def _store_problems(config: Tracking, writing: bool) -> list[Problem]:
         return []
     from_environment = not config.uri and os.environ.get("MLFLOW_TRACKING_URI")
     where = "$MLFLOW_TRACKING_URI" if from_environment else "tracking.uri"
-    shown = redact(re.sub(r"\s", "%20", uri))  # the whole of it is an address
-    return [Problem(where, f"{shown} {redact(reason)}")]
+    return [Problem(where, f"{_shown(uri)} {redact(reason)}")]
+
+
+def _shown(uri: str) -> str:
+    """An address without its secrets; of what cannot be read as one, where any part may be a password, the scheme."""
+    scheme = uri.partition(":")[0].partition("+")[0]
+    is_address = scheme in SCHEMES and "://" in uri and not _unreadable(uri, scheme)
+    if is_address or re.fullmatch(r"[\w./~-]+", uri):  # the latter is the name of a folder
+        return redact(re.sub(r"\s", "%20", uri))  # the whole of it is an address
+    return f"{scheme}:***" if scheme in (*SCHEMES, "file") else "***"
 
 
 def existing(tracking: Tracking, key: str, writing: bool = False) -> str:
@@ -195,6 +207,8 @@ def _unreadable(uri: str, scheme: str) -> str | None:
     before, at, _ = uri.partition("://")[2].rpartition("@")
     if re.search(r"\s", uri) or (at and re.search("[/?#@]", before)):
         return "cannot be read: write blanks and / ? # @ of user name and password as %20 %2F %3F %23 %40"
+    if "://" in uri and not READABLE.fullmatch(uri):
+        return "cannot be read: expected SCHEME://USER:PASSWORD@HOST:PORT/NAME"
     if scheme in ("http", "https") and re.search("[?#]", uri):
         return "has a query, which MLflow does not send; a token goes into $MLFLOW_TRACKING_TOKEN"
     return None
