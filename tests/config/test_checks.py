@@ -340,3 +340,36 @@ def test_a_number_beyond_64_bits_is_refused_wherever_it_is(override: str, where:
     assert problem.where == where
     assert problem.what.startswith("holds a whole number of more than 64 bits")
     assert problem.remedy == remedy
+
+
+def ten_of(name: str) -> str:
+    return 10 * f"${{{name}}}"
+
+
+BOMBS = {
+    "text": {"x1": "a" * 10} | {f"x{n}": ten_of(f"x{n - 1}") for n in range(2, 10)},
+    "nothing": {"x1": ""} | {f"x{n}": ten_of(f"x{n - 1}") for n in range(2, 10)},
+    "relative": {"x1": "a" * 10} | {f"x{n}": 10 * f"${{.x{n - 1}}}" for n in range(2, 10)},
+    "resolver": {"x1": "a" * 10} | {f"x{n}": 10 * f"${{oc.select:x{n - 1},b}}" for n in range(2, 10)},
+    "computed": {f"n{n}": f"x{n}" for n in range(1, 10)}
+    | {"b": {"x1": "a"} | {f"x{n}": 10 * f"${{b.${{n{n - 1}}}}}" for n in range(2, 10)}, "x9": "${b.x9}"},
+    "sections": {"x1": ["a" * 10]} | {f"x{n}": {str(m): f"${{x{n - 1}}}" for m in range(10)} for n in range(2, 10)},
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())
+def test_references_that_multiply_are_refused(bomb: dict[str, Any]) -> None:
+    config = OmegaConf.merge(compose(), {"tracking": {"run_name": "${x9}"}})
+    OmegaConf.set_struct(config, False)
+    for name, value in bomb.items():
+        config[name] = value
+    with pytest.raises(Refused, match=r"its references \$\{...\} stand for"):
+        check(config, Config)
+
+
+def test_a_few_references_are_resolved() -> None:
+    config = OmegaConf.merge(
+        compose(), {"tracking": {"run_name": "${data.name}-${oc.select:epochs}-${optimizer.${oc.select:x,name}}"}}
+    )
+    checked = check(config, Config)
+    assert checked.tracking.run_name == f"{config.data.name}-{config.epochs}-{config.optimizer.name}"

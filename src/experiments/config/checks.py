@@ -9,6 +9,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ValidationError
 
+from experiments.config import expansion
 from experiments.config.agreement import disagreements, unused_knobs
 from experiments.config.explain import at, explain, remedy
 from experiments.config.named import unknown_names
@@ -73,17 +74,30 @@ def find_problems(plain: dict[str, Any], schema: type[Section], defaults: Mappin
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:
-    """Resolve all sections but Hydra's."""
-    values = {str(key): config[key] for key in config if key != "hydra"}
+    """Resolve all sections but Hydra's.
+
+    Raises:
+        Refused: Its references would multiply to more than fits into memory.
+    """
+    names = [str(key) for key in config if key != "hydra"]
+    if any(OmegaConf.is_interpolation(config, name) for name in names):
+        _refuse_too_long(config)
+    values = {name: config[name] for name in names}
     with suppress(LookupError):  # OmegaConf parses each reference anew, which takes longer than the rest of a check
         raw = {
             key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in values.items()
         }
         return cast(dict[str, Any], _followed(raw, raw))
+    _refuse_too_long(config)
     return {
         key: OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
         for key, value in values.items()
     }
+
+
+def _refuse_too_long(config: DictConfig) -> None:
+    if problem := expansion.too_long(config):
+        raise Refused(problem)
 
 
 def _followed(value: Any, root: Mapping[str, Any]) -> Any:
