@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from experiments.cli import check_places
 from experiments.config import Refused
 from experiments.config import fingerprint as module
-from experiments.config.fingerprint import _source_digest, config_fingerprint, fingerprint, source_digest
+from experiments.config.fingerprint import (
+    _source_digest,
+    config_fingerprint,
+    fingerprint,
+    source_digest,
+    without_packages,
+)
 from tests.composing import config
 from tests.test_architecture import MODULES, imported
 
@@ -204,3 +210,15 @@ def test_only_code_that_trains_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in listed:
         found |= dict.fromkeys(set(imported(ast.parse(MODULES[name].read_text()))) - set(listed), name)
     assert set(found) <= set(WITHOUT_EFFECT), found
+
+
+def test_a_module_that_a_package_lacks_is_found_without_importing_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lacking" / "inner").mkdir(parents=True)
+    for name in ("__init__", "inner/__init__", "inner/layers"):
+        (tmp_path / "lacking" / f"{name}.py").write_text("raise RuntimeError")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert without_packages(["lacking", "lacking.inner", "lacking.inner.layers", "keras.layers"]) == []
+    wrong = ["lacking.missing", "lacking.inner.missing", "lacking.inner.layers.missing", "no_such_package"]
+    assert [problem.where for problem in without_packages(wrong)] == [f"trust[{index}]" for index in range(4)]

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ModuleSpec
+from importlib.machinery import EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -101,16 +101,31 @@ def _source_digest(trusted: tuple[str, ...]) -> str:
 
 
 def without_packages(trusted: Sequence[str]) -> list[Problem]:
-    """List the entries of `trust` whose top-level package is not installed. Nothing of it is imported."""
-    return [
-        Problem(
-            f"trust[{index}]",
-            f"got {name}, but there is no package {package} to import; it is looked for in the current folder, in the "
-            "folders of $PYTHONPATH and among the installed packages",
-        )
-        for index, name in enumerate(trusted)
-        if _found(package := name.partition(".")[0]) is None
-    ]
+    """List the entries of `trust` that are not installed. Nothing of them is imported."""
+    problems = []
+    for index, name in enumerate(trusted):
+        spec = _found(package := name.partition(".")[0])
+        if spec is None:
+            what = (
+                f"there is no package {package} to import; it is looked for in the current folder, in the "
+                "folders of $PYTHONPATH and among the installed packages"
+            )
+            problems.append(Problem(f"trust[{index}]", f"got {name}, but {what}"))
+        elif _lacks(spec, name.split(".")[1:]):
+            what = f"got {name}, but {package} has no such module; trust the whole package, or one of its modules"
+            problems.append(Problem(f"trust[{index}]", what, f"trust=[{package}]"))
+    return problems
+
+
+def _lacks(spec: ModuleSpec, inner: Sequence[str]) -> bool:
+    """Whether a package has no such module among its files; nothing of it is imported."""
+    folders = spec.submodule_search_locations
+    for part in inner:
+        found = PathFinder.find_spec(part, folders) if folders is not None else None
+        if found is None:
+            return True
+        folders = found.submodule_search_locations
+    return False
 
 
 def _found(package: str) -> ModuleSpec | None:
