@@ -40,7 +40,7 @@ class _Sizes:
         plain: The unresolved config.
     """
 
-    def __init__(self, plain: Mapping[str, Any]) -> None:
+    def __init__(self, plain: Mapping[Any, Any]) -> None:
         self._values: dict[Path, Any] = dict(_nodes(plain))
         self._known: dict[Path, int] = {}
 
