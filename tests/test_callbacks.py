@@ -21,6 +21,8 @@ from experiments import vocabulary
 from experiments.callbacks import KeepCheckpoints, build
 from experiments.training import choose, fit
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.mark.parametrize("callback", ["[]", "terminate_on_nan"])
 def test_a_loss_that_is_not_a_number_fails_the_run(callback: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -352,7 +354,6 @@ def content(file: Path) -> Any:
     return arrays
 
 
-@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_that_is_interrupted_after_every_epoch_is_exact(

@@ -17,7 +17,10 @@ from experiments.config import Refused
 from tests.composed import Run, build, config, digits, keras, names, train
 from experiments.models import compile_as, encode_labels, for_keras_alone
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own
+pytestmark = [
+    pytest.mark.trains,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras's own
+]
 LOGITS = ("loss.from_logits=true", "loss.output_activation=linear")
 QUICK = ("epochs=2", "optimizer=adam", "optimizer.learning_rate=0.01", "model.layer_sizes=[16]", "data.limit=200")
 
@@ -247,7 +250,6 @@ ARGUMENTS = [
 ]
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("overrides", ARGUMENTS, ids=str)
 def test_the_saved_model_gives_the_recorded_measures(overrides: list[str], tmp_path: Path) -> None:
     run = train(*QUICK, "epochs=1", *overrides, eager=True)

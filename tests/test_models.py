@@ -10,6 +10,8 @@ from experiments.config import Refused
 from tests.composed import CONF, build, config, digits, images, keras, names, train
 from experiments.models import encode_labels
 
+pytestmark = pytest.mark.trains
+
 OPTIMIZER_WRAPPERS = {"LossScaleOptimizer", "MultiOptimizer"}  # they take optimizers; Keras adds the first by itself
 LOSSES_LEFT_OUT = {
     "CTC": "for sequences",

@@ -52,6 +52,7 @@ CASES = {
 
 # MLflow's and Keras's own, and a CSV log that an interrupt leaves open
 pytestmark = [
+    pytest.mark.trains,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
 ]

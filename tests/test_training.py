@@ -16,6 +16,8 @@ from tests.composed import build, config, digits, keras, loaded, train
 from experiments.models import encode_labels
 from experiments.training import Batches, choose, fit, measurer
 
+pytestmark = pytest.mark.trains
+
 
 def numbered(count: int) -> Dataset:
     """Inputs that say which they are."""
@@ -225,7 +227,6 @@ def averaged(overrides: list[str], momentum: float, every: int | None) -> tuple[
     return losses, by_epoch
 
 
-@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")  # Keras's own
 @pytest.mark.parametrize("every", [None, 3])
 @pytest.mark.parametrize("rate", [0.05, 5.0])
