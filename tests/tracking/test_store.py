@@ -65,7 +65,8 @@ def test_a_password_is_in_no_tag(secret: str) -> None:
     tracking = Tracking(enabled=True, experiment="e", tags={"x": address})
     tags = origin(tracking, [f'tracking.uri="{address}"', f"+tracking.tags.x={address}"], "run")
     shown = json.dumps([tags, redact_all({"a": [{"b": (address, 1)}]})], ensure_ascii=False)
-    assert tags["x"] == "http://***@host/x"
+    # Behind a ? with values, the @ may be one of the query: then nothing of the host is shown either.
+    assert tags["x"] == ("http://***" if re.search("[?#].*=", secret, re.DOTALL) else "http://***@host/x")
     assert "user" not in shown.replace("mlflow.user", "")
 
 

@@ -34,7 +34,7 @@ def test_who_may_not_resume_a_sweep_leaves_it_alone(tmp_path: Path, monkeypatch:
     second.abandon()  # it leaves after its refusal
     assert [client.get_run(run).info.status for run in (parent, child)] == ["RUNNING", "RUNNING"]
     client.set_terminated(child, "FINISHED")
-    first.end("FINISHED", "accuracy", [])
+    first.end("FINISHED", [])
     assert client.get_run(parent).info.status == "FINISHED"
 
 
@@ -54,7 +54,7 @@ def test_a_dead_worker_is_not_taken_for_an_earlier_one_of_the_same_number(
     dead = record.settle(77, "FAILED", "killed", "seed=1", {"fingerprint.config": "seed=1"})
     assert (dead.status, dead.run_id == earlier) == ("FAILED", False)
     assert record.settle(77, "FAILED", "killed", "seed=0", {"fingerprint.config": "seed=0"}).run_id == earlier
-    record.end("FAILED", "accuracy", [])
+    record.end("FAILED", [])
 
 
 def test_an_added_key_can_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,4 +65,4 @@ def test_an_added_key_can_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     record = SweepRecord(uri, own_process=False)
     parent = record.open(replace(asked_for(uri), swept=swept), resume=False).run_id
     assert open_store(uri).get_run(parent).data.params == {"optimizer.clipnorm": "1,2", "optimizer:other": "adam,sgd"}
-    record.end("FINISHED", "accuracy", [])
+    record.end("FINISHED", [])
