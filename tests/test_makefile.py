@@ -119,7 +119,7 @@ def test_ctrl_c_ends_the_run_as_killed(folder: Path) -> None:
         _, errors = process.communicate(timeout=60)
     assert "interrupted" in errors
     assert "Traceback" not in errors
-    assert re.search(r"make: \*\*\* \[.*run\] (Error 130|Interrupt)", errors)
+    assert re.search(r"make(\[\d+\])?: \*\*\* \[.*run\] (Error 130|Interrupt)", errors)
     assert not trainer.is_running()
     with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as connection:
         assert connection.execute("SELECT status FROM runs").fetchall() == [("KILLED",)]

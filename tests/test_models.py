@@ -256,5 +256,5 @@ def test_a_network_that_is_larger_than_memory_is_refused(sizes: str) -> None:
 
 @pytest.mark.parametrize("value", ["1e300", "10000000000000000000000"])
 def test_a_schedule_that_is_too_long_is_refused(value: str) -> None:
-    with pytest.raises(Refused, match=r"optimizer.schedule.decay_epochs: got .* at most 1000000000"):
+    with pytest.raises(Refused, match=r"optimizer.schedule.decay_epochs: (got .* at most 1000000000|.* 64 bits)"):
         build(config("optimizer/schedule=cosine", f"optimizer.schedule.decay_epochs={value}"), digits())

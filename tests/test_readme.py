@@ -40,6 +40,7 @@ ELSEWHERE = {
     "make VENV=build/": ".ci/run",
     "make help": "test_make_targets_exist",
     "pip freeze": "it is for an upgrade",
+    "pip install -r lowest.txt": "it makes another environment",
     "source .venv/bin/activate": "what it activates is what runs this test",
     "python scripts/": "they take minutes to hours; test_scripts_exist looks for them and for what they are asked",
     "EXPERIMENTS_PICTURES=": "it would change the pictures",

@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.config import Config, Problem, Refused, measures
-from experiments.config.agreement import last_activation
 from experiments.config.measures import NamedMetric, named_metrics
 from experiments.config.problems import assign
 from experiments.vocabulary import create, find, reason
@@ -190,7 +189,7 @@ def _outputs(cls: str, arguments: Mapping[str, Any], config: Config) -> Translat
         of_keras, plain = (keras.ops.sigmoid, tf.sigmoid) if is_sigmoid else (keras.ops.softmax, tf.nn.softmax)
         activation = of_keras if takes_sigmoid == is_sigmoid else plain
         return lambda logits: activation(keras.ops.cast(logits, "float32"))
-    last = last_activation(config)
+    last = config.last_activation
     other = last in ("softmax", "sigmoid") and takes_sigmoid != (last == "sigmoid")
     return tf.identity if other and measures.plain(cls).endswith("crossentropy") else None
 

@@ -25,28 +25,14 @@ def disagreements(config: Config, unknown: Collection[str] = ()) -> list[Problem
     """
     outputs = [] if {"model", "loss"} & set(unknown) else [*_loss_and_activation(config)]
     if not {"model", "loss", "metrics"} & set(unknown):
-        outputs += measure_problems(config, last_activation(config))
+        outputs += measure_problems(config, config.last_activation)
     measured = [] if "metrics" in unknown else [*_no_measures(config), *_objective(config)]
     callbacks = callback_problems(config, metrics_known="metrics" not in unknown)
     return [*outputs, *measured, *callbacks, *_lone_halves(config)]
 
 
-def last_activation(config: Config) -> str | None:
-    """Name of the network's last activation, or None where the layers alone do not say."""
-    if isinstance(config.model, Mlp):
-        return config.model.output_activation
-    last = config.model.layers[-1]
-    name, arguments = (last, {}) if isinstance(last, str) else next(iter(last.items()))
-    if name == "Softmax":
-        return "softmax"
-    if name not in ("Dense", "Activation"):
-        return None
-    activation = (arguments or {}).get("activation") or "linear"
-    return activation if isinstance(activation, str) else None
-
-
 def _loss_and_activation(config: Config) -> Iterator[Problem]:
-    model, loss, activation = config.model, config.loss, last_activation(config)
+    model, loss, activation = config.model, config.loss, config.last_activation
     known = measures.loss(loss.name)  # of a loss of the user's own, only its author knows what it reads
     if known and known.labels != loss.labels:
         what = f"got {loss.labels}, but {loss.name} reads {known.labels} labels"

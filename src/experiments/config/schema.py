@@ -246,6 +246,20 @@ class Config(Section):
         return f"val_{main}" if self.validates else f"test_{main}"
 
     @property
+    def last_activation(self) -> str | None:
+        """Name of the network's last activation, or None where the layers alone do not say."""
+        if isinstance(self.model, Mlp):
+            return self.model.output_activation
+        last = self.model.layers[-1]
+        name, arguments = (last, {}) if isinstance(last, str) else next(iter(last.items()))
+        if name == "Softmax":
+            return "softmax"
+        if name not in ("Dense", "Activation"):
+            return None
+        activation = (arguments or {}).get("activation") or "linear"
+        return activation if isinstance(activation, str) else None
+
+    @property
     def lower_is_better(self) -> bool | None:
         """Whether the objective is to be made small; None if ``auto`` cannot say."""
         auto = self.objective_mode == "auto"

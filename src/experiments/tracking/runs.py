@@ -116,6 +116,8 @@ def _best(client: Any, which: str, experiment: str) -> Found:
 def _described(comparison: Comparison, config: Standing, run: Run) -> str:
     """How the best run was chosen, in words."""
     count = sum(len(standing.runs) for standing in comparison.standings)
+    if count == 1:
+        return f"as the only run measured as {comparison.measured_as}"
     runs, configs = _counted(count, "run"), _counted(len(comparison.standings), "config")
     mean = f"mean {config.mean:.4f} over {_counted(len(config.runs), 'seed')}"
     return f"as the best of {runs} of {configs}, by {comparison.measured_as}: its config has the best mean ({mean})"
