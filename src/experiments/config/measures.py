@@ -190,7 +190,7 @@ def mode_of(recorded: str, specs: Sequence[Any]) -> Mode | None:
 
 
 def needs_probabilities(cls: str, arguments: Mapping[str, Any]) -> bool:
-    """Whether a metric has to be handed probabilities. One that is told ``from_logits: true`` makes them itself."""
+    """Whether a metric has to be handed probabilities. One with ``from_logits: true`` makes them itself."""
     known = metric(cls)
     if known is None or arguments.get("from_logits") is True:
         return False
