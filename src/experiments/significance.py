@@ -152,6 +152,6 @@ def _sensitivity(detectable: Array) -> str:
     """In words, the smallest difference that would have been significant."""
     least, most = float(detectable.min()), float(detectable.max())
     if math.isinf(least):
-        return "two configs whose difference is the same with two seeds are not told apart, as that may be chance"
+        return "a difference that is the same with both of two seeds does not count, as that may be chance"
     more = "" if most < 1.2 * least else f" ({most:.2g} for the config that scatters most)"
     return f"a difference below {least:.2g}{more} would not have been seen"

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments.config import keras_names
+from experiments.config.explain import at
 from experiments.config.measures import CHOSEN_BY_KERAS
 from experiments.config.problems import Problem, assign, closest, dotted, suggest
 
@@ -30,7 +31,7 @@ class _Names:
 
     def problems(self) -> Iterator[Problem]:
         yield from self._section("optimizer", ("optimizer",))
-        if _at(self._plain, "optimizer", "schedule", "name") != "constant":
+        if at(self._plain, ("optimizer", "schedule", "name")) != "constant":
             yield from self._section("schedule", ("optimizer", "schedule"))
         yield from self._section("loss", ("loss",))
         yield from self._text("activation", ("loss", "output_activation"))
@@ -53,14 +54,14 @@ class _Names:
 
     def _section(self, kind: str, path: Path) -> Iterator[Problem]:
         """A part of the config whose keys are the arguments of the class that its key `name` says."""
-        section = _mapping(_at(self._plain, *path))
+        section = _mapping(at(self._plain, path))
         if isinstance(section.get("name"), str):
             yield from self._name(kind, section["name"], (*path, "name"), dotted((*path, "name")))
         for key in section.keys() - {"name", "schedule"}:
             yield from self._argument(str(key), (*path, key), dotted((*path, key)))
 
     def _metric(self, path: Path) -> Iterator[Problem]:
-        spec = _at(self._plain, *path)
+        spec = at(self._plain, path)
         if not isinstance(spec, str) or "." in spec:
             yield from self._object("metric", path, dotted(path))
         elif spec.lower() not in CHOSEN_BY_KERAS and keras_names.find("metric", spec) is None:
@@ -70,7 +71,7 @@ class _Names:
 
     def _object(self, kind: str, path: Path, where: str) -> Iterator[Problem]:
         """An object that is written as ``Flatten`` or ``{Dense: {units: 10}}``."""
-        spec = _at(self._plain, *path)
+        spec = at(self._plain, path)
         name, arguments = (spec, None) if isinstance(spec, str) else next(iter(_mapping(spec).items()), (None, None))
         if not isinstance(name, str):
             return
@@ -84,7 +85,7 @@ class _Names:
 
     def _argument(self, key: str, path: Path, where: str) -> Iterator[Problem]:
         """An argument of an object: it, or what a list in it holds, may be an object, too."""
-        value = _at(self._plain, *path)
+        value = at(self._plain, path)
         if isinstance(value, dict) and len(value) == 1 and isinstance(next(iter(value.values())), dict | None):
             yield from self._object("object", path, where)
         elif isinstance(value, list):
@@ -100,9 +101,9 @@ class _Names:
             yield Problem(where, problem.what, self._remedy(path, name, keras_names.meant(kind, name)))
 
     def _text(self, argument: str, path: Path, where: str = "") -> Iterator[Problem]:
-        text = _at(self._plain, *path)
+        text = at(self._plain, path)
         where = where or dotted(path)
-        follows = path[0] == "model" and text == _at(self._plain, "loss", "output_activation")
+        follows = path[0] == "model" and text == at(self._plain, ("loss", "output_activation"))
         if not isinstance(text, str) or follows or not (problem := keras_names.unknown_text(argument, text, where)):
             return
         yield Problem(where, problem.what, self._remedy(path, text, closest(text, keras_names.texts(argument) or ())))
@@ -112,21 +113,12 @@ class _Names:
         if meant is None:
             return ""
         depth = next((number for number, part in enumerate(path) if isinstance(part, int)), len(path))
-        changed = {"value": copy.deepcopy(_at(self._plain, *path[:depth]))}
+        changed = {"value": copy.deepcopy(at(self._plain, path[:depth]))}
         *above, last = ("value", *path[depth:])
-        parent = _at(changed, *above)
+        parent = at(changed, tuple(above))
         parent[last] = meant if isinstance(parent[last], str) else {meant: parent[last][name]}
         override = assign(dotted(path[:depth]), changed["value"])
         return override if len(override) <= LONGEST_REMEDY else ""
-
-
-def _at(tree: Any, *path: str | int) -> Any:
-    for part in path:
-        try:
-            tree = tree[part]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return tree
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:
