@@ -4,13 +4,16 @@ import importlib
 import importlib.metadata
 import logging
 import os
+import sqlite3
 import sys
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 from experiments.backend import imports
-from experiments.tracking import sqlite
 from experiments.tracking.store import allow_many_writers, alone, sqlite_file
 
 USED_LATE = (
@@ -44,23 +47,35 @@ def open_store(uri: str) -> Any:
     mlflow = import_mlflow()
     mlflow.set_tracking_uri(uri)
     with alone(uri):
-        if (file := sqlite_file(uri)) and not (file.exists() and file.stat().st_size):
-            _create(file)
+        if file := missing_file(uri):
+            new = file.with_suffix(".new")  # and put in its place when it is whole
+            new.write_bytes(new_store(file.parent))
+            new.replace(file)
         client = mlflow.MlflowClient()
         client.search_experiments(max_results=1)
         allow_many_writers(uri)
     return client
 
 
-def _create(file: Path) -> None:
-    """Create a SQLite store aside, and put it in its place when it is whole: shot meanwhile, we leave none."""
+def missing_file(uri: str) -> Path | None:
+    """The file of a SQLite store, if it has yet to be created."""
+    file = sqlite_file(uri)
+    return None if file is None or (file.exists() and file.stat().st_size) else file
+
+
+@cache
+def new_store(folder: Path) -> bytes:
+    """Make the content of a new SQLite store, which takes a second, in memory: nothing is on disk before it is needed.
+
+    Args:
+        folder: Of the file that it is for; artifacts go beside it.
+    """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    new = file.with_suffix(".new")
-    for left in file.parent.glob(f"{new.name}*"):
-        left.unlink()
-    SqlAlchemyStore(sqlite.address(new), (file.parent / "artifacts").as_uri()).engine.dispose()
-    new.replace(file)
+    address = f"file:{uuid4().hex}?mode=memory&cache=shared"
+    with closing(sqlite3.connect(address, uri=True)) as connection:  # it is there as long as a connection is open
+        SqlAlchemyStore(f"sqlite:///{address}&uri=true", (folder / "artifacts").as_uri()).engine.dispose()
+        return connection.serialize()
 
 
 def end_run(client: Any, run_id: str, status: str, trace: str = "") -> None:

@@ -25,6 +25,8 @@ from experiments.tracking.client import (
     import_keras_flavour,
     import_mlflow,
     import_what_is_used_late,
+    missing_file,
+    new_store,
     open_store,
 )
 from experiments.tracking.provenance import environment, origin, working_tree
@@ -86,14 +88,19 @@ class Record:
                 import_what_is_used_late()
 
     def connect(self) -> None:
-        """Open the store, or create it."""
-        self._client = open_store(self._uri)
+        """Open the store, or get ready to create it: a run that is refused yet must leave nothing."""
+        if file := missing_file(self._uri):
+            new_store(file.parent)
+        else:
+            self._client = open_store(self._uri)
 
     def find_before(self, config: Config, wanted: str) -> Before | None:
         """Find the latest finished run with a fingerprint, else the latest that can go on.
 
         Beneath the same parent, if there is one. A run that can go on is kept from others from now on.
         """
+        if self._client is None:
+            return None
         condition = f"tags.fingerprint = '{wanted}'"
         if config.tracking.parent:
             condition += f" and tags.`mlflow.parentRunId` = '{config.tracking.parent}'"
@@ -120,6 +127,8 @@ class Record:
 
     def find_changed(self, config: Config, wanted: str) -> str:
         """Find the latest finished run of a config's own fingerprint, whatever else differs: its id, or nothing."""
+        if self._client is None:
+            return ""
         ids = [experiment(self._client, config.tracking.experiment, self._uri)]
         same = f"tags.`fingerprint.config` = '{wanted}' and attributes.status = 'FINISHED'"
         found = self._client.search_runs(ids, same, max_results=1, order_by=["start_time DESC"])
@@ -154,6 +163,8 @@ class Record:
         import mlflow
         from mlflow.entities import Param
 
+        if self._client is None:
+            self._client = open_store(self._uri)
         experiment_id = experiment(self._client, config.tracking.experiment, self._uri)
         mlflow.set_experiment(experiment_id=experiment_id)  # where `log_model` puts the model
         run = self._client.create_run(
