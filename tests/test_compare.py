@@ -17,6 +17,7 @@ import pytest
 from experiments.cli import CONF
 from experiments.compare import compare_runs, main
 from experiments.config import Refused
+from experiments.config.overrides import ids_as_text
 from experiments.tracking.client import open_store
 
 # MLflow's own, of SQLAlchemy.
@@ -104,7 +105,7 @@ def call(
     monkeypatch.chdir(store.folder)
 
     def compare(*overrides: str) -> str:
-        compare_runs(hydra.compose("compare", list(overrides)))
+        compare_runs(hydra.compose("compare", [*map(ids_as_text, overrides)]))
         return capsys.readouterr().out
 
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):

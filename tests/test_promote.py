@@ -18,6 +18,7 @@ from mlflow.entities import LoggedModelOutput
 
 from experiments.cli import CONF
 from experiments.config import Refused
+from experiments.config.overrides import ids_as_text
 from experiments.promote import promote
 from experiments.tracking.runs import find_run
 
@@ -64,7 +65,7 @@ def promoted(client: MlflowClient, capsys: pytest.CaptureFixture[str]) -> Promot
 
     def call(*overrides: str) -> str:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            config = hydra.compose("promote", list(overrides))
+            config = hydra.compose("promote", [*map(ids_as_text, overrides)])
         promote(config)
         return capsys.readouterr().out
 

@@ -30,7 +30,7 @@ from experiments.config import Config, Problem, Refused, RunFailed, check
 from experiments.config.checks import distrusted
 from experiments.config.files import BrokenFile, CheckedSource, lacks_defaults, own_folders
 from experiments.config.fingerprint import without_packages
-from experiments.config.overrides import COMPOSITION_ERRORS, compose_usable
+from experiments.config.overrides import COMPOSITION_ERRORS, compose_usable, ids_as_text
 from experiments.config.problems import assign, first_lines
 from experiments.config.schema import Section
 from experiments.tracking import store
@@ -77,7 +77,7 @@ def command(
                     arguments = _arguments(sys.argv[1:])
                     # Hydra wants all overrides in one place.
                     options = [word for word in sys.argv[1:] if word not in arguments.overrides]
-                    sys.argv[1:] = [*options, *TYPED_ONLY, *arguments.overrides]
+                    sys.argv[1:] = [*options, *TYPED_ONLY, *map(ids_as_text, arguments.overrides)]
                     own_folders[:] = _config_folders(arguments, config_name)
                     if ahead:
                         ahead(sys.argv[1:])

@@ -8,8 +8,9 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from experiments.cli import CONF
-from experiments.config import Problem, Refused
-from experiments.config.overrides import compose_usable
+from experiments.config import Problem, Refused, check
+from experiments.config.overrides import compose_usable, ids_as_text
+from experiments.config.schema import CompareConfig, PredictConfig
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +45,24 @@ def test_what_can_be_used_is_composed_in_the_order_it_was_typed() -> None:
 def test_without_a_config_there_is_nothing_to_compose_from() -> None:
     with pytest.raises(Refused, match="--config-name: there is no 'predct'; did you mean 'predict'"):
         usable(config_name="predct")
+
+
+@pytest.mark.parametrize(
+    ("typed", "ids"),
+    [
+        ("run=12e45678", "12e45678"),
+        ("sweep=00e1", "00e1"),
+        ("runs=[1e5,12345678,3fe4,best]", ["1e5", "12345678", "3fe4", "best"]),
+        ("run='1e5'", "1e5"),
+        ("run=a@1e5", "a@1e5"),
+    ],
+)
+def test_ids_of_runs_stay_text(typed: str, ids: str | list[str]) -> None:
+    command = "compare" if typed.startswith(("sweep", "runs")) else "predict"
+    composed = hydra.compose(command, [ids_as_text(typed)])
+    checked = check(composed, CompareConfig if command == "compare" else PredictConfig)
+    assert getattr(checked, typed.partition("=")[0]) == ids
+
+
+def test_other_values_stay_as_they_were_typed() -> None:
+    assert ids_as_text("optimizer.learning_rate=1e5") == "optimizer.learning_rate=1e5"

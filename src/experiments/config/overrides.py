@@ -33,6 +33,14 @@ from experiments.config.problems import (
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
 
 
+def ids_as_text(override: str) -> str:
+    """Quote ids of runs that Hydra would read as floating-point numbers: 12e45678 would be infinity."""
+    key, equals, value = override.partition("=")
+    if key not in ("run", "runs", "sweep"):
+        return override
+    return key + equals + re.sub(r"(?<![\w.@'\"])\d+e\d+(?![\w.@'\"])", r"'\g<0>'", value)
+
+
 def compose_usable(
     overrides: Sequence[str], config_name: str, loader: ConfigLoaderImpl, sweep: bool
 ) -> tuple[DictConfig, list[Problem]]:
