@@ -50,9 +50,14 @@ def reads_store(function: Callable[P, T]) -> Callable[P, T]:
             if not _of_mlflow(error):
                 raise
             reason = " ".join(str(error).partition("\n[SQL")[0].split())[:300] or type(error).__name__
-            raise Refused(Problem("tracking.uri", f"the store is damaged, or does not answer: {reason}")) from error
+            raise Refused(damaged(reason)) from error
 
     return guarded
+
+
+def damaged(reason: str) -> Problem:
+    """What to say of a store that cannot be read."""
+    return Problem("tracking.uri", f"the store is damaged, or does not answer: {reason}")
 
 
 def _of_mlflow(error: Exception) -> bool:
@@ -84,7 +89,13 @@ def measures(run: Any) -> dict[str, float]:
 
 
 def measured(stored: float) -> float:
-    """A value as it was measured: for infinity, MLflow's SQL stores keep the largest number."""
+    """A value as it was measured: for infinity, MLflow's SQL stores keep the largest number.
+
+    Raises:
+        Refused: It is no number, which SQLite does not prevent.
+    """
+    if not isinstance(stored, int | float):
+        raise Refused(damaged(f"the value of a metric is {stored!r:.50}"))
     return math.copysign(math.inf, stored) if abs(stored) >= sys.float_info.max else stored
 
 
@@ -106,12 +117,20 @@ def experiment_ids(client: Any, name: str) -> list[str]:
 def search(
     client: Any, experiments: Sequence[str], condition: str = "", order: str = "start_time ASC", limit: int = 0
 ) -> list[Any]:
-    """All runs that fit, or the first few."""
+    """All runs that fit, or the first few.
+
+    Raises:
+        Refused: The time of one is no number, which SQLite does not prevent.
+    """
     runs, token = list[Any](), None
     while True:
         size = limit or PAGE
         page = client.search_runs(experiments, condition, max_results=size, order_by=[order], page_token=token)
         runs += page
+        for run in page:
+            for time in (run.info.start_time, run.info.end_time or 0):
+                if not isinstance(time, int):
+                    raise Refused(damaged(f"run {run.info.run_id} has the time {time!r:.50}"))
         token = page.token
         if limit or not token:
             return runs
