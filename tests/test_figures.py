@@ -75,3 +75,9 @@ def test_mistakes_say_what_they_are() -> None:
     said = [text.get_text() for text in figures.worst_mistakes(report(3, 2).mistakes).axes[0].texts]
     assert said == ["is 0, guessed 1\n#0   p = 1.000", "is 1, guessed 2\n#1   p = 1.000", "The surest of 2 mistakes"]
     assert [text.get_text() for text in figures.worst_mistakes(report(3, 0).mistakes).axes[0].texts] == ["No mistakes"]
+
+
+def test_names_of_runs_may_hold_any_text() -> None:
+    figure = figures.compare_runs([r"a=$\frac{$", "b=\x07"], [0.5, 0.25], [[0.5], [0.25]], "val_accuracy", "accuracy")
+    figure.savefig(io.BytesIO())
+    assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == [r"a=$\frac{$", r"b=\x07"]

@@ -4,18 +4,23 @@ Layouts are fixed, titles too (``y=1``): to compute one, matplotlib draws everyt
 pictures.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rcParams
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from experiments.config.problems import visible
 from experiments.evaluation import Mistakes, Report
 
 COMPARED = 40  # runs that the picture of a sweep has room for
 TRAINING, VALIDATION, TEST = "#1f77b4", "#ff7f0e", "#555555"
+
+rcParams["text.parse_math"] = False  # a value with two $ is no formula
+warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it; no news for the terminal
 
 # How figures are saved. The usual compression (6) takes twice as long, for files that are 15 % smaller.
 SAVED = {"dpi": 110, "pil_kwargs": {"compress_level": 1}}
@@ -116,7 +121,7 @@ def compare_runs(
     places = range(len(names))
     right.scatter(objectives, places, color=shades, zorder=3)
     right.set(title=ranked_by.replace("_", " "), ylim=(len(names) - 0.5, -0.5))
-    right.set_yticks(places, [name if len(name) <= 42 else f"{name[:41]}…" for name in names], fontsize=8)
+    right.set_yticks(places, [name if len(name) <= 42 else f"{name[:41]}…" for name in map(visible, names)], fontsize=8)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     return figure
