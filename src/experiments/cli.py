@@ -28,12 +28,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from experiments import streams
 from experiments.config import Config, Problem, Refused, RunFailed, check
 from experiments.config.checks import distrusted
-from experiments.config.files import BrokenFile, CheckedSource, lacks_defaults, own_folders
+from experiments.config.files import BrokenFile, lacks_defaults, own_folders
 from experiments.config.fingerprint import without_packages
 from experiments.config.overrides import COMPOSITION_ERRORS, compose_usable, ids_as_text
 from experiments.config.problems import assign, first_lines
 from experiments.config.schema import Section
 from experiments.tracking import store
+from hydra_plugins.experiments_sweeps import CheckedSource
 
 HERE = Path(__file__).resolve().parent
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parents[1] / "conf"  # a wheel, or a checkout
@@ -383,7 +384,9 @@ def explain(error: Exception, config_name: str, argv: Sequence[str]) -> list[Pro
         return refused.problems
     loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
     sources = loader.repository.sources
-    sources[:] = [CheckedSource(source) if source.scheme() == "file" else source for source in sources]
+    for place, source in enumerate(sources):
+        if source.scheme() == "file":
+            sources[place] = CheckedSource(source.provider, f"checked://{source.path}")
     problems: list[Problem] = []
     try:
         composed, problems = compose_usable(arguments.overrides, config_name, loader, arguments.multirun)

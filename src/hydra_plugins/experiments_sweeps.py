@@ -2,10 +2,13 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.utils import JobReturn
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
@@ -58,10 +61,24 @@ class PoolLauncher(Launcher):
         return launch(self, job_overrides, initial_job_idx)
 
 
+class CheckedSource(FileConfigSource):
+    """A folder of config files, each of which is checked before Hydra reads it."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "checked"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        from experiments.config.files import refuse_broken
+
+        refuse_broken(Path(self.path, self._normalize_file_name(config_path)))
+        return super().load_config(config_path)
+
+
 class OwnFolders(SearchPathPlugin):
     """Looks for config files in the user's folders before ours; Hydra's ``--config-dir`` would do so after."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         files = sys.modules.get("experiments.config.files")  # another program's Hydra asks, too
         for folder in files.own_folders if files else ():
-            search_path.prepend("command-line", f"file://{folder}", SearchPathQuery("main"))
+            search_path.prepend("command-line", f"checked://{folder}", SearchPathQuery("main"))

@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.config.problems import BEYOND_64_BITS, Problem, beyond_64_bits, dotted, first_lines
@@ -26,43 +25,14 @@ class BrokenFile(HydraException):
         super().__init__(str(self.problem))
 
 
-class CheckedSource(ConfigSource):
-    """A folder of config files, each of which is checked before Hydra reads it.
+def refuse_broken(file: Path) -> None:
+    """Check a config file before Hydra reads it.
 
-    Args:
-        source: Hydra's own source of that folder.
+    Raises:
+        BrokenFile: It cannot be used.
     """
-
-    def __init__(self, source: ConfigSource) -> None:
-        super().__init__(source.provider, source.full_path())
-        self._source = source
-
-    @staticmethod
-    def scheme() -> str:
-        return "file"
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        """Read a file.
-
-        Raises:
-            BrokenFile: It cannot be used.
-        """
-        file = Path(self.path, config_path if config_path.endswith(".yaml") else f"{config_path}.yaml")
-        if what := _trouble(file):
-            raise BrokenFile(file, what)
-        return self._source.load_config(config_path)
-
-    def available(self) -> bool:
-        return self._source.available()
-
-    def is_group(self, config_path: str) -> bool:
-        return self._source.is_group(config_path)
-
-    def is_config(self, config_path: str) -> bool:
-        return self._source.is_config(config_path)
-
-    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        return self._source.list(config_path, results_filter)
+    if what := _trouble(file):
+        raise BrokenFile(file, what)
 
 
 def lacks_defaults(folder: Path, config_name: str) -> Iterator[Problem]:
@@ -77,6 +47,7 @@ def lacks_defaults(folder: Path, config_name: str) -> Iterator[Problem]:
         )
 
 
+@cache  # a sweep reads a file many times
 def _trouble(file: Path) -> str:
     """Why a file cannot be used; empty if it can."""
     try:
