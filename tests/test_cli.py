@@ -114,6 +114,9 @@ REFUSALS = [
     (("precision=mixed_float",), "precision", "did you mean 'mixed_float16'?", "precision=mixed_float16"),
     (("epochs=" + 5000 * "9",), "epochs=" + 5000 * "9", "cannot be read as KEY=VALUE", ""),
     (("trust=[nope.sub]",), "trust[0]", "there is no package nope", ""),
+    (("model=sequential", "model.layer_sizes=[64]"), "model.layer_sizes", "it is a key of model=mlp", "model=mlp model.layer_sizes=[64]"),
+    (("optimizer/schedule=exponential", "optimizer.schedule.warmup_epochs=1"), "optimizer.schedule.warmup_epochs", "it is a key of optimizer/schedule=cosine", "optimizer/schedule=cosine optimizer.schedule.warmup_epochs=1"),
+    (("model=sequential", "model.dropout=0.2"), "model.dropout", "it is a key of model=convnet and of model=mlp", ""),
     # choices
     (("optimizer=adma",), "optimizer", "there is no adma; did you mean 'adam'?", "optimizer=adam"),
     (("optimizer=xyz",), "optimizer", "there is no xyz; known: adadelta, ", "optimizer=rmsprop"),

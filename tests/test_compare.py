@@ -185,6 +185,8 @@ REFUSALS = [
     (["sort=optimzer.name"], "sort: no run has optimzer.name; did you mean 'optimizer.name'?", ""),
     (["sort=lr"], "sort: no run has lr; known: ", ""),
     (["sweep=" + "0" * 31 + "a"], "sweep: there is no run", "sweep=latest"),
+    (["runs=best"], "runs: got best, expected ids of runs, or how they begin: runs=[ID,ID]; without runs", "runs=[]"),
+    (["runs=[abcd1234,latest]"], "runs: got latest, expected ids of runs", "runs=[]"),
     (["runs=[nosuchrun]"], "runs: there is no run 'nosuchrun' in this store", "sweep=latest"),
     (["runs=[x]"], "runs: there is no run 'x' in this store", "sweep=latest"),
     (["tracking.experiment=digit"], "there is no experiment digit; did you mean 'digits'?", ""),

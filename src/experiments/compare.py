@@ -14,6 +14,7 @@ from experiments.cli import check_command, command
 from experiments.comparison import Comparison, best_runs, comparable, compare, curve_of
 from experiments.config import CompareConfig, Problem, Refused, RunFailed
 from experiments.config.problems import NAME_LENGTH, assign
+from experiments.config.schema import CHOICES_OF_A_RUN
 from experiments.filters import all_ordered, facts, fitting, parse
 from experiments.terminal import Console
 
@@ -56,6 +57,9 @@ def _check_choice(config: CompareConfig) -> None:
     if config.runs and (config.sweep is not None or config.tracking.experiment):
         other = "a sweep" if config.sweep is not None else "an experiment"
         raise Refused(Problem("runs", f"got {other} and runs, expected one of them", "runs=[]"))
+    if words := [run for run in config.runs if run in CHOICES_OF_A_RUN]:
+        what = "expected ids of runs, or how they begin: runs=[ID,ID]; without runs, the latest sweep is ranked"
+        raise Refused(Problem("runs", f"got {words[0]}, {what}", "runs=[]"))
 
 
 def _check_report(path: str | None) -> None:

@@ -64,6 +64,8 @@ WRONG: list[tuple[tuple[str, ...], str, str, str]] = [
     ),
     (("loss=huber", "loss.name=hubr"), "loss.name", "loss 'hubr'; did you mean 'Huber'?", "loss.name=Huber"),
     (("metrics=[acuracy]",), "metrics[0]", "metric 'acuracy'; did you mean 'accuracy'?", "metrics=[accuracy]"),
+    (("metrics=[accuracy,acuracy]",), "metrics[1]", "metric 'acuracy'; did you mean 'accuracy'?", "metrics=[accuracy]"),
+    (("metrics=[auc,{au:{}}]",), "metrics[1]", "metric 'au'; did you mean 'AUC'?", "metrics=[auc]"),
     (
         ("metrics=[accuracy,{f1_scor:{average:micro}}]",),
         "metrics[1]",

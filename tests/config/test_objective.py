@@ -48,6 +48,19 @@ def test_the_direction_of_a_metric_of_your_own_has_to_be_said(objective_key: tup
     assert config(*own, "objective_mode=min").lower_is_better
 
 
+@pytest.mark.parametrize("given", ["mine", "val_mine", "val_Minne"])
+@pytest.mark.parametrize("validates", [True, False])
+def test_a_metric_of_your_own_is_offered_as_it_is_recorded(given: str, validates: bool) -> None:
+    own = ["data=digits", "metrics=[accuracy,pack.Mine]", "trust=[pack]", *["data.validation_size=0.2"] * validates]
+    with pytest.raises(Refused) as refused:
+        config(*own, f"objective={given}")
+    named, mode = refused.value.problems
+    assert "did you mean 'val_Mine'?" in named.what
+    assert named.remedy == ("" if validates else "data.validation_size=0.1 ") + "objective=val_Mine"
+    assert (mode.where, "val_Mine is a metric of your own" in mode.what) == ("objective_mode", True)
+    assert config(*own, *named.remedy.split(), "objective_mode=max").objective_metric == "val_Mine"
+
+
 def test_a_callback_that_watches_a_metric_of_your_own_needs_its_direction() -> None:
     own = ("data=digits", "data.validation_size=0.2", "metrics=[accuracy,mine.wer]", "trust=[mine]")
     with pytest.raises(Refused) as refused:

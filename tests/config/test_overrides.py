@@ -48,11 +48,22 @@ def test_without_a_config_there_is_nothing_to_compose_from() -> None:
 
 
 @pytest.mark.parametrize(
+    ("typed", "remedy"), [("run=best", "runs=[]"), ("run=latest", "runs=[]"), ("run=3fe4", "runs=[3fe4]")]
+)
+def test_compare_takes_ids_only(typed: str, remedy: str) -> None:
+    _, [problem] = usable(typed, config_name="compare", sweep=False)
+    assert (problem.where, problem.remedy) == ("run", remedy)
+    composed, _ = usable(remedy, config_name="compare", sweep=False)
+    check(composed, CompareConfig)
+
+
+@pytest.mark.parametrize(
     ("typed", "ids"),
     [
         ("run=12e45678", "12e45678"),
         ("sweep=00e1", "00e1"),
-        ("runs=[1e5,12345678,3fe4,best]", ["1e5", "12345678", "3fe4", "best"]),
+        ("runs=[1e5,12345678,3fe4,beef]", ["1e5", "12345678", "3fe4", "beef"]),
+        ("runs=12345678", ["12345678"]),
         ("run='1e5'", "1e5"),
         ("run=a@1e5", "a@1e5"),
     ],

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.config import measures
-from experiments.config.callback_checks import callback_problems, watched_metric
+from experiments.config.callback_checks import callback_problems, meant_metric, watched_metric
 from experiments.config.measure_checks import PROBABILITIES, measure_problems
 from experiments.config.measures import base_name
 from experiments.config.problems import Problem
@@ -69,10 +69,12 @@ def _no_measures(config: Config) -> Iterator[Problem]:
 
 
 def _objective(config: Config) -> Iterator[Problem]:
+    metric = config.objective_metric
     if config.objective != "auto":
         yield from watched_metric(config, "objective", config.objective)
-    if config.lower_is_better is None and base_name(config.objective_metric) in config.metric_names:
-        metric = config.objective_metric
+        if base_name(metric) not in config.metric_names:
+            metric, _ = meant_metric(config, "objective", metric)
+    if config.objective_mode == "auto" and measures.mode_of(metric, config.metrics) is None:
         what = (
             f"got auto, but {metric} is a metric of your own: say whether a lower or a higher value is better, by "
             "objective_mode=min or objective_mode=max"

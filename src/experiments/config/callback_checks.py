@@ -53,13 +53,31 @@ def watched_metric(config: Config, where: str, metric: str) -> Iterator[Problem]
     """Say what is wrong with a metric that `where` watches."""
     names = config.metric_names
     base = metric.removeprefix("val_").removeprefix("test_" if where == "objective" else "")
+    hold_out = "data.validation_size=0.1"
     if base not in names:
-        known = [*names, *(f"val_{name}" for name in names)]
-        best = closest(metric, known) or names[-1]
-        given = metric or "an empty text"
-        yield Problem(where, f"got {given}, which is not recorded; {suggest(metric, known)}", assign(where, best))
+        meant, near = meant_metric(config, where, metric)
+        hint = f"did you mean '{meant}'?" if near else suggest("", [*names, *(f"val_{name}" for name in names)])
+        remedy = assign(where, meant)
+        if meant.startswith("val_") and not config.validates:
+            remedy = f"{hold_out} {remedy}"
+        yield Problem(where, f"got {metric or 'an empty text'}, which is not recorded; {hint}", remedy)
     elif metric.startswith("val_") and not config.validates:
-        yield Problem(where, f"got {metric}, but no validation set is held out", "data.validation_size=0.1")
+        yield Problem(where, f"got {metric}, but no validation set is held out", hold_out)
+
+
+def meant_metric(config: Config, where: str, metric: str) -> tuple[str, bool]:
+    """Guess the recorded metric that was meant by a name that is not recorded.
+
+    Returns:
+        The metric, that of the validation set rather than that of training; and whether its name is near.
+    """
+    names = config.metric_names
+    parts = ("", "val_", "test_") if where == "objective" else ("", "val_")
+    near = closest(metric, [f"{part}{name}" for part in parts for name in names])
+    meant = near or names[-1]
+    if meant in names and (config.validates or where == "objective"):
+        meant = f"val_{meant}"
+    return meant, near is not None
 
 
 def _watched(config: Config, where: str, kind: str, arguments: dict[str, Any]) -> Iterator[Problem]:

@@ -1,11 +1,14 @@
 """The key that was probably meant by one that does not exist: a near miss, or one that lies elsewhere."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from experiments.config.files import BrokenFile
 from experiments.config.problems import assign, closest, quoted, suggest
+from experiments.config.schema import CHOICES_OF_A_RUN
 
 
 class Keys:
@@ -47,6 +50,29 @@ class Keys:
         path, remedy = fitting[0]
         return f"did you mean '{best if near and path == near[0] else path}'?", remedy
 
+    def elsewhere(self, key: str, value: Any, typed: str) -> tuple[str, str] | None:
+        """The same for a key that other files of its group have, as `layer_sizes` is one of ``model=mlp`` only.
+
+        Returns:
+            A hint, and a remedy, which is empty where several files have the key; None where no file has it.
+        """
+        parent, _, name = key.rpartition(".")
+        group = parent.replace(".", "/")
+        if group not in self._groups:
+            return None
+        having = {}
+        for option in self._repository.get_group_options(group):
+            with suppress(BrokenFile):
+                found = self._repository.load_config(f"{group}/{option}")
+                if found is not None and name in found.config:
+                    having[option] = found.config
+        if not having:
+            return None
+        hint = f"it is a key of {' and of '.join(assign(group, option) for option in having)}"
+        [choice, config], *others = having.items()
+        remedy = "" if others else self._set(key, _value(config, name), value, typed)
+        return hint, remedy and f"{assign(group, choice)} {remedy}"
+
     def _first_unknown(self, key: str) -> str:
         """The part of a key that does not exist, such as ``optimzer`` of ``optimzer.name``."""
         if "/" in key:
@@ -74,12 +100,16 @@ class Keys:
             options = self._repository.get_group_options(group)
             choice = value if value in options or isinstance(value, list) else closest(str(value), options)
             return assign(group, choice) if choice else ""
-        try:
-            default = OmegaConf.select(self._composed, path)
-        except Exception:  # a reference to a key that does not exist
-            default = None
-        if path in self._repository.get_group_options("") or not self._takes(default, value):
+        if path in self._repository.get_group_options(""):
             return ""
+        return self._set(path, _value(self._composed, path), value, typed)
+
+    def _set(self, path: str, default: Any, value: Any, typed: str) -> str:
+        """The override that sets a key, as it was typed; empty if the key cannot be given such a value."""
+        if not self._takes(default, value):
+            return ""
+        if path == "runs" and value in CHOICES_OF_A_RUN:  # it takes ids only
+            return "runs=[]"
         if isinstance(default, ListConfig) and isinstance(value, int | float | str):
             return quoted(f"{path}=[{typed}]")
         return quoted(f"{path}={typed}")
@@ -93,3 +123,10 @@ class Keys:
         if isinstance(default, int | float):
             return not isinstance(value, bool | str)
         return True
+
+
+def _value(config: DictConfig, path: str) -> Any:
+    try:
+        return OmegaConf.select(config, path)
+    except Exception:  # a reference to a key that does not exist
+        return None

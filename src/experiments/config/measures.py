@@ -167,6 +167,18 @@ def named_metrics(specs: Sequence[Any]) -> list[NamedMetric]:
     return found
 
 
+def without_repeats(specs: Sequence[Any]) -> list[Any]:
+    """The entries of ``metrics`` but for those with the class, however spelled, and the arguments of one before."""
+    found: list[tuple[str, Any]] = []
+    kept = []
+    for spec in specs:
+        name, arguments = next(iter(spec.items())) if isinstance(spec, dict) and len(spec) == 1 else (spec, None)
+        if (same := (plain(str(name)), arguments or {})) not in found:
+            found.append(same)
+            kept.append(spec)
+    return kept
+
+
 def base_name(recorded: str) -> str:
     """A metric's name without the data that it was measured on: ``accuracy`` for ``val_accuracy``."""
     return recorded.removeprefix("val_").removeprefix("test_")

@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.config import keras_names
 from experiments.config.explain import at
-from experiments.config.measures import CHOSEN_BY_KERAS
+from experiments.config.measures import CHOSEN_BY_KERAS, without_repeats
 from experiments.config.problems import Problem, assign, closest, dotted, suggest
 
 Path = tuple[str | int, ...]
@@ -117,6 +117,8 @@ class _Names:
         *above, last = ("value", *path[depth:])
         parent = at(changed, tuple(above))
         parent[last] = meant if isinstance(parent[last], str) else {meant: parent[last][name]}
+        if path[0] == "metrics":  # the right name may be there already
+            changed["value"] = without_repeats(changed["value"])
         override = assign(dotted(path[:depth]), changed["value"])
         return override if len(override) <= LONGEST_REMEDY else ""
 

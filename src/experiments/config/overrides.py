@@ -185,5 +185,6 @@ def _problem(override: Override, error: Exception, composed: DictConfig, reposit
     known = [str(name) for name in (choices if "/" in key else section) if str(name).split("/")[0] != "hydra"]
     hint, remedy = suggest(name, known), ""
     if not override.is_delete():
-        hint, remedy = Keys(composed, repository).meant(key, known, override.value(), given)
+        keys, value = Keys(composed, repository), override.value()
+        hint, remedy = keys.elsewhere(key, value, given) or keys.meant(key, known, value, given)
     return Problem(where, f"there is no such key; {hint}", remedy)

@@ -4,9 +4,10 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any
 
-from experiments.config.measures import named_metrics
+from experiments.config.measures import named_metrics, without_repeats
 from experiments.config.problems import Problem, assign
 from experiments.config.schema import Config
 
@@ -47,12 +48,31 @@ def _metrics(config: Config) -> Iterator[Problem]:
     for index, metric in enumerate(named_metrics(config.metrics)):
         where, name = f"metrics[{index}]", metric.name
         if not (_is_key(name) and _is_key(f"final_val_{name}")):
-            yield Problem(where, f"got a name that MLflow cannot record: it has at most {LONGEST_KEY} of {ALLOWED}")
+            what = f"got a name that MLflow cannot record: it has at most {LONGEST_KEY} of {ALLOWED}"
+            yield Problem(where, what, _with_another_name(config, index))
         elif name in seen:
-            yield Problem(where, f"{name} is there already; give one of them another name: {{auc: {{name: area}}}}")
+            what = f"{name} is there already; give one of them another name: {{auc: {{name: area}}}}"
+            yield Problem(where, what, _with_another_name(config, index))
         elif name in TAKEN or name.startswith(PREFIXES):
-            yield Problem(where, f"got {name}, a name under which a run records something else")
+            what = f"got {name}, a name under which a run records something else"
+            yield Problem(where, what, _with_another_name(config, index))
         seen[name] += 1
+
+
+def _with_another_name(config: Config, index: int) -> str:
+    """The override that leaves a metric out that is the same as another, or gives it a name that can be recorded."""
+    metrics = without_repeats(config.metrics)
+    if len(metrics) == len(config.metrics):
+        metric, taken = named_metrics(config.metrics)[index], {*config.metric_names, *TAKEN}
+        own = metric.cls.rpartition(".")[2]
+        name = own = own if _is_key(own) and not own.startswith(PREFIXES) else "metric"
+        numbers = count(2)
+        while name in taken:
+            name = f"{own}_{next(numbers)}"
+        arguments = {key: value for key, value in metric.arguments.items() if key != "name"}
+        arguments |= {} if name == metric.cls else {"name": name}
+        metrics[index] = {metric.cls: arguments} if arguments else metric.cls
+    return assign("metrics", metrics)
 
 
 def _is_key(name: str) -> bool:

@@ -320,12 +320,16 @@ class PromoteConfig(Section):
 
 
 def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+
+CHOICES_OF_A_RUN = ("latest", "best")
+"""What `run` takes beside an id, and `runs` does not."""
 
 
 class CompareConfig(Section):
     sweep: RunId | None
-    runs: list[RunId]
+    runs: Annotated[list[RunId], BeforeValidator(_listed)]
     filter: Annotated[list[str], BeforeValidator(_listed)]
     sort: str | None
     format: Literal["text", "csv", "json", "markdown"]
