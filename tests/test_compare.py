@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables are easier to read with a case on each line
 """``python -m experiments.compare`` on a store with a sweep, single runs and somebody else's; nothing is trained."""
 
 import csv
@@ -180,17 +181,24 @@ def test_several_filters_and_an_order(call: Callable[..., str]) -> None:
 REFUSALS = [
     (["sweep=latest", "runs=[abcd1234]"], "runs: got a sweep and runs, expected one of them", "runs=[]"),
     (["filter=nonsense"], "filter: got 'nonsense', expected a key, one of", """'filter="status=FINISHED"'"""),
-    (['filter="val_acuracy>1"'], "no run has val_acuracy; did you mean 'val_accuracy'?", ""),
-    (['filter="epochs>99"'], "filter: none of the 10 runs fits: epochs>99", ""),
-    (["sort=optimzer.name"], "sort: no run has optimzer.name; did you mean 'optimizer.name'?", ""),
-    (["sort=lr"], "sort: no run has lr; known: ", ""),
+    (["filter=[nonsense,'seed<2']"], "filter: got 'nonsense', expected a key, one of", """'filter="seed<2"'"""),
+    (['filter="optimizer>adam"'], "text is compared with = and !=", """'filter="optimizer=adam"'"""),
+    (['filter="val_acuracy>0.95"'], "no run has val_acuracy; did you mean 'val_accuracy'?", """'filter="val_accuracy>0.95"'"""),
+    (['filter="nope>1"'], "no run has nope; known: ", "filter=[]"),
+    (['filter="epochs>99"'], "filter: none of the 10 runs fits: epochs>99; epochs is 3", "filter=[]"),
+    (['filter=["seed<2","optimizer=nadam"]'], "seed<2 and optimizer=nadam; seed goes from 0 to 2; optimizer.name is adam or lion or", """'filter="seed<2"'"""),
+    (["sort=optimzer.name"], "sort: no run has optimzer.name; did you mean 'optimizer.name'?", "sort=optimizer.name"),
+    (["sort=-beta"], "sort: no run has beta; did you mean 'optimizer.beta_1'?", "sort=-optimizer.beta_1"),
+    (["sort=lr"], "sort: no run has lr; known: ", "sort=null"),
     (["sweep=" + "0" * 31 + "a"], "sweep: there is no run", "sweep=latest"),
     (["runs=best"], "runs: got best, expected ids of runs, or how they begin: runs=[ID,ID]; without runs", "runs=[]"),
     (["runs=[abcd1234,latest]"], "runs: got latest, expected ids of runs", "runs=[]"),
     (["runs=[nosuchrun]"], "runs: there is no run 'nosuchrun' in this store", "sweep=latest"),
     (["runs=[x]"], "runs: there is no run 'x' in this store", "sweep=latest"),
-    (["tracking.experiment=digit"], "there is no experiment digit; did you mean 'digits'?", ""),
-    (["tracking.experiment=theirs"], "says what it is ranked by", ""),
+    (["tracking.experiment=digit"], "there is no experiment digit; did you mean 'digits'?", "tracking.experiment=digits"),
+    (["tracking.experiment=zzz"], "there is no experiment zzz; known: ", "tracking.experiment=mnist"),
+    (["tracking.experiment=mnist", "sweep=latest"], "sweep: no sweep is recorded", "sweep=null tracking.experiment=mnist"),
+    (["tracking.experiment=theirs"], "says what it is ranked by", "tracking.experiment=mnist"),
     (["report=missing/page.html"], "report: there is no folder", "report=page.html"),
     (["format=html"], "format: got html, expected text or csv or json or markdown", ""),
 ]  # fmt: skip
@@ -205,10 +213,21 @@ def test_refusals(call: Callable[..., str], overrides: list[str], what: str, rem
     if remedy:
         assert shlex.split(remedy) == shlex.split(problem.remedy) or remedy == problem.remedy
         if not overrides[0].startswith("runs") and "report" not in overrides[0]:
-            kept = [
-                word for word in overrides if word.partition("=")[0] != problem.remedy.partition("=")[0].strip("'\"")
-            ]
-            assert call(*kept, *shlex.split(problem.remedy))
+            words = shlex.split(problem.remedy)
+            given = [word.partition("=")[0] for word in words]
+            assert call(*(word for word in overrides if word.partition("=")[0] not in given), *words)
+
+
+def test_a_refused_order_reads_no_curves(call: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.tracking.selection.with_curves", lambda *_: pytest.fail("curves are read"))
+    with pytest.raises(Refused, match="sort: no run has"):
+        call("sort=-learning")
+
+
+def test_an_order_by_another_metric_is_shown(call: Callable[..., str]) -> None:
+    output = call("sort=-test_accuracy")
+    assert output.splitlines()[1].split()[-3:] == ["test_accuracy", "curve", "seconds"]
+    assert [row[6] for row in rows(output)[:2]] == ["0.9723", "0.9714"]
 
 
 def test_runs_that_cannot_be_compared_have_rankings_of_their_own(call: Callable[..., str], store: Store) -> None:

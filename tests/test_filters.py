@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from experiments.comparison import Run, compare
 from experiments.config import Refused
 from experiments.config.objective import Objective
-from experiments.filters import OPERATORS, Condition, facts, fitting, ordered, parse, resolve
+from experiments.filters import OPERATORS, Condition, facts, fitting, ordered, parse, resolve, sort_key
 
 keys = st.from_regex(r"\A[a-z_][a-z0-9_./@-]{0,20}\Z").filter(lambda key: not key.endswith("\n"))
 numbers = st.floats(allow_nan=False)
@@ -76,6 +76,9 @@ def test_keys_may_be_shortened() -> None:
     assert resolve("filter", "loss", known) == "loss"
     with pytest.raises(Refused, match=r"rate can be a.rate or b.rate; write the whole key"):
         resolve("filter", "rate", known)
+    with pytest.raises(Refused, match=r"sort: no run has learning; did you mean 'optimizer.learning_rate'") as refused:
+        sort_key("-learning", [run(0.5, **dict.fromkeys(known, "1"))])
+    assert refused.value.problems[0].remedy == "sort=-optimizer.learning_rate"
     with pytest.raises(Refused, match=r"sort: no run has learning_rat; did you mean"):
         resolve("sort", "learning_rat", ["learning_rate"])
 
@@ -96,13 +99,13 @@ def test_runs_that_fit() -> None:
 def test_configs_in_another_order() -> None:
     values = [run(0.9, a="10", loss=0.5), run(0.8, a="9", loss=0.1), run(0.7, a="none", loss=0.3), run(0.6, a="2")]
     comparison = compare(values, "", Objective("val_accuracy", False, ""))
-    assert [rank for rank, _ in ordered(comparison, None)] == [1, 2, 3, 4]
-    assert [rank for rank, _ in ordered(comparison, "a")] == [4, 2, 1, 3]
-    assert [rank for rank, _ in ordered(comparison, "-a")] == [1, 2, 4, 3]
-    assert [rank for rank, _ in ordered(comparison, "loss")] == [2, 3, 1, 4]
-    assert [rank for rank, _ in ordered(comparison, "-loss")] == [1, 3, 2, 4]
+    assert [rank for rank, _ in ordered(comparison).ranked] == [1, 2, 3, 4]
+    assert [rank for rank, _ in ordered(comparison, "a").ranked] == [4, 2, 1, 3]
+    assert [rank for rank, _ in ordered(comparison, "-a").ranked] == [1, 2, 4, 3]
+    assert [rank for rank, _ in ordered(comparison, "loss").ranked] == [2, 3, 1, 4]
+    assert [rank for rank, _ in ordered(comparison, "-loss").ranked] == [1, 3, 2, 4]
     with pytest.raises(Refused, match="sort: no run has lost; did you mean 'loss'"):
-        ordered(comparison, "lost")
+        sort_key("lost", values)
 
 
 def test_a_metric_is_averaged_over_the_seeds() -> None:
@@ -114,4 +117,4 @@ def test_a_metric_is_averaged_over_the_seeds() -> None:
         "",
         Objective("val_accuracy", False, ""),
     )
-    assert [item.settings["model"] for _, item in ordered(comparison, "loss")] == ["b", "a"]
+    assert [item.settings["model"] for _, item in ordered(comparison, "loss").ranked] == ["b", "a"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from experiments.comparison import Comparison, Run, compare
+from experiments.comparison import Comparison, Run, by_run, compare
 from experiments.config.objective import Objective
 from experiments.filters import ordered
 from experiments.tables import (
@@ -60,11 +60,11 @@ def comparison(seeds: int = 3, curves: bool = True, layers: str = "[512]") -> Co
 
 
 def shown(
-    compared: Comparison, width: int, terminal: bool = True, sort: str | None = None, encoding: str = "utf-8"
+    compared: Comparison, width: int, terminal: bool = True, sort: str = "", encoding: str = "utf-8"
 ) -> list[str]:
     text = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(file=text, width=width, force_terminal=terminal, no_color=True, color_system=None)
-    show(console, compared, ordered(compared, sort))
+    show(console, ordered(compared, sort))
     text.seek(0)
     return [line.rstrip() for line in text.read().splitlines()]
 
@@ -124,6 +124,45 @@ def test_another_order_keeps_the_ranks() -> None:
     assert [line.split()[0] for line in shown(comparison(), 80, sort="val_accuracy")[1:5]] == ["4", "3", "2", "1"]
 
 
+@pytest.mark.parametrize(
+    ("sort", "header", "cells"),
+    [
+        ("-val_loss", "val_loss", ["0.09500", "0.07600", "0.05700", "0.03400", ""]),
+        ("fit_seconds", "fit_seconds", ["10.0000", "20.0000", "", "", "1.0000"]),
+        ("epochs", "epochs", ["3", "3", "3", "3", ""]),
+    ],
+)
+@pytest.mark.parametrize("width", [40, 120])
+def test_what_a_table_is_sorted_by_is_a_column(sort: str, header: str, cells: list[str], width: int) -> None:
+    compared = comparison()
+    runs = [run for standing in compared.standings for run in standing.runs]
+    slow = [{"fit_seconds": 10.0 * (number // 3 + 1)} if number < 6 else {} for number in range(len(runs))]
+    runs = [
+        replace(run, metrics={**run.metrics, **more}, parameters={**run.parameters, "epochs": "3"})
+        for run, more in zip(runs, slow, strict=True)
+    ]
+    lost = [replace(run, metrics={"fit_seconds": 1.0}) for run in compared.unfinished]
+    group = ordered(compare([*runs, *lost], "", ACCURACY), sort)
+    [found] = [column.cells for column in columns(group, {}) if column.header == header]
+    assert found == cells
+    lines = shown(group.comparison, width, sort=sort)
+    assert all(any(cell in line for line in lines) for cell in cells)
+    assert [column.header for column in columns(ordered(compared, "-seconds"), {})].count("seconds") == 1
+    assert "seconds" in "".join(shown(compared, 40, sort="-seconds"))
+    assert shown(compared, 40, sort="optimizer.name")[0] == shown(compared, 40, sort="val_accuracy")[0]
+
+
+def test_numbers_of_a_column_have_the_same_decimals_also_in_the_tables_of_a_sweep() -> None:
+    runs = [
+        Run(name, "", "FINISHED", {"a": name[0], "seed": name[1]}, value)
+        for name, value in {"x0": 0.12, "x1": 0.03, "y0": 0.07, "y1": 0.08}.items()
+    ]
+    compared = compare(runs, "", LOSS)
+    for comparison in (compared, by_run(compared)):
+        cells = [column.cells for column in columns(ordered(comparison), {}) if column.header in ("val_loss", "± 95 %")]
+        assert {len(cell.partition(".")[2]) for column in cells for cell in column} == {4}
+
+
 def test_notes_say_what_the_ranking_is_worth() -> None:
     [marks] = notes(comparison())
     assert marks.startswith("= not significantly different from the best: Tukey-Kramer test (Tukey 1949, Kramer 1956)")
@@ -157,7 +196,7 @@ def single_seeds(**counts: int) -> Comparison:
 
 
 def marks_and_notes(compared: Comparison) -> tuple[list[str], list[str]]:
-    found = {column.header: column.cells for column in columns(compared, ordered(compared, None), {})}
+    found = {column.header: column.cells for column in columns(ordered(compared), {})}
     return list(found["="]), notes(compared)
 
 
@@ -220,7 +259,7 @@ def test_sparklines_have_one_scale() -> None:
 
 
 def test_csv_has_a_line_a_run() -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv([(compared := comparison(), ordered(compared, None))]))))
+    rows = list(csv.DictReader(io.StringIO(as_csv([ordered(comparison())]))))
     assert len(rows) == 13
     measured = ["objective", "seconds", "val_accuracy", "val_loss"]
     assert list(rows[0]) == ["optimizer.name", "model.layer_sizes", "seed", *measured, "run_id", "name", "status"]
@@ -230,7 +269,7 @@ def test_csv_has_a_line_a_run() -> None:
 
 def test_json_has_everything() -> None:
     compared = comparison()
-    told = json.loads(as_json([(compared, ordered(compared, None))]))
+    told = json.loads(as_json([ordered(compared)]))
     assert (told["ranked_by"], told["parameters"]) == ("val_accuracy", ["optimizer.name", "model.layer_sizes", "seed"])
     best = told["standings"][0]
     assert (best["rank"], best["n"], best["indistinguishable_from_best"]) == (1, 3, True)
@@ -242,14 +281,14 @@ def test_json_has_everything() -> None:
 def test_json_is_json_whatever_the_metrics_are() -> None:
     odd = Run("", "", "FINISHED", {}, 0.5, metrics={"loss": math.nan}, curves={"loss": [math.inf, 1.0]})
     compared = compare([odd], "", ACCURACY)
-    text = as_json([(compared, ordered(compared, None))])
+    text = as_json([ordered(compared)])
     [run] = json.loads(text, parse_constant=pytest.fail)["standings"][0]["runs"]
     assert (run["metrics"], run["curves"]) == ({"loss": None}, {"loss": [None, 1.0]})
 
 
 def test_markdown_is_a_table_and_its_notes() -> None:
     compared = comparison(layers="a|b")
-    lines = as_markdown([(compared, ordered(compared, None))]).splitlines()
+    lines = as_markdown([ordered(compared)]).splitlines()
     assert lines[0].startswith("|  | optimizer | layer_sizes | val_accuracy |")
     assert lines[1].startswith("| ---: | --- | --- | ---: |")
     assert len({line.replace("\\|", "").count("|") for line in lines[:7]}) == 1

@@ -15,7 +15,7 @@ from experiments.comparison import Comparison, best_runs, comparable, compare, c
 from experiments.config import CompareConfig, Problem, Refused, RunFailed
 from experiments.config.problems import NAME_LENGTH, assign
 from experiments.config.schema import CHOICES_OF_A_RUN
-from experiments.filters import all_ordered, facts, fitting, parse
+from experiments.filters import Ordered, facts, fitting, ordered, parse_all, sort_key
 from experiments.terminal import Console
 
 
@@ -23,7 +23,7 @@ def compare_runs(composed: DictConfig) -> None:
     """Print the ranking of recorded runs, one for each group that can be compared; write a report of them."""
     config = check_command(composed, CompareConfig)
     _check_choice(config)
-    conditions = [parse(text) for text in config.filter]
+    conditions = parse_all(config.filter)
     _check_report(config.report)
     from experiments.tracking import selection as recorded
 
@@ -33,10 +33,10 @@ def compare_runs(composed: DictConfig) -> None:
     client = recorded.open_records(config.tracking, named)
     selection = recorded.select(client, config)
     runs = fitting(selection.runs, conditions, {run.run_id: facts(run) for run in selection.runs})
-    if not runs:
-        raise Refused(Problem("filter", f"none of the {len(selection.runs)} runs fits: {' and '.join(config.filter)}"))
     if not (groups := comparable(runs)):
-        raise Refused(Problem("runs", f"none of the {len(runs)} runs says what it is ranked by: no runs of ours"))
+        what = f"none of the {len(runs)} runs says what it is ranked by: no runs of ours"
+        raise Refused(Problem("runs", what, recorded.another_experiment(client, config)))
+    sort = sort_key(config.sort, runs) if config.sort else ""  # now: the curves take longer to read
     everything = config.format == "json" or config.report
     comparisons = []
     for objective, members in groups.items():
@@ -44,7 +44,7 @@ def compare_runs(composed: DictConfig) -> None:
         comparisons.append(compare(with_curves, selection.title, objective, selection.circumstances))
     if unknown := len(runs) - sum(map(len, groups.values())):
         print(f"{unknown} of {len(runs)} runs do not say what they are ranked by, and are left out", file=sys.stderr)
-    _print(all_ordered(comparisons, config.sort), config.format)
+    _print([ordered(comparison, sort) for comparison in comparisons], config.format)
     if config.report:
         shown = comparisons[0]
         confusion = recorded.confusion_matrices(client, best_runs(shown))
@@ -76,16 +76,17 @@ def _check_report(path: str | None) -> None:
         raise Refused(Problem("report", f"got {path}, expected a file that can be written", "report=report.html"))
 
 
-def _print(ranked: Sequence[tuple[Comparison, tables.Ranked]], form: str) -> None:
+def _print(groups: Sequence[Ordered], form: str) -> None:
     if form != "text":
         write = {"csv": tables.as_csv, "json": tables.as_json, "markdown": tables.as_markdown}[form]
-        sys.stdout.write(write(ranked))
+        sys.stdout.write(write(groups))
         return
     console = Console()
-    runs = sum(len(standing.runs) for comparison, _ in ranked for standing in comparison.standings)
-    runs += sum(len(comparison.unfinished) for comparison, _ in ranked)
-    tables.say(console, [f"{ranked[0][0].title} ({runs} run{'s' if runs > 1 else ''})"])
-    tables.show_groups(console, ranked)
+    comparisons = [group.comparison for group in groups]
+    runs = sum(len(standing.runs) for comparison in comparisons for standing in comparison.standings)
+    runs += sum(len(comparison.unfinished) for comparison in comparisons)
+    tables.say(console, [f"{comparisons[0].title} ({runs} run{'s' if runs > 1 else ''})"])
+    tables.show_groups(console, groups)
 
 
 def write_report(path: Path, comparison: Comparison, confusion: Mapping[str, Any]) -> None:

@@ -5,10 +5,12 @@ import operator
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from experiments.comparison import Comparison, Run, Standing
 from experiments.config import Problem, Refused, suggest
+from experiments.config.problems import assign, closest, quoted, shown
 
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -51,8 +53,12 @@ class Condition:
         return same if equal else not same if self.operator == "!=" else False
 
 
-def parse(text: str) -> Condition:
+def parse(text: str, others: Sequence[str] = ()) -> Condition:
     """Read a condition, ``KEY OPERATOR VALUE``.
+
+    Args:
+        text: The condition.
+        others: The conditions beside it, which a remedy keeps.
 
     Raises:
         Refused: It is none, or asks for more or less than something that is no number.
@@ -60,12 +66,35 @@ def parse(text: str) -> Condition:
     found = CONDITION.fullmatch(text)
     if found is None:
         what = f"got {text!r}, expected a key, one of = != > >= < <=, and a value"
-        raise Refused(Problem("filter", what, """'filter="status=FINISHED"'"""))
+        raise Refused(Problem("filter", what, written(others or ["status=FINISHED"])))
     condition = Condition(found[1], found[2], found[3])
     if condition.operator[0] in "<>" and as_number(condition.value) is None:
         what = f"got {text!r}, but {condition.value!r} is not a number; text is compared with = and !="
-        raise Refused(Problem("filter", what))
+        raise Refused(Problem("filter", what, written([*others, f"{condition.key}={condition.value}"])))
     return condition
+
+
+def parse_all(texts: Sequence[str]) -> list[Condition]:
+    """Read several conditions.
+
+    Raises:
+        Refused: With all that are none.
+    """
+    found, problems = [], []
+    for place, text in enumerate(texts):
+        try:
+            found.append(parse(text, [*texts[:place], *texts[place + 1 :]]))
+        except Refused as refused:
+            problems += refused.problems
+    if problems:
+        raise Refused(problems)
+    return found
+
+
+def written(conditions: Sequence[str]) -> str:
+    """The override that sets conditions, as it is typed into a shell."""
+    texts = [shown(text) if {'"', "\\"} & set(text) else f'"{text}"' for text in conditions]
+    return quoted(f"filter={texts[0]}" if len(texts) == 1 else f"filter=[{','.join(texts)}]")
 
 
 def facts(run: Run) -> dict[str, str | float]:
@@ -85,77 +114,117 @@ def fitting(runs: Sequence[Run], conditions: Sequence[Condition], known: Mapping
         known: The facts of each run, by its id.
 
     Raises:
-        Refused: A key is unknown.
+        Refused: A key is unknown, or there are no such runs.
     """
     keys = dict.fromkeys(key for run in runs for key in known[run.run_id])
-    meant = [(resolve("filter", condition.key, keys), condition) for condition in conditions]
-    return [run for run in runs if all(condition.holds(known[run.run_id].get(key)) for key, condition in meant)]
+    problems, meant = [], []
+    for condition in conditions:
+        try:
+            meant.append(replace(condition, key=resolve("filter", condition.key, keys)))
+        except Refused as refused:
+            [problem] = refused.problems
+            problems.append(problem)
+            if problem.remedy:  # the key that was meant
+                meant.append(replace(condition, key=problem.remedy))
+    found, fit = list(runs), []
+    for condition in meant:
+        if left := [run for run in found if condition.holds(known[run.run_id].get(condition.key))]:
+            found = left
+            fit.append(f"{condition.key}{condition.operator}{condition.value}")
+    remedy = written(fit)
+    if problems:
+        raise Refused([replace(problem, remedy=remedy) for problem in problems])
+    if len(fit) < len(meant):
+        asked = " and ".join(f"{each.key}{each.operator}{each.value}" for each in conditions)
+        there = "; ".join(
+            dict.fromkeys(_values(each.key, [known[run.run_id].get(each.key) for run in runs]) for each in meant)
+        )
+        raise Refused(Problem("filter", f"none of the {len(runs)} runs fits: {asked}; {there}", remedy))
+    return found
+
+
+def _values(key: str, values: Sequence[str | float | None]) -> str:
+    """Say in a few words which values there are."""
+    found = [value for value in values if value is not None]
+    numbers = [number for value in found if (number := as_number(value)) is not None]
+    if numbers and len(numbers) == len(found):
+        low, high = min(numbers), max(numbers)
+        return f"{key} is {low:g}" if low == high else f"{key} goes from {low:g} to {high:g}"
+    distinct = sorted(set(map(str, found)))
+    return f"{key} is {' or '.join(distinct[:5])}{' or another' if len(distinct) > 5 else ''}"
 
 
 def resolve(where: str, key: str, known: Iterable[str]) -> str:
     """The key that is meant: itself, the section that it names, or the only one that ends with it.
 
     Raises:
-        Refused: There is none, or there are several.
+        Refused: There is none, or there are several. The remedy is the key that was probably meant, if there is one.
     """
     known = list(known)
     for meant in (key, f"{key}.name"):
         if meant in known:
             return meant
-    ends = [candidate for candidate in known if candidate.endswith(f".{key}")]
+    ends = sorted(candidate for candidate in known if candidate.endswith(f".{key}"))
     if len(ends) == 1:
         return ends[0]
     if ends:
-        raise Refused(Problem(where, f"{key} can be {' or '.join(sorted(ends))}; write the whole key"))
-    raise Refused(Problem(where, f"no run has {key}; {suggest(key, known)}"))
+        raise Refused(Problem(where, f"{key} can be {' or '.join(ends)}; write the whole key", ends[0]))
+    by_end = {candidate.rpartition(".")[2]: candidate for candidate in known}
+    near = closest(key, known) or by_end.get(closest(key, by_end) or "")
+    hint = f"did you mean '{near}'?" if near else suggest("", known)
+    raise Refused(Problem(where, f"no run has {key}; {hint}", near or ""))
 
 
-def all_ordered(
-    comparisons: Sequence[Comparison], sort: str | None
-) -> list[tuple[Comparison, list[tuple[int, Standing]]]]:
-    """Several comparisons, each with its configs in order, see `ordered`; by rank where none of its runs has the key.
+class Ordered(NamedTuple):
+    """A comparison with the order in which it is shown.
+
+    Attributes:
+        comparison: The comparison.
+        ranked: Its configs with their ranks.
+        sorted_by: The parameter or metric that they are in the order of; empty: by rank.
+    """
+
+    comparison: Comparison
+    ranked: Sequence[tuple[int, Standing]]
+    sorted_by: str = ""
+
+
+def sort_key(sort: str, runs: Sequence[Run]) -> str:
+    """The parameter or metric that runs are to be sorted by, in full; with a minus for the largest first.
 
     Raises:
         Refused: No run has it.
     """
-    found: list[tuple[Comparison, list[tuple[int, Standing]]]] = []
-    refusals: list[Refused] = []
-    for comparison in comparisons:
-        try:
-            found.append((comparison, ordered(comparison, sort)))
-        except Refused as refused:
-            refusals.append(refused)
-            found.append((comparison, ordered(comparison, None)))
-    if len(refusals) == len(comparisons):
-        raise refusals[0]
-    return found
+    sign = "-" if sort.startswith("-") else ""
+    try:
+        return sign + resolve("sort", sort.removeprefix("-"), dict.fromkeys(key for run in runs for key in facts(run)))
+    except Refused as refused:
+        [problem] = refused.problems
+        meant = f"{sign}{problem.remedy}" if problem.remedy else None
+        raise Refused(replace(problem, remedy=assign("sort", meant))) from None
 
 
-def ordered(comparison: Comparison, sort: str | None) -> list[tuple[int, Standing]]:
+def ordered(comparison: Comparison, sort: str = "") -> Ordered:
     """The configs with their ranks, by rank or by a parameter or metric; those without it last.
 
     Args:
         comparison: The configs.
-        sort: A key, with a minus for the largest first; None: by rank.
-
-    Raises:
-        Refused: No run has that.
+        sort: As `sort_key` gives it; empty: by rank.
     """
+    key, sign = sort.removeprefix("-"), -1 if sort.startswith("-") else 1
     ranked = list(enumerate(comparison.standings, start=1))
-    if sort is None:
-        return ranked
-    known = dict.fromkeys(key for _, standing in ranked for run in standing.runs for key in facts(run))
-    key, sign = resolve("sort", sort.removeprefix("-"), known), -1 if sort.startswith("-") else 1
-    values = [(_of_config(entry[1], key), entry) for entry in ranked]
+    if not key:
+        return Ordered(comparison, ranked)
+    values = [(of_config(entry[1], key), entry) for entry in ranked]
     numbers = [(number, entry) for value, entry in values if (number := as_number(value)) is not None]
     texts = [(str(value), entry) for value, entry in values if as_number(value) is None]
     numbers.sort(key=lambda item: sign * item[0])
     texts.sort(key=lambda item: item[0], reverse=sign < 0)
     present, missing = [item for item in texts if item[0]], [item for item in texts if not item[0]]
-    return [entry for _, entry in [*numbers, *present, *missing]]
+    return Ordered(comparison, [entry for _, entry in [*numbers, *present, *missing]], key)
 
 
-def _of_config(standing: Standing, key: str) -> str | float:
+def of_config(standing: Standing, key: str) -> str | float:
     """A metric's mean over the seeds, or a parameter's value; empty if it is missing."""
     found = [value for run in standing.runs if (value := facts(run).get(key)) is not None]
     numbers = [value for value in found if isinstance(value, float) and not math.isnan(value)]

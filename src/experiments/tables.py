@@ -20,12 +20,7 @@ from rich.text import Text
 from experiments import terminal
 from experiments.comparison import Comparison, Run, Standing, curve_of
 from experiments.config.problems import visible
-
-Ranked = Sequence[tuple[int, Standing]]
-"""Configs with their ranks, in the order in which they are shown."""
-
-Group = tuple[Comparison, Ranked]
-"""Runs that can be compared, with the order in which they are shown."""
+from experiments.filters import Ordered, facts, of_config
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 12  # characters
@@ -51,18 +46,20 @@ class Column(NamedTuple):
     header: str
     cells: Sequence[str]
     is_setting: bool = False
+    is_asked_for: bool = False
 
 
-def show(console: Console, comparison: Comparison, ranked: Ranked) -> None:
-    """Print the ranking. In a pipe, each config has one line, however long."""
+def show(console: Console, group: Ordered) -> None:
+    """Print a ranking. In a pipe, each config has one line, however long."""
     if not (console.is_terminal or "COLUMNS" in os.environ):
         console = terminal.Console(file=console.file, width=1000)
-    curves = {} if console.options.ascii_only else sparklines(comparison)
-    everything = columns(comparison, ranked, curves)
+    curves = {} if console.options.ascii_only else sparklines(group.comparison)
+    everything = columns(group, curves)
     if console.options.ascii_only:
         everything = [column._replace(header=column.header.replace("±", "+-")) for column in everything]
     for width, left_out in GIVEN_UP:
-        table = _table([column for column in everything if column.header not in left_out], width)
+        kept = [column for column in everything if column.is_asked_for or column.header not in left_out]
+        table = _table(kept, width)
         if Measurement.get(console, console.options.update_width(10_000), table).maximum <= console.width:
             break
     console.print(table)
@@ -123,18 +120,19 @@ def meanings(comparison: Comparison, equal: str = "=") -> list[str]:
     return found
 
 
-def columns(comparison: Comparison, ranked: Ranked, curves: Mapping[int, str]) -> list[Column]:
-    """All that a table can show: settings, result, spread over the seeds, curve, seconds, run.
+def columns(group: Ordered, curves: Mapping[int, str]) -> list[Column]:
+    """All that a table can show: settings, result, spread over the seeds, what it is sorted by, curve, seconds, run.
 
     Args:
-        comparison: What is shown.
-        ranked: Its configs.
+        group: What is shown.
         curves: As `sparklines` gives them.
     """
+    comparison, ranked, lost = group.comparison, group.ranked, group.comparison.unfinished
     several = several_seeds(comparison)
     settings = [key for key in comparison.parameters if key != "seed" or not several]
-    headers, lost = short_names(settings), comparison.unfinished
-    digits = _digits([standing.mean for _, standing in ranked])
+    asked = group.sorted_by if group.sorted_by not in (comparison.ranked_by, "objective") else ""
+    headers = short_names(list(dict.fromkeys([*settings, asked] if asked else settings)))
+    digits = decimals([run.objective or 0.0 for _, standing in ranked for run in standing.runs])
     found = [Column("", [*(str(rank) for rank, _ in ranked), *("" for _ in lost)])]
     for key in settings:
         values = [_setting(standing, key) for _, standing in ranked] + [run.parameters.get(key, "") for run in lost]
@@ -149,10 +147,12 @@ def columns(comparison: Comparison, ranked: Ranked, curves: Mapping[int, str]) -
         found.append(Column("n", [str(len(standing.runs)) for _, standing in ranked]))
         if len(ranked) > 1:
             found.append(Column("=", [MARKS[standing.indistinguishable_from_best] for _, standing in ranked]))
+    if asked and asked != "seconds" and asked not in settings:
+        found.append(Column(headers[asked], _asked_for(group, asked), is_asked_for=True))
     if curves:
         found.append(Column("curve", [curves[rank] for rank, _ in ranked]))
     seconds = [_mean_seconds(standing.runs) for _, standing in ranked] + [_mean_seconds([run]) for run in lost]
-    found.append(Column("seconds", seconds))
+    found.append(Column("seconds", seconds, is_asked_for=asked == "seconds"))
     if not several:
         found.append(
             Column(
@@ -160,6 +160,14 @@ def columns(comparison: Comparison, ranked: Ranked, curves: Mapping[int, str]) -
             )
         )
     return found
+
+
+def _asked_for(group: Ordered, key: str) -> list[str]:
+    """The cells of the parameter or metric that a table is sorted by."""
+    lost = [facts(run).get(key, "") for run in group.comparison.unfinished]
+    values = [*(of_config(standing, key) for _, standing in group.ranked), *lost]
+    digits = decimals([value for value in values if isinstance(value, float)])
+    return [f"{value:.{digits}f}" if isinstance(value, float) else value for value in values]
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -212,24 +220,25 @@ def sparkline(curve: Sequence[float], low: float, high: float, width: int = CURV
     return line
 
 
-def show_groups(console: Console, groups: Sequence[Group]) -> None:
+def show_groups(console: Console, groups: Sequence[Ordered]) -> None:
     """Print rankings with their notes and failures; several, each below a line that says how its runs were measured."""
-    for comparison, ranked in groups:
+    for group in groups:
+        comparison = group.comparison
         if len(groups) > 1:
             say(console, [f"measured as {comparison.measured_as}:"])
-        show(console, comparison, ranked)
+        show(console, group)
         say(console, notes(comparison))
         show_failures(console, comparison.unfinished)
 
 
-def as_csv(groups: Sequence[Group]) -> str:
+def as_csv(groups: Sequence[Ordered]) -> str:
     """One line a run: what differs, objective, seconds, metrics, id, name, status; its group first, if several."""
     runs = [
         (comparison, run)
-        for comparison, ranked in groups
+        for comparison, ranked, _ in groups
         for run in [*(run for _, standing in ranked for run in standing.runs), *comparison.unfinished]
     ]
-    parameters = list(dict.fromkeys(key for comparison, _ in groups for key in comparison.parameters))
+    parameters = list(dict.fromkeys(key for comparison, *_ in groups for key in comparison.parameters))
     metrics = sorted({key for _, run in runs for key in run.metrics} - {"objective"})
     measured = ["measured_as"] if len(groups) > 1 else []
     text = io.StringIO()
@@ -243,10 +252,10 @@ def as_csv(groups: Sequence[Group]) -> str:
     return text.getvalue()
 
 
-def as_json(groups: Sequence[Group]) -> str:
+def as_json(groups: Sequence[Ordered]) -> str:
     """All of it, as an object; several groups: a list of them. What is not a finite number is null."""
     found = []
-    for comparison, ranked in groups:
+    for comparison, ranked, _ in groups:
         standings = [
             {"rank": rank, "n": len(standing.runs), **asdict(standing), "runs": list(map(_plain, standing.runs))}
             for rank, standing in ranked
@@ -256,11 +265,12 @@ def as_json(groups: Sequence[Group]) -> str:
     return json.dumps(found if len(found) > 1 else found[0], indent=2)
 
 
-def as_markdown(groups: Sequence[Group]) -> str:
+def as_markdown(groups: Sequence[Ordered]) -> str:
     """The terminal's table, and the notes."""
     parts = []
-    for comparison, ranked in groups:
-        shown = columns(comparison, ranked, sparklines(comparison))
+    for group in groups:
+        comparison = group.comparison
+        shown = columns(group, sparklines(comparison))
         lines = [[column.header for column in shown], ["---" if column.is_setting else "---:" for column in shown]]
         lines += [list(row) for row in zip_longest(*(column.cells for column in shown), fillvalue="")]
         rows = ["| " + " | ".join(_cell(text) for text in line) + " |" for line in lines]
@@ -311,9 +321,9 @@ def _status(run: Run) -> str:
     return "no result" if run.status == "FINISHED" else run.status
 
 
-def _digits(values: Sequence[float]) -> int:
-    """Decimals that show four digits of the largest value, and at least four."""
-    largest = max(map(abs, values), default=0.0)
+def decimals(values: Sequence[float]) -> int:
+    """How many decimals show four digits of the largest value; at least four."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     return 4 if largest >= 0.1 or largest == 0 else min(3 - math.floor(math.log10(largest)), 12)
 
 

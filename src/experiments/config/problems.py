@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.override_parser.types import Quote, QuotedString
 
 # Text that Hydra reads as text without quotes, or as a reference to another key.
-PLAIN = r"(?!(?i:null|true|false|nan|inf)$)[A-Za-z_/][A-Za-z0-9_./:-]*|\$\{[a-z0-9_.]+\}"
+PLAIN = r"(?!(?i:null|true|false|-?nan|-?inf)$)-?[A-Za-z_/][A-Za-z0-9_./:-]*|\$\{[a-z0-9_.]+\}"
 # What a terminal would obey instead of showing it: control characters but tab and newline, marks that change the
 # direction of text; and halves of characters, which no encoding can write.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -11,6 +11,7 @@ from rich.console import Console
 from experiments import tables
 from experiments.comparison import Comparison, Run, by_run, comparable, compare, has_result
 from experiments.config.objective import Objective
+from experiments.filters import ordered
 from experiments.sweeps.jobs import Job
 from experiments.tracking.store import redact
 
@@ -100,9 +101,9 @@ def show(console: Console, runs: Sequence[Run], parent: str) -> None:
 def _show_group(console: Console, comparison: Comparison, how: bool) -> None:
     """Print a ranking; `how`: whether its notes say how it was tested."""
     each = by_run(comparison)
-    tables.show(console, each, list(enumerate(each.standings, start=1)))
+    tables.show(console, ordered(each))
     if tables.several_seeds(comparison):
         tables.say(console, ["over the seeds:"])
-        tables.show(console, comparison, list(enumerate(comparison.standings, start=1)))
+        tables.show(console, ordered(comparison))
     tables.say(console, tables.notes(comparison if how else replace(comparison, method="")))
     tables.show_failures(console, comparison.unfinished)

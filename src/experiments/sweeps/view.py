@@ -15,6 +15,7 @@ from rich.text import Text
 
 from experiments.config.objective import Objective
 from experiments.sweeps.jobs import Job
+from experiments.tables import decimals
 from experiments.terminal import say
 
 
@@ -51,7 +52,7 @@ class SweepView:
         ranked_by = job.objective.metric
         name = next(name for name in (ranked_by, ranked_by.removeprefix("test_"), "loss") if name in metrics)
         last = "  measuring" if epoch == epochs else ""
-        news = Text(f"epoch {epoch}/{epochs}  {name} {metrics[name]:.4f}{last}")
+        news = Text(f"epoch {epoch}/{epochs}  {name} {_number(metrics[name])}{last}")
         self._running[job.number] = (job, started, news)
 
     def finished(self, job: Job, objective: float, seconds: float) -> None:
@@ -60,7 +61,7 @@ class SweepView:
         best = self._best.get(job.objective)
         if math.isfinite(objective) and (best is None or (objective < best[0]) == job.objective.lower_is_better):
             self._best[job.objective] = objective, job.name
-        self._say(f"{self._place()}  {seconds:5.1f} s  {job.objective.metric} {objective:.4f}  {job.name}")
+        self._say(f"{self._place()}  {seconds:5.1f} s  {job.objective.metric} {_number(objective)}  {job.name}")
 
     def failed(self, job: Job, reason: str, log: Path, again: bool) -> None:
         del self._running[job.number]
@@ -92,7 +93,11 @@ class SweepView:
         for job, started, news in self._running.values():
             runs.add_row(f"{now - started:5.0f} s", Text(job.name, style="cyan"), news)
         best = [
-            f"best so far: {objective.metric} {value:.4f}  {escape(name)}"
+            f"best so far: {objective.metric} {_number(value)}  {escape(name)}"
             for objective, (value, name) in self._best.items()
         ]
         return Group(runs, bar, *best)
+
+
+def _number(value: float) -> str:
+    return f"{value:.{decimals([value])}f}"

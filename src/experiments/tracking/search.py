@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from experiments.config import Problem, Refused, RunFailed, suggest
+from experiments.config.problems import assign, closest
 from experiments.tracking import sqlite
 from experiments.tracking.client import import_mlflow
 from experiments.tracking.store import sqlite_file
@@ -110,8 +111,17 @@ def experiment_ids(client: Any, name: str) -> list[str]:
     found = client.get_experiment_by_name(name)  # not by a query, which some names cannot be quoted in
     if found is None or found.lifecycle_stage != "active":
         known = [item.name for item in client.search_experiments()]
-        raise Refused(Problem("tracking.experiment", f"there is no experiment {name}; {suggest(name, known)}"))
+        meant = closest(name, known) or newest_experiment(client)
+        remedy = assign("tracking.experiment", meant) if meant else ""
+        raise Refused(Problem("tracking.experiment", f"there is no experiment {name}; {suggest(name, known)}", remedy))
     return [found.experiment_id]
+
+
+def newest_experiment(client: Any) -> str | None:
+    """The experiment of the latest run of ours; None if there is no run."""
+    ids = [item.experiment_id for item in client.search_experiments()]
+    found = search(client, ids, "tags.objective LIKE '%'", "start_time DESC", limit=1)
+    return str(client.get_experiment(found[0].info.experiment_id).name) if found else None
 
 
 def search(

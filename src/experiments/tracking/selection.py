@@ -11,6 +11,7 @@ from typing import Any
 from experiments.comparison import CIRCUMSTANCES, Comparison, Run, comparable, compare
 from experiments.config import CompareConfig, Config, Problem, Refused
 from experiments.config.objective import recorded_objective
+from experiments.config.problems import assign
 from experiments.config.schema import Tracking
 from experiments.tracking.artifacts import stored_text
 from experiments.tracking.search import (
@@ -19,6 +20,7 @@ from experiments.tracking.search import (
     experiment_ids,
     measured,
     measures,
+    newest_experiment,
     reads_store,
     search,
     seconds,
@@ -79,12 +81,25 @@ def select(client: Any, config: CompareConfig) -> Selection:
     name = config.tracking.experiment
     ids = experiment_ids(client, name)
     if config.runs:
-        found = _by_ids(client, ids, config.runs)
-        return _selection("chosen runs", found)
+        return _selection("chosen runs", _by_ids(client, ids, config.runs))
     if name and config.sweep is None:
         found = [run for run in search(client, ids) if "sweep" not in run.data.tags]
-        return _selection(f"experiment {name}", found)
-    return of_sweep(client, ids, _sweep(client, ids, config.sweep or "latest"))
+        selection = _selection(f"experiment {name}", found)
+    else:
+        selection = of_sweep(client, ids, _sweep(client, ids, config))
+    if not selection.runs:
+        where = "tracking.experiment" if name else "sweep"
+        raise Refused(Problem(where, f"{selection.title} has no runs", another_experiment(client, config)))
+    return selection
+
+
+def another_experiment(client: Any, config: CompareConfig) -> str:
+    """The overrides that choose the experiment of the latest run, not what was chosen; empty if there is none."""
+    name = newest_experiment(client)
+    if name is None:
+        return ""
+    reset = [assign("runs", [])] * bool(config.runs) + [assign("sweep", None)] * (config.sweep is not None)
+    return " ".join([*reset, assign("tracking.experiment", name)])
 
 
 def of_sweep(client: Any, experiments: Sequence[str], parent: Any) -> Selection:
@@ -178,13 +193,14 @@ def _by_ids(client: Any, experiments: Sequence[str], wanted: Sequence[str]) -> l
     return sorted(unique.values(), key=lambda run: run.info.start_time)
 
 
-def _sweep(client: Any, experiments: Sequence[str], which: str) -> Any:
+def _sweep(client: Any, experiments: Sequence[str], config: CompareConfig) -> Any:
     """The parent run of a sweep."""
+    which = config.sweep or "latest"
     if which == "latest":
         if found := search(client, experiments, "tags.sweep LIKE '%'", "start_time DESC", limit=1):
             return found[0]
         what = "no sweep is recorded; start one: python -m experiments.run -m seed=0,1,2"
-        raise Refused(Problem("sweep", what, "tracking.experiment=NAME"))
+        raise Refused(Problem("sweep", what, another_experiment(client, config)))
     found = by_beginning(client, experiments, which, "sweep")
     if "sweep" in found.data.tags:
         return found
@@ -194,8 +210,6 @@ def _sweep(client: Any, experiments: Sequence[str], which: str) -> Any:
 
 
 def _selection(title: str, found: Sequence[Any]) -> Selection:
-    if not found:
-        raise Refused(Problem("sweep", f"{title} has no runs", "sweep=latest"))
     typed = " ".join(run.data.tags.get("overrides", "") for run in found)
     chosen = {word.lstrip("+").partition("=")[0] for word in typed.split()}
     runs = [_run(item) for item in found]
