@@ -66,3 +66,14 @@ def test_an_added_key_can_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     parent = record.open(replace(asked_for(uri), swept=swept), resume=False).run_id
     assert open_store(uri).get_run(parent).data.params == {"optimizer.clipnorm": "1,2", "optimizer:other": "adam,sgd"}
     record.end("FINISHED", [])
+
+
+def test_a_sweep_ends_where_none_of_its_runs_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was interrupted before, or all workers died while they imported TensorFlow."""
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    record = SweepRecord(uri, own_process=False)
+    parent = record.open(asked_for(uri), resume=False).run_id
+    row = {"seed": "0", "objective": None, "measured_as": "val_accuracy", "status": "not run", "run_id": "", "name": "a"}
+    record.end("KILLED", [row])
+    assert open_store(uri).get_run(parent).info.status == "KILLED"

@@ -194,6 +194,7 @@ class SweepRecord:
         try:
             if rows:
                 self._log_table(rows)
+            if any(row["run_id"] for row in rows):  # a sweep may be interrupted before its first run is recorded
                 self._log_comparison(rows)
         finally:
             end_run(self._client, self._run_id, status)
