@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from experiments.cli import CONF, Ended, exit_status, explain
 from experiments.config import Problem
+from experiments.config.overrides import nested_too_deeply
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 UNREADABLE = "put quotes around a value with brackets, blanks or commas: 'KEY=[A, B]'"
@@ -117,6 +118,7 @@ REFUSALS = [
     (("model=sequential", "model.layer_sizes=[64]"), "model.layer_sizes", "it is a key of model=mlp", "model=mlp model.layer_sizes=[64]"),
     (("optimizer/schedule=exponential", "optimizer.schedule.warmup_epochs=1"), "optimizer.schedule.warmup_epochs", "it is a key of optimizer/schedule=cosine", "optimizer/schedule=cosine optimizer.schedule.warmup_epochs=1"),
     (("model=sequential", "model.dropout=0.2"), "model.dropout", "it is a key of model=convnet and of model=mlp", ""),
+    (("metrics=" + 3000 * "[" + 3000 * "]",), "metrics", "its brackets are nested more than 100 levels deep", ""),
     # choices
     (("optimizer=adma",), "optimizer", "there is no adma; did you mean 'adam'?", "optimizer=adam"),
     (("optimizer=xyz",), "optimizer", "there is no xyz; known: adadelta, ", "optimizer=rmsprop"),
@@ -169,7 +171,9 @@ FILES = {
     "no_list": (b"defaults: {data: digits}\n", "defaults: got {'data': 'digits'}, expected a list"),
     "nothing": (b"defaults:\n", "defaults: got None, expected a list"),
     "number": (b"defaults: [3]\n", "defaults: got the entry 3, expected a file, or one group"),
-    "contains_itself": (b"a: &a [*a]\n", "is nested too deeply, or contains itself"),
+    "contains_itself": (b"a: &a [*a]\n", "is nested more than 100 levels deep, or contains itself"),
+    "deep_lists": (b"a: " + 3000 * b"[" + 3000 * b"]", "is nested more than 100 levels deep"),
+    "deep_mappings": (b"".join(b" " * n + b"a:\n" for n in range(300)), "is nested more than 100 levels deep"),
     "bomb": (
         b"a0: &a0 [x]\n"
         + b"".join(b"a%d: &a%d [%s]\n" % (n, n, b",".join([b"*a%d" % (n - 1)] * 9)) for n in range(1, 9)),
@@ -303,7 +307,17 @@ def test_a_preset_that_is_no_yaml_is_refused(run_cli: RunCli, tmp_path: Path) ->
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert f'in "{tmp_path}/experiment/mine.yaml", line 2' in done.stderr
+    assert done.stderr.count("error: ") == 2  # data=digits counts all the same
     assert "       try  epochs=3" in done.stderr
+
+
+def test_brackets_are_counted_before_hydra_parses_them(run_cli: RunCli) -> None:
+    """Its parser needs a minute for these."""
+    done = run_cli("tracking=off", "data=digits", "metrics=" + 60_000 * "[")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: metrics: its brackets are nested more than 100 levels deep\n"
+    for text in ("note='" + 200 * "[" + "'", 'note="' + 200 * "[" + '"', "metrics=[" + 200 * "[accuracy]," + "auc]"):
+        assert not nested_too_deeply(text)
 
 
 def test_a_preset_of_ones_own_is_checked(run_cli: RunCli, tmp_path: Path) -> None:

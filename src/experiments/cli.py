@@ -30,7 +30,7 @@ from experiments.config import Config, Problem, Refused, RunFailed, check
 from experiments.config.checks import distrusted
 from experiments.config.files import BrokenFile, lacks_defaults, own_folders
 from experiments.config.fingerprint import without_packages
-from experiments.config.overrides import COMPOSITION_ERRORS, compose_usable, ids_as_text
+from experiments.config.overrides import COMPOSITION_ERRORS, compose_usable, ids_as_text, nested_too_deeply
 from experiments.config.problems import assign, first_lines
 from experiments.config.schema import Section
 from experiments.tracking import store
@@ -80,6 +80,8 @@ def command(
                     options = [word for word in sys.argv[1:] if word not in arguments.overrides]
                     sys.argv[1:] = [*options, *TYPED_ONLY, *map(ids_as_text, arguments.overrides)]
                     own_folders[:] = _config_folders(arguments, config_name)
+                    if any(map(nested_too_deeply, arguments.overrides)):
+                        raise Refused(explain(RecursionError(), config_name, sys.argv[1:]))
                     if ahead:
                         ahead(sys.argv[1:])
                     with _help_that_fits(arguments):

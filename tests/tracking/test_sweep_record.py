@@ -74,6 +74,13 @@ def test_a_sweep_ends_where_none_of_its_runs_is_recorded(tmp_path: Path, monkeyp
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     record = SweepRecord(uri, own_process=False)
     parent = record.open(asked_for(uri), resume=False).run_id
-    row = {"seed": "0", "objective": None, "measured_as": "val_accuracy", "status": "not run", "run_id": "", "name": "a"}
+    row = {
+        "seed": "0",
+        "objective": None,
+        "measured_as": "val_accuracy",
+        "status": "not run",
+        "run_id": "",
+        "name": "a",
+    }
     record.end("KILLED", [row])
     assert open_store(uri).get_run(parent).info.status == "KILLED"

@@ -13,8 +13,37 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.config.problems import BEYOND_64_BITS, Problem, beyond_64_bits, dotted, first_lines
 
 LARGEST = 100_000  # values in a file
+DEEPEST = 100  # lists and mappings within each other, in a file or an override; parsers take seconds for a thousand
 # The user's config folders of this command; the first counts first. See `hydra_plugins.experiments_sweeps`.
 own_folders: list[str] = []
+
+
+class ShallowLoader(yaml.SafeLoader):
+    """Reads YAML that is nested up to `DEEPEST` levels.
+
+    Raises:
+        RecursionError: It is nested deeper.
+    """
+
+    depth = 0
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """Note an opening bracket; the parser looks at a thousand of them before it composes the first."""
+        _refuse_deeper(self.flow_level)
+        super().fetch_flow_collection_start(token)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Read the next value."""
+        _refuse_deeper(self.depth)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _refuse_deeper(depth: int) -> None:
+    if depth > DEEPEST:
+        raise RecursionError
 
 
 class BrokenFile(HydraException):
@@ -52,7 +81,7 @@ def _trouble(file: Path) -> str:
     """Why a file cannot be used; empty if it can."""
     try:
         with file.open(encoding="utf-8") as stream:  # not its text: the parser's errors name the stream's file
-            values = _expanded(yaml.compose(stream, yaml.SafeLoader))
+            values = _expanded(yaml.compose(stream, ShallowLoader))
         if values > LARGEST:
             return f"holds {values:.2g} values, as its aliases (*name) stand for each other, expected at most {LARGEST}"
         loaded = OmegaConf.load(file)
@@ -88,7 +117,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"is not text in UTF-8: byte {error.object[error.start]:#04x}"
     if isinstance(error, RecursionError):
-        return "is nested too deeply, or contains itself"
+        return f"is nested more than {DEEPEST} levels deep, or contains itself"
     if isinstance(error, OSError):  # without a number it is OmegaConf's, about the type
         return error.strerror or "is a single value, expected a mapping of keys to values"
     return first_lines(error)

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
@@ -16,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from experiments.config import sweep_values
-from experiments.config.files import BrokenFile
+from experiments.config.files import DEEPEST, BrokenFile
 from experiments.config.keys import Keys
 from experiments.config.problems import (
     NAME_LENGTH,
@@ -30,6 +31,7 @@ from experiments.config.problems import (
     suggest,
 )
 
+QUOTED = re.compile(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""")
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
 
 
@@ -39,6 +41,15 @@ def ids_as_text(override: str) -> str:
     if key not in ("run", "runs", "sweep"):
         return override
     return key + equals + re.sub(r"(?<![\w.@'\"])\d+e\d+(?![\w.@'\"])", r"'\g<0>'", value)
+
+
+def nested_too_deeply(override: str) -> bool:
+    """Whether brackets are nested more than `DEEPEST` levels deep, for which Hydra's parser takes up to minutes."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[{(\]})]", re.sub(QUOTED, "", override)):
+        depth += 1 if bracket in "[{(" else -1
+        deepest = max(deepest, depth)
+    return deepest > DEEPEST
 
 
 def compose_usable(
@@ -80,13 +91,18 @@ def compose_usable(
     except Exception:  # a sweep's choices exclude each other, a group has no place there, a file is broken
         composed, untried = compose([]), usable
     problems += [_choice_problem(item, repository, composed) for item in groups if item not in usable]
+    fitting = []
     for item in untried:
         try:
             compose([item])
+            fitting.append(item)
         except BrokenFile as error:
             problems.append(error.problem)
         except Exception as error:
             problems.append(_problem(item, error, composed, repository))
+    if len(fitting) < len(untried):
+        with suppress(Exception):  # as above
+            composed = compose(fitting)
     problems += [_sweep_problem(item, composed) for item in parsed if item.is_sweep_override()]
     for item in (item for item in single if item not in groups):
         try:  # as Hydra would; composing anew for each key would take 0.15 s each
@@ -105,6 +121,10 @@ def _parse(overrides: Sequence[str], loader: ConfigLoaderImpl, sweep: bool) -> t
     parsed: list[Override] = []
     problems = []
     for text in overrides:
+        if nested_too_deeply(text):
+            what = f"its brackets are nested more than {DEEPEST} levels deep"
+            problems.append(Problem(text.partition("=")[0], what))
+            continue
         try:
             override = parser.parse_overrides([text])[0]
         except (OverrideParseException, ValueError, RecursionError) as error:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.cli import check_places, group_defaults
 from experiments.config import Config, Problem, Refused, check
+from experiments.config.files import BrokenFile
 from experiments.config.objective import Objective, objective_of
 from experiments.config.problems import assign, first_lines
 from experiments.tracking.store import redact
@@ -84,6 +85,8 @@ class Composer:
         """
         try:
             return self._compose(overrides)
+        except BrokenFile as error:
+            raise Refused(error.problem) from error
         except Exception as error:  # whatever Hydra and OmegaConf raise: files may be nested too deeply, …
             raise Refused(Problem(" ".join(overrides), first_lines(error))) from error
 

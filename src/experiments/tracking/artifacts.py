@@ -11,13 +11,14 @@ from typing import Any
 import yaml
 
 from experiments.config import Problem, Refused
+from experiments.config.files import ShallowLoader
 from experiments.config.keras_names import NEVER
 from experiments.data.archive import check_growth
 
 MOST_BYTES = 20_000_000  # of a text; ours have a few thousand
 
 
-class PlainLoader(yaml.SafeLoader):
+class PlainLoader(ShallowLoader):
     """Reads YAML without aliases, which we never write: a few lines of them can stand for billions of values."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
