@@ -111,7 +111,7 @@ def _prepare() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # have Hydra raise what it would print
     # Warnings of other packages are not the user's to mend, and must not end a run where PYTHONWARNINGS=error is set.
     os.environ.pop("PYTHONWARNINGS", None)
-    sys.warnoptions.clear()
+    sys.warnoptions[:] = ["default"] if sys.flags.dev_mode else []  # the standard library expects that one
     warnings.resetwarnings()
     for ignored in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         warnings.simplefilter("ignore", ignored)

@@ -31,6 +31,7 @@ def import_mlflow() -> Any:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # errors reach us as exceptions
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"  # what was logged must not be lost with the process
     with imports():
         import mlflow
         from mlflow.utils import environment as requirements
