@@ -1,5 +1,6 @@
 # ruff: noqa: I001 (tests.composed comes first: it starts Keras)
 import inspect
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -258,3 +259,16 @@ def test_a_network_that_is_larger_than_memory_is_refused(sizes: str) -> None:
 def test_a_schedule_that_is_too_long_is_refused(value: str) -> None:
     with pytest.raises(Refused, match=r"optimizer.schedule.decay_epochs: (got .* at most 1000000000|.* 64 bits)"):
         build(config("optimizer/schedule=cosine", f"optimizer.schedule.decay_epochs={value}"), digits())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of NumPy, within Keras
+def test_a_model_of_half_precision_is_loaded_with_its_optimizer(tmp_path: Path) -> None:
+    run = train("precision=mixed_float16", "epochs=1", "model.layer_sizes=[4]", "data.limit=40")
+    run.model.save(tmp_path / "model.keras")
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")  # as where the model is used
+    try:
+        loaded = keras.saving.load_model(tmp_path / "model.keras")  # warns of what it does not restore
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert [weight.path for weight in loaded.optimizer.variables] == [w.path for w in run.model.optimizer.variables]

@@ -3,6 +3,7 @@
 import json
 import math
 import sqlite3
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
@@ -115,7 +116,9 @@ def _with_keras(row: Row, model: Path, x: NDArray[Any], y: NDArray[Any]) -> tupl
     import keras
 
     file = model / "data" / "model.keras"
-    loaded = keras.saving.load_model(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # the optimizer's state, too, must be restored
+        loaded = keras.saving.load_model(file)
     labels: Any = np.eye(10, dtype=np.float32)[y] if row.loss.keras["labels"] == "one_hot" else y.astype(np.int32)
     if not loaded.compiled:
         name = "".join(part.capitalize() for part in row.loss.keras["name"].split("_"))

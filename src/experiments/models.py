@@ -163,8 +163,11 @@ def _with_classes(value: Any, classes: int) -> Any:
 
 def _optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
     arguments = config.optimizer.arguments("schedule", "learning_rate")
-    rate = _learning_rate(config, steps_per_epoch)
-    return create("optimizer", config.optimizer.name, {**arguments, "learning_rate": rate}, "optimizer", config.trust)
+    arguments["learning_rate"] = _learning_rate(config, steps_per_epoch)
+    optimizer = create("optimizer", config.optimizer.name, arguments, "optimizer", config.trust)
+    if config.precision == "mixed_float16":  # as Keras would, which does not save that it did
+        return keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
+    return optimizer
 
 
 def _learning_rate(config: Config, steps_per_epoch: int) -> Any:
