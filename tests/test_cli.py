@@ -453,9 +453,12 @@ def test_where_nothing_is_recorded(
     assert not list(tmp_path.iterdir())
 
 
-def test_predict_refuses_missing_images_without_mlflow(run_cli: RunCli, without_tensorflow: str) -> None:
+def test_predict_refuses_missing_images_without_mlflow(
+    run_cli: RunCli, without_tensorflow: str, tmp_path: Path
+) -> None:
     done = run_cli("images=[a.png,b.png]", module="predict", PYTHONPATH=without_tensorflow)
-    assert done.stderr == "error: a.png: there is no such file\nerror: b.png: there is no such file\n"
+    missing = "error: images: {}.png: there is no such file in the current folder, {}\n"
+    assert done.stderr == missing.format("a", tmp_path) + missing.format("b", tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
 
 

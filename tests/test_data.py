@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import os
+import re
 import struct
 import urllib.error
 import zipfile
@@ -74,7 +75,10 @@ WITH_NAN = np.full((20, 4, 4), np.nan)
 DAMAGE = {
     "missing": ({"y_test": None}, "has no y_test; found x_train"),
     "two missing": ({"y_test": None, "x_test": None}, "has no x_test and no y_test"),
-    "objects": ({"x_train": np.array([[1], [2, 3]], dtype=object)}, "not an .npz file of plain arrays"),
+    "objects": (
+        {"x_train": np.array([[1], [2, 3]], dtype=object)},
+        "x_train: holds Python objects, which are not read, as that could run code; save one",
+    ),
     "dimensions": ({"x_train": np.ones((20, 2, 2, 2, 2))}, "x_train: got shape (20, 2, 2, 2, 2), expected (n, height"),
     "a number": ({"x_train": np.float32(3)}, "x_train: got shape ()"),
     "text": ({"x_train": np.full((20, 4, 4), "a")}, "x_train: got type <U1, expected numbers"),
@@ -87,7 +91,10 @@ DAMAGE = {
     "fractions": ({"y_train": np.arange(20) / 2}, "y_train: got float64 that are not all whole"),
     "infinite": ({"y_train": np.full(20, np.inf)}, "y_train: got float64 that are not all whole"),
     "no labels": ({"y_train": np.arange(20) * 10**9}, "y_train: got the label 19000000000 with 20 training images"),
-    "one-hot": ({"y_train": np.eye(4)[np.arange(20) % 4]}, "one-hot labels: save y.argmax(axis=1)"),
+    "one-hot": (
+        {"y_train": np.eye(4)[np.arange(20) % 4]},
+        "got shape (20, 4), expected (n,); of one-hot labels: y_train = y_train.argmax(axis=1)",
+    ),
     "one class": ({"y_train": np.full(20, 3)}, "y_train: holds one class only"),
     "unknown class": ({"y_test": np.arange(8)}, "y_test: has the label 7, y_train ends at 3"),
 }
@@ -97,6 +104,51 @@ DAMAGE = {
 @pytest.mark.filterwarnings("ignore:.*ragged nested sequences.*")
 def test_damaged_arrays_are_refused(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
     assert expected in refusal(config(path=save(tmp_path, **changes)))
+
+
+HOLES = np.random.default_rng(0).choice([0.5, np.nan], (20, 4, 4), p=[0.98, 0.02])
+MENDED = {
+    "complex": {"x_train": np.ones((20, 4, 4), complex), "x_test": np.ones((8, 4, 4), complex)},
+    "numbers as text": {"x_train": np.full((20, 4, 4), "1.5")},
+    "some NaN": {"x_train": HOLES},
+    "all NaN": {"x_train": WITH_NAN, "x_test": np.full((8, 4, 4), np.inf)},
+    "no test set": {"x_test": np.ones((0, 4, 4), np.uint8), "y_test": np.zeros(0, int)},
+    "too many labels": {"y_train": np.arange(23) % 4},
+    "too many images": {"y_test": np.arange(7) % 4},
+    "unknown class": {"y_test": np.arange(8)},
+    "one-hot": {"y_train": np.eye(4)[np.arange(20) % 4], "y_test": np.eye(4)[np.arange(8) % 4]},
+    "negative": {"y_train": np.arange(20) % 4 - 1, "y_test": np.arange(8) % 4 - 1},
+    "fractions": {"y_train": np.arange(20) % 4 / 2, "y_test": np.arange(8) % 4 / 2},
+    "five dimensions": {"x_train": np.ones((20, 2, 2, 2, 2)), "x_test": np.ones((8, 2, 2, 2, 2))},
+    "one feature": {"x_train": np.ones(20), "x_test": np.ones(8)},
+}
+
+
+@pytest.mark.parametrize("changes", MENDED.values(), ids=MENDED.keys())
+def test_a_refusal_gives_the_line_that_mends_the_arrays(tmp_path: Path, changes: dict[str, Any]) -> None:
+    known: dict[str, Any] = {"np": np, **arrays(**changes)}
+    message = refusal(config(path=save(tmp_path, **changes)))
+    lines = re.findall(r": (\w+(?:, \w+)* = .*)", message)
+    assert lines
+    assert len(lines) == len(set(lines)), "each is given once"
+    for line in lines:
+        exec(line, known)
+    assert load(config(path=save(tmp_path, **{name: known[name] for name in ARRAYS})), 0).classes in (3, 4)
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_of_an_array_that_is_a_single_value_only_that_is_said(tmp_path: Path, name: str) -> None:
+    file = save(tmp_path, **{name: np.float32(3)})
+    expected = "(n, height, width[, channels]) or (n, features)" if name[0] == "x" else "(n,)"
+    assert refusal(config(path=file)) == f"error: {file}: {name}: got shape (), expected {expected}"
+
+
+def test_what_is_wrong_with_all_labels_is_mended_by_one_line(tmp_path: Path) -> None:
+    names = np.array(["cat", "dog", "owl", "yak"])
+    for kind in ("<U3", object):
+        labels = {key: names[arrays()[key]].astype(kind) for key in ("y_train", "y_test")}
+        message = refusal(config(path=save(tmp_path, **labels)))
+        assert (message.count("error: "), message.count("encode the classes: ")) == (2, 1)
 
 
 def test_all_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
@@ -268,6 +320,10 @@ def test_the_data_is_described_in_a_line(tmp_path: Path) -> None:
     scaled = describe(load(config(path=file, scale=255.0, validation_size=5), 0))
     assert scaled.startswith("npz: 15 + 5 + 8 images 3x5x3, 4 classes, values 0")
     assert "\n" not in scaled
+    assert scaled.endswith(", one validation image is 20 points of accuracy")
+    few, enough = (describe(load(config("digits", scale=16.0, validation_size=size), 0)) for size in (99, 100))
+    assert few.endswith(", 10 classes, values 0 to 1, one validation image is 1 point of accuracy")
+    assert enough.endswith(", 10 classes, values 0 to 1")
     line, warning = describe(load(config(path=file), 0)).splitlines()
     assert line == "npz: 20 + 8 images 3x5x3, 4 classes, values 0 to 255"
     assert warning == "warning: data.scale: values reach 255, networks train best on values near 1; data.scale=255"
@@ -320,9 +376,20 @@ def test_validation_images_are_taken_from_the_training_set(limit: int | None, si
 
 
 def test_a_validation_set_that_leaves_nothing_is_refused() -> None:
-    assert "data.validation_size: got 100, but there are 100" in refusal(
-        config("digits", limit=100, validation_size=100)
-    )
+    for size, limit, what, works in (
+        (100, 100, "got 100, but there are 100 training images, as data.limit=100 keeps no more: all would be", 0.2),
+        (300, 200, "got 300, but there are 200 training images, as data.limit=200 keeps no more: all would be", 0.2),
+        (0.001, 20, "got 0.001, but there are 20 training images, as data.limit=20 keeps no more: none would be", 0.2),
+        (2, 2, "got 2, but there are 2 training images", 0.5),
+        (0.1, 1, "got 0.1, but there is 1 training image, as data.limit=1 keeps no more: none would be held out", 0),
+        (1438, None, "got 1438, but there are 1438 training images: all would be held out, and none left", 0.2),
+    ):
+        with pytest.raises(Refused) as refused:
+            load(config("digits", limit=limit, validation_size=size), 0)
+        [problem] = refused.value.problems
+        assert what in problem.what
+        assert problem.remedy == f"data.validation_size={works}"
+        load(config("digits", limit=limit, validation_size=works), 0)
 
 
 labels = st.lists(st.integers(0, 12), min_size=2, max_size=300).map(lambda y: np.array(y, np.int64))

@@ -88,7 +88,19 @@ def test_all_unreadable_files_are_named(tmp_path: Path) -> None:
     broken.write_bytes(b"no image")
     with pytest.raises(Refused) as refused:
         read_images([str(tmp_path / "none.png"), str(broken)])
-    assert [problem.where for problem in refused.value.problems] == [str(tmp_path / "none.png"), str(broken)]
+    files = [str(tmp_path / "none.png"), str(broken)]
+    assert [problem.where for problem in refused.value.problems] == [f"images: {file}" for file in files]
+
+
+def test_a_file_that_is_not_there_is_named_as_it_was_typed_with_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Refused) as refused:
+        read_images(["nope.png", f"{tmp_path}/a.png"])
+    relative, absolute = map(str, refused.value.problems)
+    assert relative == f"error: images: nope.png: there is no such file in the current folder, {tmp_path}"
+    assert absolute == f"error: images: {tmp_path}/a.png: there is no such file"
 
 
 def test_one_picture_at_a_time_is_in_memory(tmp_path: Path) -> None:
@@ -167,7 +179,7 @@ def test_a_broken_image_is_refused_with_its_name(tmp_path: Path, name: str) -> N
     with pytest.raises(Refused) as refused:
         read_images([str(tmp_path / name)])
     [problem] = refused.value.problems
-    assert problem.where == str(tmp_path / name)
+    assert problem.where == f"images: {tmp_path / name}"
     assert "is no readable image (" in problem.what
 
 
@@ -192,7 +204,7 @@ def test_what_is_no_ordinary_file_is_refused_at_once(tmp_path: Path) -> None:
     files = [str(tmp_path / "fifo.png"), str(tmp_path), "/dev/zero", "a\0b", "x" * 300]
     with pytest.raises(Refused) as refused:
         read_images(files)
-    assert [problem.where for problem in refused.value.problems] == files
+    assert [problem.where for problem in refused.value.problems] == [f"images: {file}" for file in files]
 
 
 @pytest.mark.parametrize("channels", [2, 4])

@@ -5,6 +5,7 @@ import os
 import stat
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,13 +49,15 @@ def read_images(files: Sequence[str]) -> Iterator[Image.Image]:
 
 
 def _picture(file: str) -> Image.Image:
+    where = f"images: {file}"
     try:
         return _read(file)
     except FileNotFoundError:
-        problem = Problem(file, "there is no such file")
+        folder = "" if os.path.isabs(file) else f" in the current folder, {Path.cwd()}"
+        problem = Problem(where, f"there is no such file{folder}")
     except Exception as error:  # Pillow's decoders raise nearly all classes of exceptions
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        problem = Problem(file, f"is no readable image ({reason})")
+        problem = Problem(where, f"is no readable image ({reason})")
     raise Refused(problem)
 
 

@@ -14,6 +14,7 @@ from experiments.data.splits import split_sizes, stratified, validation_count
 __all__ = ["Dataset", "Images", "Labels", "Split", "describe", "load", "outlines", "preload"]
 
 LARGE = 10.0  # scaled values beyond it are hard to train on
+FEW = 100  # validation images by which accuracy moves in steps of more than a point
 
 Images = NDArray[np.float32]
 
@@ -120,6 +121,9 @@ def describe(dataset: Dataset) -> str:
     size = "x".join(map(str, shape[:2] if shape[2:] == (1,) else shape))
     what = f"images {size}" if len(shape) > 1 else f"rows of {shape[0]} values"
     line = f"{dataset.name}: {counts} {what}, {dataset.classes} classes, values {x.min():.4g} to {x.max():.4g}"
+    if (held_out := len(dataset.validation or ())) and held_out < FEW:
+        step = f"{100 / held_out:.2g}"
+        line += f", one validation image is {step} point{'s' * (step != '1')} of accuracy"
     return "\n".join([line, *(f"warning: {warning}" for warning in dataset.warnings)])
 
 

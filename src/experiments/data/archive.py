@@ -10,7 +10,7 @@ import psutil
 from numpy.lib import format as npy
 
 from experiments.config import Problem, Refused
-from experiments.data.checks import ENCODE
+from experiments.data.checks import ENCODE_CLASSES, Wrong, described
 
 # An archive that grows by so much, to so many bytes, is taken for one that was made to fill the memory.
 BOMB_RATIO, BOMB_SIZE = 200, 500_000_000
@@ -46,8 +46,8 @@ def check(stream: IO[bytes], file: Path, names: Sequence[str]) -> None:
             raise ValueError(f"it has members that NumPy would not write, {listed}, expected {expected} once")
         declared = {name: _declared(archive, f"{name}.npy") for name in names}
         packed = sum(archive.getinfo(f"{name}.npy").compress_size for name in names)
-    if problems := [_objects(file, name) for name, array in declared.items() if array.dtype.hasobject]:
-        raise Refused(problems)
+    if objects := {name: [_objects(name)] for name, array in declared.items() if array.dtype.hasobject}:
+        raise Refused(described(str(file), objects))
     check_growth(file, packed, sum(array.size for array in declared.values()))
     check_memory(file, {name: (int(np.prod(d.shape, dtype=object)), d.dtype.itemsize) for name, d in declared.items()})
 
@@ -91,9 +91,6 @@ def _declared(archive: zipfile.ZipFile, name: str) -> Declared:
     return Declared(shape, dtype, size)
 
 
-def _objects(file: Path, name: str) -> Problem:
-    remedy = (
-        f"encode the classes: {ENCODE}" if name.startswith("y_") else "save one array of numbers, of images of one size"
-    )
-    what = f"{name} holds Python objects, which are not read, as that could run code"
-    return Problem(str(file), f"is damaged, or not an .npz file of plain arrays ({what}); {remedy}")
+def _objects(name: str) -> Wrong:
+    mend = ENCODE_CLASSES if name.startswith("y_") else "save one array of numbers, of images of one size"
+    return Wrong("holds Python objects, which are not read, as that could run code", mend)

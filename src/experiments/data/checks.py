@@ -1,7 +1,8 @@
 """Checks raw arrays: types, shapes, lengths, labels."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,32 @@ RawArrays = dict[str, NDArray[np.generic]]
 CheckedArrays = tuple[NDArray[np.generic], Labels, NDArray[np.generic], Labels]
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-# Makes whole numbers of text.
+# What to do before the arrays are saved: lines of Python, in which X and Y are the arrays of a part, such as x_train.
 ENCODE = (
     "classes, y = np.unique(np.concatenate([y_train, y_test]), return_inverse=True); "
     "y_train, y_test = np.split(y, [len(y_train)])"
 )
+ENCODE_CLASSES = f"encode the classes: {ENCODE}"
+ONE_HOT = "of one-hot labels: Y = Y.argmax(axis=1)"
+ROWS = "save each input as a row: X = X.reshape(len(X), -1)"
+REAL = "save how large they are: X = np.abs(X)"
+NUMBERS = "if they stand for numbers: X = X.astype(np.float32)"
+FINITE = "leave these out: keep = np.isfinite(X).reshape(len(X), -1).all(axis=1); X, Y = X[keep], Y[keep]"
+NO_NAN = "put 0 in their place: X = np.nan_to_num(X, posinf=0, neginf=0)"
+HOLD_OUT = (
+    "hold out a fifth of the training set: test = np.arange(len(y_train)) % 5 == 4; x_train, y_train, x_test, y_test "
+    "= x_train[~test], y_train[~test], x_train[test], y_train[test]"
+)
+SAME_LENGTH = "if there are too many at the end: n = min(len(X), len(Y)); X, Y = X[:n], Y[:n]"
+KNOWN = "leave such images out: keep = y_test <= y_train.max(); x_test, y_test = x_test[keep], y_test[keep]"
 LARGEST = float(np.finfo(np.float32).max)
+
+
+class Wrong(NamedTuple):
+    """What is wrong with an array, and what to do about it before it is saved."""
+
+    what: str
+    mend: str = ""
 
 
 def check(raw: RawArrays, source: str, scale: float = 1.0) -> CheckedArrays:
@@ -36,75 +57,111 @@ def check(raw: RawArrays, source: str, scale: float = 1.0) -> CheckedArrays:
         Refused: With all that is wrong.
     """
     columns = {part: _column(raw[f"y_{part}"]) for part in ("train", "test")}
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[Wrong]] = {}
     for part, y in columns.items():
         x = raw[f"x_{part}"]
         found[f"x_{part}"] = list(_images(x, scale))
-        found[f"y_{part}"] = [*_labels(y, len(x) if x.ndim else 0), *_range(y, len(columns["train"]))]
+        found[f"y_{part}"] = list(_labels(y, len(x) if x.ndim else None))
+        if y.ndim == 1 and (training := raw["x_train"]).ndim:
+            found[f"y_{part}"] += _range(y, max(len(training), 1))
     if not any(found.values()):
         found = _together(raw, columns)
-    if any(found.values()):
-        raise Refused([Problem(f"{source}: {name}", what) for name, each in found.items() for what in each])
+    if problems := described(source, found):
+        raise Refused(problems)
     return raw["x_train"], columns["train"].astype(np.int64), raw["x_test"], columns["test"].astype(np.int64)
 
 
+def described(source: str, found: Mapping[str, Sequence[Wrong]]) -> list[Problem]:
+    """Name the array of each thing that is wrong; what is to be done about several is said once.
+
+    Args:
+        source: Where the arrays come from.
+        found: By the names of the arrays.
+    """
+    problems, said = [], set[str]()
+    for name, each in found.items():
+        for wrong in each:
+            mend = wrong.mend.replace("X", f"x{name[1:]}").replace("Y", f"y{name[1:]}")
+            what = wrong.what if mend in said or not mend else f"{wrong.what}; {mend}"
+            problems.append(Problem(f"{source}: {name}", what))
+            said.add(mend)
+    return problems
+
+
 def _column(y: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Labels (n,), also of (n, 1); anything else as it is, but with a length."""
-    return np.atleast_1d(y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y)
+    """Labels (n,), also of (n, 1); anything else as it is."""
+    return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
 
-def _images(x: NDArray[np.generic], scale: float) -> Iterator[str]:
+def _images(x: NDArray[np.generic], scale: float) -> Iterator[Wrong]:
     if x.ndim not in (2, 3, 4):
-        yield f"got shape {x.shape}, expected (n, height, width[, channels]) or (n, features)"
+        what = f"got shape {x.shape}, expected (n, height, width[, channels]) or (n, features)"
+        yield Wrong(what, ROWS if x.ndim and len(x) else "")
+    if not x.ndim:
+        return
     if x.dtype.kind not in "uifb":
-        yield f"got type {x.dtype}, expected numbers"
+        mend = {"c": REAL, "V": ""}.get(x.dtype.kind, NUMBERS)
+        yield Wrong(f"got type {x.dtype}, expected {'real ' * (x.dtype.kind == 'c')}numbers", mend)
     elif x.size == 0:
-        yield "is empty"
+        yield Wrong(f"is empty: got shape {x.shape}", "" if len(x) else HOLD_OUT)
     else:
-        low, high = float(x.min()), float(x.max())  # NaN, if one of them is
-        if not np.isfinite([low, high]).all():
-            yield "holds NaN or infinity"
-        elif (largest := max(-low, high)) > LARGEST:
-            yield f"holds values of up to {largest:.3g}, but training is done in float32, which ends at {LARGEST:.3g}"
-        elif largest / scale > LARGEST:
-            yield f"holds values of up to {largest:.3g}, which divided by data.scale={scale:g} are beyond float32"
+        yield from _values(x, scale)
 
 
-def _labels(y: NDArray[np.generic], images: int) -> Iterator[str]:
+def _values(x: NDArray[np.generic], scale: float) -> Iterator[Wrong]:
+    low, high = float(x.min()), float(x.max())  # NaN, if one of them is
+    if not np.isfinite([low, high]).all():
+        wrong = len(x) - int(np.isfinite(x).reshape(len(x), -1).all(axis=1).sum())
+        yield Wrong(f"holds NaN or infinity, in {wrong:,} of {len(x):,}", FINITE if wrong < len(x) else NO_NAN)
+    elif (largest := max(-low, high)) > LARGEST:
+        what = f"holds values of up to {largest:.3g}, but training is done in float32, which ends at {LARGEST:.3g}"
+        yield Wrong(what)
+    elif largest / scale > LARGEST:
+        yield Wrong(f"holds values of up to {largest:.3g}, which divided by data.scale={scale:g} are beyond float32")
+
+
+def _labels(y: NDArray[np.generic], images: int | None) -> Iterator[Wrong]:
+    """Say what is wrong with labels; `images`: how many there should be, None: unknown."""
     if y.ndim != 1:
-        yield f"got shape {y.shape}, expected (n,); one-hot labels: save y.argmax(axis=1)"
-    elif len(y) != images:
-        yield f"got {len(y)} labels for {images} images"
+        yield Wrong(f"got shape {y.shape}, expected (n,)", ONE_HOT if y.ndim == 2 and y.size else "")
+    elif images is not None and len(y) != images:
+        what = f"got {len(y)} labels for {images} images, expected one for each, in the same order"
+        yield Wrong(what, SAME_LENGTH if len(y) and images else "")
+    if y.ndim == 0:
+        return
     if y.dtype.kind in "US":
         shown = ", ".join(map(str, np.unique(y)[:3]))
-        yield f"got text ({shown}, …), expected whole numbers from 0; encode the classes: {ENCODE}"
+        yield Wrong(f"got text ({shown}, …), expected whole numbers from 0", ENCODE_CLASSES)
     elif not _whole(y):
-        yield f"got {y.dtype} that are not all whole, expected whole numbers from 0"
+        finite = y.dtype.kind not in "fc" or bool(np.isfinite(y).all())
+        yield Wrong(
+            f"got {y.dtype} that are not all whole, expected whole numbers from 0", ENCODE_CLASSES if finite else ""
+        )
 
 
 def _whole(y: NDArray[np.generic]) -> bool:
     return y.dtype.kind in "uib" or (y.dtype.kind == "f" and bool((np.isfinite(y) & (y == np.floor(y))).all()))
 
 
-def _range(y: NDArray[np.generic], images: int) -> Iterator[str]:
+def _range(y: NDArray[np.generic], images: int) -> Iterator[Wrong]:
     if not (y.size and _whole(y)):
         return
     if y.min() < 0:
-        yield f"got the label {y.min()}, expected whole numbers from 0"
-    if y.max() >= max(images, 1):  # not labels: the model would get an output for each
-        yield f"got the label {y.max()} with {max(images, 1)} training images"
+        yield Wrong(f"got the label {y.min()}, expected whole numbers from 0", ENCODE_CLASSES)
+    if y.max() >= images:  # not labels: the model would get an output for each
+        yield Wrong(f"got the label {y.max()} with {images} training images", ENCODE_CLASSES)
 
 
-def _together(raw: RawArrays, labels: Mapping[str, NDArray[np.generic]]) -> dict[str, list[str]]:
+def _together(raw: RawArrays, labels: Mapping[str, NDArray[np.generic]]) -> dict[str, list[Wrong]]:
     """What is wrong with arrays that are right each for itself."""
     (y, y_test), (shape, test_shape) = labels.values(), (raw[f"x_{part}"].shape[1:] for part in ("train", "test"))
     found = {}
     if shape != test_shape:
-        found["x_test"] = [f"got images of {test_shape}, those of x_train are {shape}"]
+        found["x_test"] = [Wrong(f"got images of {test_shape}, those of x_train are {shape}: save all in one size")]
     if y.min() == y.max():
-        found["y_train"] = ["holds one class only, expected at least two"]
+        found["y_train"] = [Wrong("holds one class only, expected at least two")]
     if y_test.max() > y.max():
-        found["y_test"] = [f"has the label {y_test.max()}, y_train ends at {y.max()}"]
+        found["y_test"] = [Wrong(f"has the label {y_test.max()}, y_train ends at {y.max()}", KNOWN)]
     return found
 
 

@@ -45,12 +45,11 @@ def validation_count(config: Data, available: int) -> int:
     """
     size = config.validation_size
     count = int(size) if size >= 1 else round(size * available)
-    if not 0 < count < available:
-        raise Refused(
-            Problem(
-                "data.validation_size",
-                f"got {size}, but there are {available} training images",
-                "data.validation_size=0.1",
-            )
-        )
-    return count
+    if 0 < count < available:
+        return count
+    kept = f", as data.limit={config.limit} keeps no more" if available == config.limit else ""
+    held_out = "all would be held out, and none left to train on" if count else "none would be held out"
+    works = 0.2 if available > 2 else 0.5 if available == 2 else 0
+    there = f"there are {available} training images" if available > 1 else "there is 1 training image"
+    what = f"got {size}, but {there}{kept}: {held_out}"
+    raise Refused(Problem("data.validation_size", what, f"data.validation_size={works}"))
