@@ -340,7 +340,7 @@ def test_what_only_informs_is_quick_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("unbuffered", "said"), [("", ""), ("1", "error: broken pipe: nobody reads the output any more\n")]
+    ("unbuffered", "said"), [("", ""), ("1", "error: broken pipe: the program that reads the output has ended\n")]
 )
 def test_a_reader_who_has_enough_gets_no_traceback(unbuffered: str, said: str) -> None:
     """As ``head -1`` does: the pipe is closed while the command still writes."""

@@ -9,6 +9,7 @@ from typing import Any, TextIO, cast
 
 import pytest
 
+from experiments.config import RunFailed
 from experiments.config.problems import visible
 from experiments.streams import OutputLost, Stream, wrapped
 from experiments.terminal import Console, say
@@ -68,6 +69,16 @@ def test_a_message_on_a_terminal_is_broken_between_words_but_not_its_remedy(term
     assert lines[-1] == remedy
     assert all(len(line) <= 80 and set(line.removeprefix("error: key:").split()) <= {"word"} for line in lines[:-1])
     assert lines[1].startswith("       word")
+
+
+def test_a_line_that_no_program_reads_ends_the_command() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        stream = Stream(pipe, escapes=True, optional=False)
+        with pytest.raises(RunFailed, match="broken pipe: the program that reads the output has ended"):
+            say(Console(file=cast(TextIO, stream)), "epoch 1/2")
+        print("lost", file=cast(TextIO, stream), flush=True)
 
 
 def test_output_that_cannot_be_written_is_an_error_once() -> None:

@@ -15,7 +15,7 @@ class OutputLost(RunFailed):
 
     def __init__(self, error: OSError) -> None:
         self.broken_pipe = isinstance(error, BrokenPipeError)
-        reason = "broken pipe: nobody reads the output any more"
+        reason = "broken pipe: the program that reads the output has ended"
         super().__init__(reason if self.broken_pipe else f"the output cannot be written: {error.strerror}")
 
 
