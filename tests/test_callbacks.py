@@ -91,6 +91,8 @@ REFUSED = [
         "callbacks.best_weights.filepath='{nope}.weights.h5'",
         "in which 'nope' cannot be filled",
     ),
+    ("callbacks=best_weights", "callbacks.best_weights.filepath='a/{epoch:250d}.keras'", "file: it has 256 bytes"),
+    ("callbacks=csv_log", f"callbacks.csv_log.filename='{128 * 'é'}/a.csv'", "file: it has 256 bytes"),
     ("callbacks=best_weights", "callbacks.best_weights.filepath='{epoch.weights.h5'", "best_weights.filepath: got"),
     *(
         (
@@ -147,7 +149,7 @@ def test_a_callback_without_a_named_metric_watches_the_validation_set() -> None:
         ("early_stopping.min_delta=inf", "early_stopping.min_delta: got inf, expected a finite number"),
         ("early_stopping.restore_best_weights=maybe", "got 'maybe', expected true or false"),
         ("csv_log.append=3", "csv_log.append: got 3, expected true or false"),
-        ("csv_log.filename=" + 300 * "a", "which cannot be the name of a file: File name too long"),
+        ("csv_log.filename=" + 300 * "a", "which cannot be the name of a file: it has 300 bytes, expected at most 255"),
     ],
 )
 def test_arguments_of_another_type_than_kerass_are_refused(setting: str, words: str, tmp_path: Path) -> None:

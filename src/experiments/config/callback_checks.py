@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from experiments.config.measures import mode_of, plain
-from experiments.config.problems import Problem, assign, closest, suggest
+from experiments.config.problems import NAME_LENGTH, Problem, assign, closest, suggest
 from experiments.config.schema import Callback, Config
 
 # Arguments of Keras callbacks that name a file or a folder.
@@ -105,6 +105,8 @@ def _files(where: str, callback: Callback, files: dict[PurePosixPath, str]) -> I
             yield Problem(
                 key, f"got {given!r}, expected the name of a file in the run's output folder", assign(key, example)
             )
+        elif trouble := _too_long(path):
+            yield Problem(key, f"got {given}, {trouble}", assign(key, example))
         elif path.parts[0] in RESERVED:
             yield Problem(key, f"got {given}, which the run itself writes", assign(key, example))
         elif path in files:
@@ -114,6 +116,13 @@ def _files(where: str, callback: Callback, files: dict[PurePosixPath, str]) -> I
                 assign(key, f"{path.parent / 'other_'}{path.name}"),
             )
         files.setdefault(path, key)
+
+
+def _too_long(path: PurePosixPath) -> str:
+    """Why a path has a name that no file system takes; empty if it has none."""
+    longest = max(len(part.encode(errors="surrogatepass")) for part in ("", *path.parts))
+    what = "which cannot be the name of a file: it has {} bytes, expected at most {}"
+    return what.format(longest, NAME_LENGTH) if longest > NAME_LENGTH else ""
 
 
 def _settings(config: Config, where: str, kind: str, arguments: dict[str, Any]) -> Iterator[Problem]:
@@ -151,17 +160,18 @@ def _checkpoint(config: Config, where: str, arguments: dict[str, Any]) -> Iterat
         what = f"got {arguments['save_freq']} steps, but save_best_only compares epochs"
         yield Problem(f"{where}.save_freq", what, f"{where}.save_freq=epoch")
     names = config.metric_names
-    known = {"epoch": 1, **({"batch": 1} if by_step else {}), **dict.fromkeys(names, 0.5)}
+    known = {"epoch": config.epochs, **({"batch": 1} if by_step else {}), **dict.fromkeys(names, 0.5)}
     if config.validates and not by_step:
         known |= {f"val_{name}": 0.5 for name in names}
     if not isinstance(given := arguments.get("filepath"), str):
         return
+    ending = ".weights.h5" if given.endswith(".weights.h5") else ".keras"
     try:
         for _, _, width, _ in string.Formatter().parse(given):
             if width and not SHORT.fullmatch(width):
                 raise ValueError(f"the format {width}")
-        given.format(**known)
+        if trouble := _too_long(PurePosixPath(given.format(**known))):
+            yield Problem(f"{where}.filepath", f"got {given}, {trouble}", assign(f"{where}.filepath", f"best{ending}"))
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         what = f"got {given}, in which {error} cannot be filled in; known: {', '.join(f'{{{name}}}' for name in known)}"
-        ending = ".weights.h5" if given.endswith(".weights.h5") else ".keras"
         yield Problem(f"{where}.filepath", what, assign(f"{where}.filepath", f"best{ending}"))
