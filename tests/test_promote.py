@@ -304,10 +304,12 @@ def test_refusals_are_quick_and_say_what_there_is(
     assert message in done.stderr
 
 
-def test_names_that_the_registry_lacks(folder: Path, client: MlflowClient, promoted: Promote, real: Any) -> None:
+def test_names_that_the_registry_lacks(
+    folder: Path, client: MlflowClient, promoted: Promote, real: Any, tmp_path: Path
+) -> None:
     promoted(f"run={real.info.run_id}")
     tracking: Any = SimpleNamespace(uri=None, enabled=True, experiment="")
-    assert find_run("digits@champion", tracking).run_id == real.info.run_id
-    assert find_run("digits@latest", tracking).run_id == real.info.run_id
+    assert find_run("digits@champion", tracking, tmp_path).run_id == real.info.run_id
+    assert find_run("digits@latest", tracking, tmp_path).run_id == real.info.run_id
     with pytest.raises(Refused, match="there is no 'nothing@latest' in this store's registry"):
-        find_run("nothing@latest", tracking)
+        find_run("nothing@latest", tracking, tmp_path)

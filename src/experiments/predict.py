@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ def predict(composed: DictConfig) -> None:
     """Print the guess for each image, its probability and the runner-up."""
     config = check_command(composed, PredictConfig)
     pictures = read_images(config.images)  # now: what is not there need not wait for the imports
-    run = find_run(config.run, config.tracking)
-    own = own_classes(run.model_file, config.trust)
-    test = None if config.images else _test_images(config.test, run)
-    model = _load(run.model_file, own)
+    with tempfile.TemporaryDirectory() as downloads:
+        run = find_run(config.run, config.tracking, Path(downloads))
+        own = own_classes(run.model_file, config.trust)
+        test = None if config.images else _test_images(config.test, run)
+        model = _load(run.model_file, own)
     if test is None:
         x, truth = to_input(pictures, model.input_shape[1:], run.data, config.inverted), None
         names = config.images

@@ -2,17 +2,23 @@
 
 import json
 import os
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+import hydra
 import pytest
+from mlflow.entities import LoggedModelOutput
 
+from experiments.cli import CONF
 from experiments.config import Refused
 from experiments.config.schema import Tracking
-from experiments.predict import _load, _probabilities
+from experiments.predict import _load, _probabilities, predict
 from experiments.tracking import sqlite
 from experiments.tracking.artifacts import own_classes, plain_value, stored_text
 from experiments.tracking.client import open_store
@@ -210,6 +216,76 @@ def test_a_parameter_is_plain_data() -> None:
     assert [plain_value(text) for text in ("2", "true", "auto", "[1,2]")] == [2, True, "auto", [1, 2]]
     for text in (BOMB, "&a [*a]", "!!python/name:os.abort", "9" * 5000, "["):
         assert plain_value(text) == text
+
+
+class Artifacts(BaseHTTPRequestHandler):
+    """Serves the artifacts in a folder as MLflow's server does."""
+
+    folder: Path
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        name, listed = address.path.partition("/artifacts")[2].strip("/"), parse_qs(address.query).get("path")
+        content = (self.folder / name).read_bytes() if listed is None else json.dumps(self.files(listed[0])).encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def files(self, name: str) -> dict[str, Any]:
+        found = sorted((self.folder / name).glob("*"))
+        return {"files": [{"path": each.name, "is_dir": each.is_dir(), "file_size": 1} for each in found]}
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def remote(model: Path, tmp_path: Path) -> Iterator[tuple[str, str, Path]]:
+    """A store with a run whose artifacts lie on a server: its address, the run's id, and its model there."""
+    folder = tmp_path / "served"
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Artifacts,), {"folder": folder}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    uri = sqlite.address(tmp_path / "mlflow.db")
+    client = open_store(uri)
+    place = f"http://127.0.0.1:{server.server_port}/mlflow-artifacts/artifacts"
+    run = client.create_run(client.create_experiment("remote", place))
+    logged = client.create_logged_model(run.info.experiment_id, "model", run.info.run_id)
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, 0)])
+    client.set_terminated(run.info.run_id)
+    config, file = (
+        folder / place_of.removeprefix(place).lstrip("/") / name
+        for place_of, name in (
+            (run.info.artifact_uri, "config/config.yaml"),
+            (logged.artifact_location, "data/model.keras"),
+        )
+    )
+    for path, content in ((config, b"data: {name: digits, scale: 16, path: null}"), (file, model.read_bytes())):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
+    with server:
+        yield uri, run.info.run_id, file
+        server.shutdown()
+
+
+def test_a_downloaded_model_does_not_stay(
+    remote: tuple[str, str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    uri, run_id, file = remote
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = hydra.compose("predict", [f"run={run_id}", f"tracking.uri='{uri}'", "format=json"])
+    predict(composed)
+    assert len(json.loads(capsys.readouterr().out)["predictions"]) == 10
+    assert list((tmp_path / "temporary").iterdir()) == []
+    file.write_bytes(b"no model")
+    with pytest.raises(Refused, match="is damaged"):
+        predict(composed)
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 MATRICES = ["text", None, 3, [], [[]], [1, 2], [[1], [2, 3]], [[1, 2]], [[[1], 2], [3, 4]], [[1, -2], [3, 4]]]

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -37,15 +38,21 @@ class Found(NamedTuple):
 
 
 @reads_store
-def find_run(which: str, tracking: Tracking) -> RecordedRun:
+def find_run(which: str, tracking: Tracking, downloads: Path) -> RecordedRun:
     """Look up a run, and fetch its model.
+
+    Args:
+        which: See `look_up`.
+        tracking: The store.
+        downloads: A folder for a model that lies elsewhere; one on this machine is read where it is.
 
     Raises:
         Refused: As `look_up`, and where the run left no model.
     """
     client, run, chosen = look_up(which, tracking)
     model = logged_model(client, run)
-    return RecordedRun(run.info.run_id, run.info.run_name, chosen, _data(run.info.run_id), _model_file(model, run))
+    file = _model_file(model, run, downloads)
+    return RecordedRun(run.info.run_id, run.info.run_name, chosen, _data(run.info.run_id), file)
 
 
 @reads_store
@@ -164,12 +171,14 @@ def _not_ours(run_id: str) -> Refused:
     return Refused(Problem("run", f"{run_id} has no readable config/config.yaml: not a run of ours"))
 
 
-def _model_file(model: Any, run: Any) -> Path:
+def _model_file(model: Any, run: Any, downloads: Path) -> Path:
     """Not by ``runs:/ID/model``, for which MLflow lists all models of the experiment, and copies the files."""
     import mlflow
 
+    place = model.artifact_location
+    folder = None if urlsplit(place).scheme in ("", "file") else str(downloads)
     try:
-        return Path(mlflow.artifacts.download_artifacts(model.artifact_location), "data", "model.keras")
+        return Path(mlflow.artifacts.download_artifacts(place, dst_path=folder), "data", "model.keras")
     except (mlflow.MlflowException, OSError) as error:
         raise _no_model(run) from error
 
