@@ -190,6 +190,15 @@ FILES = {
 
 
 @pytest.mark.usefixtures("_in_process")
+@pytest.mark.parametrize("name", ["scalar", "unfinished", "twice"])
+def test_a_broken_file_of_a_group_hides_no_other(name: str, tmp_path: Path) -> None:
+    (tmp_path / "own" / "model").mkdir(parents=True)
+    (tmp_path / "own" / "model" / "broken.yaml").write_bytes(FILES[name][0])
+    [problem] = explained("--config-dir", "own", "model=sequential", "model.layer_sizes=[64]")
+    assert problem.remedy == "model=mlp model.layer_sizes=[64]"
+
+
+@pytest.mark.usefixtures("_in_process")
 @pytest.mark.parametrize("name", FILES)
 def test_a_config_file_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
     file = tmp_path / "own" / "experiment" / f"{name}.yaml"

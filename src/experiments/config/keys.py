@@ -6,7 +6,6 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from experiments.config.files import BrokenFile
 from experiments.config.problems import assign, closest, quoted, suggest
 from experiments.config.schema import CHOICES_OF_A_RUN
 
@@ -62,7 +61,7 @@ class Keys:
             return None
         having = {}
         for option in self._repository.get_group_options(group):
-            with suppress(BrokenFile):
+            with suppress(Exception):  # of a broken file, which is refused where it is chosen
                 found = self._repository.load_config(f"{group}/{option}")
                 if found is not None and name in found.config:
                     having[option] = found.config
