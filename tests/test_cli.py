@@ -140,6 +140,9 @@ REFUSALS = [
     (("epochs=${epochs}",), "epochs", "", "epochs=5"),
     (("tracking.uri=mlruns",), "tracking.uri", "is no tracking store", "tracking=off"),
     (("callbacks=early_stopping",), "callbacks.early_stopping.monitor", "got val_loss, but no validation set is held out", "data.validation_size=0.1"),
+    (("hydra.output_subdir=a/../..",), "hydra.output_subdir", "got a/../.., expected the name of a folder", "hydra.output_subdir=.hydra"),
+    (("hydra.output_subdir=/tmp",), "hydra.output_subdir", "got /tmp, expected the name of a folder", "hydra.output_subdir=.hydra"),
+    (("hydra.output_subdir=checkpoints",), "hydra.output_subdir", "got checkpoints, expected the name of a folder", "hydra.output_subdir=.hydra"),
     # the command
     (("--config-name", "confg"), "--config-name", "there is no 'confg'; did you mean 'config'?", "--config-name config"),
     (("--config-dir", "nope"), "--config-dir", "there is no folder nope", ""),
@@ -416,6 +419,13 @@ def test_help_of_a_command_describes_it_and_fits(name: str) -> None:
             "data=digits hydra.run.dir=/dev/null",
             "error: hydra.run.dir: /dev/null cannot be written (File exists)",
         ),
+        (
+            "compare",
+            "hydra.output_subdir=.. hydra.run.dir=made",
+            "error: hydra.run.dir: got made, but compare writes no files of Hydra's\n       try  hydra.run.dir=.\n"
+            "error: hydra.output_subdir: got .., but compare writes no files of Hydra's\n",
+        ),
+        ("run", "data=digits hydra.output_subdir=..", "error: hydra.output_subdir: got .., expected the name of"),
         ("run", "-m data=digits hydra.sweep.dir=/dev/null/x", "error: hydra.sweep.dir: /dev/null/x cannot be written"),
         ("run", "data=npz data.path=empty.npz", "error: "),
         (

@@ -12,7 +12,7 @@ import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 import hydra
@@ -27,11 +27,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from experiments import streams
 from experiments.config import Config, Problem, Refused, RunFailed, check
+from experiments.config.callback_checks import RESERVED
 from experiments.config.checks import distrusted
 from experiments.config.files import BrokenFile, lacks_defaults, own_folders
 from experiments.config.fingerprint import without_packages
 from experiments.config.overrides import COMPOSITION_ERRORS, compose_usable, ids_as_text, nested_too_deeply
-from experiments.config.problems import assign, first_lines
+from experiments.config.problems import NAME_LENGTH, assign, first_lines
 from experiments.config.schema import Section
 from experiments.tracking import store
 from hydra_plugins.experiments_sweeps import CheckedSource
@@ -227,9 +228,11 @@ def check_run(config: DictConfig, defaults: Callable[[], DictConfig] | None = No
         with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
             config.hydra.runtime.output_dir = "OUTPUT"
         HydraConfig.instance().set_config(config)
-        if misspelt := [(group, name) for group, name in choices(config) if name.endswith(".yaml")]:
-            what = "got {}, expected a choice without .yaml"
-            problems = [Problem(group, what.format(name), assign(group, name[:-5])) for group, name in misspelt]
+        misspelt = [(group, name) for group, name in choices(config) if name.endswith(".yaml")]
+        what = "got {}, expected a choice without .yaml"
+        problems = [Problem(group, what.format(name), assign(group, name[:-5])) for group, name in misspelt]
+        problems += output_problems(config)
+        if problems:
             raise Refused(problems)
     checked = check(config, Config, defaults)
     check_places(checked)
@@ -283,16 +286,21 @@ def check_command(config: DictConfig, schema: type[S]) -> S:
 
 
 class CheckCommand(Callback):
-    """Hydra's callback that refuses a command before Hydra writes anything."""
+    """Hydra's callback that refuses a command that trains nothing before Hydra writes anything."""
 
     composed: ClassVar[bool] = False  # there is a config: what goes wrong from now on is not about its composition
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Leave with exit status 2 if Hydra would write a password."""
+        """Leave with exit status 2 if Hydra would write files or make a folder."""
         CheckCommand.composed = True
         with exit_status(kwargs["config_name"]):
-            if config.hydra.output_subdir is not None:
-                _refuse_passwords(config, "hydra.output_subdir", "hydra.output_subdir=null")
+            what, problems = f"got {{}}, but {config.hydra.job.name} writes no files of Hydra's", list[Problem]()
+            if (folder := config.hydra.run.dir) and not os.path.isdir(folder):
+                problems.append(Problem("hydra.run.dir", what.format(folder), "hydra.run.dir=."))
+            if (folder := config.hydra.output_subdir) is not None:
+                problems.append(Problem("hydra.output_subdir", what.format(folder), "hydra.output_subdir=null"))
+            if problems:
+                raise Refused(problems)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Leave with exit status 2: there is nothing to sweep."""
@@ -306,7 +314,7 @@ class CheckBeforeRun(CheckCommand):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Leave with exit status 2 if the run cannot start."""
-        super().on_run_start(config, **kwargs)
+        CheckCommand.composed = True
         name = kwargs["config_name"]
         with exit_status(name):
             check_run(config, functools.partial(group_defaults, config, name, _loader()))
@@ -326,20 +334,31 @@ class CheckBeforeRun(CheckCommand):
             if isinstance(params, DictConfig) and any("trust" in re.findall(r"\w+", str(key)) for key in params):
                 what = "packages are trusted on the command line only"
                 problems.append(Problem("hydra.sweeper.params.trust", what, "trust=[mypackage]"))
+            problems += output_problems(config)
+            if not sweeper._target_.endswith(".GridSweeper"):
+                problems += _password_problems(config, "hydra/sweeper", "")
             if problems:
                 raise Refused(problems)
-            if config.hydra.output_subdir is not None:
-                _refuse_passwords(config, "hydra.output_subdir", "hydra.output_subdir=null")
-            if not sweeper._target_.endswith(".GridSweeper"):
-                _refuse_passwords(config, "hydra/sweeper", "")
             _make_folder(str(config.hydra.sweep.dir), "hydra.sweep.dir")
 
 
-def _refuse_passwords(config: DictConfig, key: str, remedy: str) -> None:
+def output_problems(config: DictConfig) -> list[Problem]:
+    """List what is wrong with the folder within a run's output folder into which Hydra would write its files."""
+    if (given := config.hydra.output_subdir) is None:
+        return []
+    key, path = "hydra.output_subdir", PurePosixPath(given)
+    if {"/", "..", *RESERVED}.intersection(path.parts) or any(len(os.fsencode(x)) > NAME_LENGTH for x in path.parts):
+        what = f"got {given}, expected the name of a folder in the run's output folder that the run itself does not use"
+        return [Problem(key, what, f"{key}=.hydra")]
+    return _password_problems(config, key, f"{key}=null")
+
+
+def _password_problems(config: DictConfig, key: str, remedy: str) -> list[Problem]:
     text = OmegaConf.to_yaml(config)
-    if store.redact(text) != text:
-        what = "would have Hydra write the password of an address into a file; set $MLFLOW_TRACKING_URI instead"
-        raise Refused(Problem(key, what, remedy))
+    if store.redact(text) == text:
+        return []
+    what = "would have Hydra write the password of an address into a file; set $MLFLOW_TRACKING_URI instead"
+    return [Problem(key, what, remedy)]
 
 
 def _make_folder(path: str, key: str) -> None:

@@ -107,3 +107,10 @@ def test_a_config_that_is_nested_too_deeply_is_refused() -> None:
 def test_what_hydra_cannot_compose_is_refused() -> None:
     with pytest.raises(Refused, match="nonsense"):
         prepare([["data=digits", "model.nonsense=1"], ["data=digits"]], loader(), master())
+
+
+def test_a_job_writes_into_its_own_folder_only() -> None:
+    """A preset among those that are swept may say otherwise."""
+    jobs = [["data=digits", "seed=0"], ["data=digits", "hydra.output_subdir=.."]]
+    with pytest.raises(Refused, match=r"hydra.output_subdir: got .., expected the name of a folder"):
+        prepare(jobs, loader(), master())

@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.cli import check_places, group_defaults
+from experiments.cli import check_places, group_defaults, output_problems
 from experiments.config import Config, Problem, Refused, check
 from experiments.config.files import BrokenFile
 from experiments.config.objective import Objective, objective_of
@@ -151,6 +151,8 @@ def prepare(
             folder = _folder(composed, number, folders)
             composed.hydra.runtime.output_dir = str(folder)
             HydraConfig.instance().cfg = composed  # type: ignore[assignment] # what ${hydra:...} reads
+            if problems := output_problems(composed):
+                raise Refused(problems)
             config = _checked(composed, loader, defaults, seen)
             jobs.append(Job(number, own, tuple(overrides), folder, pickle.dumps(composed), config))
         except Refused as refused:
