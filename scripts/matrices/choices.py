@@ -61,6 +61,12 @@ def _files(group: str) -> list[Choice]:
     return [Choice(file.stem, [f"{group}={file.stem}"]) for file in sorted((CONF / group).glob("*.yaml"))]
 
 
+def _optimizers() -> list[Choice]:
+    # With Keras's epsilon_1 of 1e-30, Adafactor's weights become NaN where a pixel is always 0: float32 has no 1e-45.
+    more = {"adafactor": ["optimizer.epsilon_1=1e-20"]}
+    return [Choice(name, [*words, *more.get(name, [])]) for name, words, _ in _files("optimizer")]
+
+
 def _losses() -> list[Choice]:
     """Each loss as its file has it, and the arguments that change what is measured."""
     found = []
@@ -117,7 +123,7 @@ def _metrics() -> list[Choice]:
 
 
 AXES: Mapping[str, Sequence[Choice]] = {
-    "optimizer": _files("optimizer"),
+    "optimizer": _optimizers(),
     "loss": _losses(),
     "schedule": _files("optimizer/schedule"),
     "metrics": _metrics(),
