@@ -64,7 +64,7 @@ def _files(group: str) -> list[Choice]:
 def _optimizers() -> list[Choice]:
     # With Keras's epsilon_1 of 1e-30, Adafactor's weights become NaN where a pixel is always 0: float32 has no 1e-45.
     more = {"adafactor": ["optimizer.epsilon_1=1e-20"]}
-    return [Choice(name, [*words, *more.get(name, [])]) for name, words, _ in _files("optimizer")]
+    return [Choice(file.name, [*file.overrides, *more.get(file.name, [])]) for file in _files("optimizer")]
 
 
 def _losses() -> list[Choice]:
