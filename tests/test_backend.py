@@ -88,3 +88,33 @@ def test_what_fails_during_a_quiet_start_is_shown(capfd: pytest.CaptureFixture[s
     with backend._quiet_stderr():
         os.write(2, b"noise")
     assert capfd.readouterr().err == ""
+
+
+FLAGS = """
+import os
+from experiments import backend
+from experiments.config import Refused
+backend.import_keras()
+for flags in ("junk", "--nope", "--tf_xla_auto_jit=x", "--tf_xla_auto_jit=2"):
+    os.environ["TF_XLA_FLAGS"] = flags
+    backend.refuse_wrong_flags.cache_clear()
+    try:
+        backend.refuse_wrong_flags()
+        print("usable", flags)
+    except Refused as refused:
+        print(refused)
+"""
+
+
+def test_flags_that_would_end_the_process_are_refused() -> None:
+    done = subprocess.run([sys.executable, "-c", FLAGS], capture_output=True, text=True, check=True)
+    said = [
+        line.removeprefix("error: TF_XLA_FLAGS: TensorFlow cannot use these flags (")
+        for line in done.stdout.splitlines()
+    ]
+    assert said[0].startswith('Could not open file "junk" to read flags')
+    assert said[1:] == [
+        "Unknown flag in TF_XLA_FLAGS: --nope); correct or unset them",
+        "--tf_xla_auto_jit=x); correct or unset them",
+        "usable --tf_xla_auto_jit=2",
+    ]

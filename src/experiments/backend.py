@@ -2,11 +2,14 @@
 
 import gc
 import os
+import re
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from experiments.config import Problem, Refused, RunFailed
@@ -15,6 +18,9 @@ from experiments.config import Problem, Refused, RunFailed
 OPTIONAL_IMPORTS = ("matplotlib", "pandas", "sklearn")
 # Variables of the environment by which Keras ends training early: a config says how long it takes.
 LIMITS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
+# Variables whose flags TensorFlow reads at its first operation; it ends the process if it cannot use one of them.
+FLAGS = ("TF_XLA_FLAGS", "XLA_FLAGS")
+PATIENCE = 60  # seconds for the sum of two numbers
 
 
 def start(threads: int | str, precision: str, seed: int) -> int:
@@ -27,8 +33,12 @@ def start(threads: int | str, precision: str, seed: int) -> int:
 
     Returns:
         The number of threads.
+
+    Raises:
+        Refused: It cannot use the flags of the environment.
     """
     import_keras()
+    refuse_wrong_flags()
     import keras
     import tensorflow as tf
 
@@ -74,6 +84,35 @@ def import_keras() -> None:
         import tensorflow as tf
 
         tf.get_logger().setLevel("ERROR")
+
+
+@cache
+def refuse_wrong_flags() -> None:
+    """Have a fork of this process, in which TensorFlow has not run yet, use the flags of the environment.
+
+    Raises:
+        Refused: They ended that process, as they would end this one.
+    """
+    if not (named := [name for name in FLAGS if os.environ.get(name)]):
+        return
+    import tensorflow as tf
+
+    with tempfile.TemporaryFile() as stderr:
+        if (pid := os.fork()) == 0:
+            with suppress(BaseException):
+                signal.alarm(PATIENCE)
+                os.dup2(stderr.fileno(), 2)
+                tf.function(lambda: tf.constant(1) + 1, jit_compile=True)()
+            os._exit(0)
+        if os.waitpid(pid, 0)[1] == 0:
+            return
+        stderr.seek(0)
+        said = stderr.read().decode(errors="replace")
+    found = re.search(r"^usage: (?P<why>.*)$", said, re.MULTILINE) or re.search(
+        r"^F.*?\] (?P<why>.*)$", said, re.MULTILINE
+    )
+    why = found["why"] if found else "TensorFlow ended the process"
+    raise Refused(Problem(" and ".join(named), f"TensorFlow cannot use these flags ({why}); correct or unset them"))
 
 
 @contextmanager

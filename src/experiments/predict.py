@@ -50,9 +50,10 @@ def _load(file: Path, own: Mapping[str, str]) -> Any:
     """Load a saved model, with the classes of trusted packages that it names.
 
     Raises:
-        Refused: It is damaged, or a package has no such class.
+        Refused: It is damaged, a package has no such class, or TensorFlow cannot use the flags of the environment.
     """
     backend.import_keras()
+    backend.refuse_wrong_flags()
     import keras
 
     try:

@@ -19,7 +19,7 @@ from typing import Any
 
 import experiments
 from experiments import backend, data
-from experiments.config import RunFailed
+from experiments.config import Refused, RunFailed
 from experiments.config.fingerprint import source_digest
 from experiments.config.schema import Data
 from experiments.sweeps.server import PRELOAD, RECORDING, WANTED
@@ -42,12 +42,13 @@ def preload() -> None:
         importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
     finally:
         _fork_recording_process(Path(told["folder"], RECORDING))
+    backend.import_keras()
+    backend.refuse_wrong_flags()
     flags = os.environ.get("TF_XLA_FLAGS", "")
     if "tf_xla_persistent_cache" not in flags:
         # What XLA compiles for one run serves the others. It is not kept for later: TensorFlow takes a damaged program
         # for the end of the data.
         os.environ["TF_XLA_FLAGS"] = f'{flags} --tf_xla_persistent_cache_directory="{told["folder"]}"'
-    backend.import_keras()
     from tensorflow.python.eager import context
 
     for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
@@ -97,7 +98,7 @@ def _wanted(file: Path, launcher: int) -> dict[str, Any]:
 with backend.imports():  # which also keeps the collector from touching, and so copying, the memory that workers share
     try:
         preload()
-    except RunFailed as failed:
+    except (Refused, RunFailed) as failed:
         trouble = str(failed)
     except Exception:  # noqa: S110 - a worker meets it again, and says so in its run
         pass
