@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import math
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,12 +63,37 @@ def _load(file: Path, own: Mapping[str, str]) -> Any:
     except (ImportError, AttributeError) as error:
         raise Refused(Problem("trust", f"the run's model needs code that cannot be imported: {error}")) from error
     try:
+        if not custom_objects:
+            _refuse_more_weights_than_saved(file)
         model = keras.saving.load_model(file, custom_objects=custom_objects, compile=False)
         if not all(isinstance(size, int) for size in model.input_shape[1:]):
             raise ValueError(f"it takes inputs of shape {model.input_shape}")
         return model
     except Exception as error:  # whatever Keras raises: the file may come from anywhere
         raise unusable_model(file, error) from error
+
+
+def _refuse_more_weights_than_saved(file: Path) -> None:
+    """Build a saved model's layers without their arrays, and compare their sizes with the file of the weights.
+
+    Keras would make the arrays first, of any size, and then find out that their values are not there.
+
+    Raises:
+        ValueError: The layers have more weights than that file holds, of at least four bits each.
+        Exception: Whatever Keras raises for layers that it cannot build.
+    """
+    import keras
+
+    with zipfile.ZipFile(file) as archive:
+        config, saved = json.loads(archive.read("config.json")), archive.getinfo("model.weights.h5").file_size
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            model = keras.saving.deserialize_keras_object({**config, "compile_config": None})
+            count = sum(math.prod(variable.shape) for variable in model.variables)
+    finally:
+        keras.utils.clear_session()  # or Keras would make the arrays when the next such scope ends
+    if count > 2 * saved:
+        raise ValueError(f"its layers have {count:,} weights, and its file of weights has {saved:,} bytes")
 
 
 def _probabilities(file: Path, model: Any, x: Images) -> NDArray[np.floating]:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import hydra
+import mlflow
 import pytest
 from mlflow.entities import LoggedModelOutput
 
@@ -108,6 +109,16 @@ def activation(value: Any) -> Callable[[Any], Any]:
     return change
 
 
+def units(count: int) -> Callable[[Any], Any]:
+    """A change of the number of units of the last layer."""
+
+    def change(config: Any) -> Any:
+        config["config"]["layers"][-1]["config"]["units"] = count
+        return config
+
+    return change
+
+
 LAMBDA = {"class_name": "__lambda__", "config": {"value": "4wEAAAA=", "defaults": None, "closure": None}}
 CONFIGS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "list": (lambda config: [config], "is damaged, or not a model"),
@@ -134,6 +145,11 @@ CONFIGS: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "tool of Keras": (layer(module="keras.utils", class_name="get_file"), "is damaged, or not a model"),
     "other shape": (layer(config={"name": "d", "units": 1}), "is damaged, or not a model"),
+    "more weights than saved": (
+        units(20_000_000),
+        "its layers have 1,300,000,000 weights, and its file of weights has",
+    ),
+    "other input than built for": (layer(build_config={"input_shape": [None, 2**40]}), "is damaged, or not a model"),
     "saved model": (layer(class_name="TFSMLayer", config={"filepath": "x"}), "the model holds code (TFSMLayer)"),
 }
 
@@ -242,7 +258,7 @@ class Artifacts(BaseHTTPRequestHandler):
 @pytest.fixture
 def remote(model: Path, tmp_path: Path) -> Iterator[tuple[str, str, Path]]:
     """A store with a run whose artifacts lie on a server: its address, the run's id, and its model there."""
-    folder = tmp_path / "served"
+    others, folder = mlflow.get_tracking_uri(), tmp_path / "served"
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Artifacts,), {"folder": folder}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     uri = sqlite.address(tmp_path / "mlflow.db")
@@ -266,6 +282,7 @@ def remote(model: Path, tmp_path: Path) -> Iterator[tuple[str, str, Path]]:
     with server:
         yield uri, run.info.run_id, file
         server.shutdown()
+    mlflow.set_tracking_uri(others)
 
 
 def test_a_downloaded_model_does_not_stay(
