@@ -250,9 +250,22 @@ def test_labels_are_encoded_as_the_loss_reads_them() -> None:
 @pytest.mark.parametrize("sizes", ["[1,100000000000,1]", "[100000000000]"])
 def test_a_network_that_is_larger_than_memory_is_refused(sizes: str) -> None:
     with pytest.raises(
-        Refused, match=r"model.layer_sizes\[\d\]: its (weights|outputs) need .* GiB, but this machine has"
+        Refused,
+        match=r"model.layer_sizes\[\d\]: (its outputs|the weights up to here .*) need .* GiB, but this machine has",
     ):
         build(config(f"model.layer_sizes={sizes}"), digits())
+
+
+def test_all_weights_and_their_gradients_have_to_fit_into_a_containers_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "memory.max").write_text("90000\n")
+    (tmp_path / "memory.limit_in_bytes").write_text("max\n")
+    places = [str(tmp_path / name) for name in ("missing", "memory.max", "memory.limit_in_bytes")]
+    monkeypatch.setattr("experiments.backend.MEMORY_LIMITS", places)
+    build(config("model.layer_sizes=[64]", "batch_size=8"), digits())
+    with pytest.raises(Refused, match=r"model.layer_sizes\[2\]: the weights up to here and their gradients need"):
+        build(config("model.layer_sizes=[64,64,64]", "batch_size=8"), digits())
 
 
 @pytest.mark.parametrize("value", ["1e300", "10000000000000000000000"])

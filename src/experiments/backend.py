@@ -18,6 +18,8 @@ from experiments.config import Problem, Refused, RunFailed
 OPTIONAL_IMPORTS = ("matplotlib", "pandas", "sklearn")
 # Variables of the environment by which Keras ends training early: a config says how long it takes.
 LIMITS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
+# Where a container's limit of memory is written, in bytes: version 2 of cgroups, and version 1.
+MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 # Variables whose flags TensorFlow reads at its first operation; it ends the process if it cannot use one of them.
 FLAGS = ("TF_XLA_FLAGS", "XLA_FLAGS")
 PATIENCE = 60  # seconds for the sum of two numbers
@@ -65,6 +67,17 @@ def available_cores() -> int:
     import joblib  # only where it is needed: it takes a fifth as long to import as Hydra
 
     return int(joblib.cpu_count())
+
+
+def available_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or a container's limit (cgroup)."""
+    import psutil
+
+    found = [int(psutil.virtual_memory().total)]
+    for file in MEMORY_LIMITS:
+        with suppress(OSError, ValueError):  # there is none
+            found.append(int(Path(file).read_text()))
+    return min(found)
 
 
 def import_keras() -> None:

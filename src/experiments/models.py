@@ -2,15 +2,14 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
-from experiments import metrics
+from experiments import backend, metrics
 from experiments.config import Config, Problem, Refused
 from experiments.config.schema import Mlp, Schedule
 from experiments.data import Dataset, Labels
@@ -33,7 +32,10 @@ def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int)
         last.dtype_policy = "float32"  # half precision gives many outputs the same value, and metrics do not take it
     for where, layer in layers:
         before = shape
-        _refuse_more_than_memory(where, (before[-1], getattr(layer, "units", None)), "its weights need")
+        weights = (model.count_params() if model.built else 0) + (before[-1] or 0) * (
+            getattr(layer, "units", None) or 0
+        )
+        _refuse_more_than_memory(where, 2 * weights, "the weights up to here and their gradients need")
         try:
             model.add(layer)
         except Exception as error:  # Keras and TensorFlow raise all kinds for shapes that do not fit
@@ -41,7 +43,8 @@ def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int)
         if 0 in (shape := model.output_shape):
             raise Refused(Problem(where, f"leaves nothing of what comes before it: {shape} of {before}"))
         batch = min(config.batch_size, len(dataset.train))
-        _refuse_more_than_memory(where, (batch, *shape[1:]), f"its outputs need for a batch of {batch}")
+        outputs = math.prod(size or 0 for size in shape[1:])
+        _refuse_more_than_memory(where, batch * outputs, f"its outputs need for a batch of {batch}")
     if shape != (None, dataset.classes):
         raise Refused(
             Problem(
@@ -93,14 +96,13 @@ def for_keras_alone(model: keras.Sequential, config: Config) -> keras.Sequential
     return keras.Sequential([keras.Input(model.input_shape[1:]), *model.layers], name=model.name)
 
 
-def _refuse_more_than_memory(where: str, shape: Sequence[Any], needed: str) -> None:
-    """Refuse an array (float32) that is larger than all memory: TensorFlow may end the process when it allocates one.
+def _refuse_more_than_memory(where: str, values: int, needed: str) -> None:
+    """Refuse numbers (float32) that need more than all memory: TensorFlow may end the process when it allocates them.
 
     Raises:
-        Refused: It does not fit. A shape with unknown sizes (None) does.
+        Refused: They do not fit.
     """
-    size, memory = (0 if None in shape else 4 * math.prod(shape)), psutil.virtual_memory().total
-    if size > memory:
+    if (size := 4 * values) > (memory := backend.available_memory()):
         gibibytes = 2.0**30
         what = f"{needed} {size / gibibytes:.0f} GiB, but this machine has {memory / gibibytes:.0f} GiB of memory"
         raise Refused(Problem(where, what))
