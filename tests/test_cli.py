@@ -1,6 +1,7 @@
 # ruff: noqa: E501 - tables are easier to read with a case on each line
 """What the command line refuses, how it says so, and how a command ends."""
 
+import argparse
 import importlib.util
 import os
 import shlex
@@ -385,6 +386,18 @@ def test_ctrl_c_during_the_first_imports(tmp_path: Path) -> None:
     command, env = [sys.executable, "-m", "experiments.run"], {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def test_an_error_while_cleaning_up_after_ctrl_c_is_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
+    def parse() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            _ = argparse.Namespace().save_nargs
+
+    with pytest.raises(Ended) as ended, exit_status("config"):
+        parse()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")
 
 
 def test_the_package_names_its_commands() -> None:

@@ -180,11 +180,20 @@ def exit_status(config_name: str) -> Iterator[None]:
         _remove_empty_folders()
         _stop("interrupted", INTERRUPTED)
     except Exception as error:
+        if _followed_an_interrupt(error):
+            _stop("interrupted", INTERRUPTED)
         if problem := store.damage(error):
             _stop(str(Refused(problem)), REFUSED)
         if CheckCommand.composed and not isinstance(error, COMPOSITION_ERRORS):
             raise  # this one is not about the input
         _stop(str(Refused(explain(error, config_name, sys.argv[1:]))), REFUSED)
+
+
+def _followed_an_interrupt(error: BaseException | None) -> bool:
+    """Whether an error came of cleaning up after Ctrl-C, as argparse raises one where it is not ready for that yet."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _stop(message: str, status: int) -> NoReturn:
