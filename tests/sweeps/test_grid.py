@@ -163,11 +163,14 @@ def test_the_values_of_a_preset_are_checked_as_those_of_the_command() -> None:
     written = preset_overrides(values, loader())
     assert written == ["optimizer=adam,sgd", "model.dropout=null", "metrics=[accuracy]", "epochs=3"]
     with pytest.raises(Refused) as caught:
-        preset_overrides({"seed": "range(0)", "epochs": "range(", "optimizer": "choice()"}, loader())
+        preset_overrides(
+            {"seed": "range(0)", "epochs": "range(", "optimizer": "choice()", "metrics": 60_000 * "["}, loader()
+        )
     assert [problem.where for problem in caught.value.problems] == [
         "hydra.sweeper.params.seed",
         "hydra.sweeper.params.epochs",
         "hydra.sweeper.params.optimizer",
+        "hydra.sweeper.params.metrics",
     ]
 
 

@@ -43,13 +43,13 @@ def ids_as_text(override: str) -> str:
     return key + equals + re.sub(r"(?<![\w.@'\"])\d+e\d+(?![\w.@'\"])", r"'\g<0>'", value)
 
 
-def nested_too_deeply(override: str) -> bool:
-    """Whether brackets are nested more than `DEEPEST` levels deep, for which Hydra's parser takes up to minutes."""
+def nested_too_deeply(override: str) -> str:
+    """Why Hydra must not parse an override, for which it would take up to minutes; empty if it may."""
     depth = deepest = 0
     for bracket in re.findall(r"[\[{(\]})]", re.sub(QUOTED, "", override)):
         depth += 1 if bracket in "[{(" else -1
         deepest = max(deepest, depth)
-    return deepest > DEEPEST
+    return f"its brackets are nested more than {DEEPEST} levels deep" if deepest > DEEPEST else ""
 
 
 def compose_usable(
@@ -121,8 +121,7 @@ def _parse(overrides: Sequence[str], loader: ConfigLoaderImpl, sweep: bool) -> t
     parsed: list[Override] = []
     problems = []
     for text in overrides:
-        if nested_too_deeply(text):
-            what = f"its brackets are nested more than {DEEPEST} levels deep"
+        if what := nested_too_deeply(text):
             problems.append(Problem(text.partition("=")[0], what))
             continue
         try:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.config import Problem, Refused, RunFailed, sweep_values
 from experiments.config.checks import find_problems
 from experiments.config.fingerprint import config_fingerprint, fingerprint
+from experiments.config.overrides import nested_too_deeply
 from experiments.config.problems import assign, first_lines, quoted, shown
 from experiments.config.schema import Gridded
 from experiments.data import outlines
@@ -118,6 +119,10 @@ def preset_overrides(params: Mapping[str, Any], loader: ConfigLoader) -> list[st
     overrides, problems = [], list[Problem]()
     for key, value in params.items():
         text = f"{key}={value if isinstance(value, str) else shown(value)}"
+        overrides.append(text)
+        if what := nested_too_deeply(text):
+            problems.append(Problem(f"hydra.sweeper.params.{key}", what))
+            continue
         try:
             sweep_values.count(OverridesParser.create(loader).parse_overrides([text])[0])
         except OverrideParseException as error:
@@ -128,7 +133,6 @@ def preset_overrides(params: Mapping[str, Any], loader: ConfigLoader) -> list[st
             )
         except Refused as refused:
             problems += [replace(item, where=f"hydra.sweeper.params.{key}", remedy="") for item in refused.problems]
-        overrides.append(text)
     if problems:
         raise Refused(problems)
     return overrides
