@@ -106,8 +106,9 @@ for flags in ("junk", "--nope", "--tf_xla_auto_jit=x", "--tf_xla_auto_jit=2"):
 """
 
 
-def test_flags_that_would_end_the_process_are_refused() -> None:
-    done = subprocess.run([sys.executable, "-c", FLAGS], capture_output=True, text=True, check=True)
+def test_flags_that_would_end_the_process_are_refused(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", FLAGS], env=environment, capture_output=True, text=True, check=True)
     said = [
         line.removeprefix("error: TF_XLA_FLAGS: TensorFlow cannot use these flags (")
         for line in done.stdout.splitlines()
@@ -118,3 +119,4 @@ def test_flags_that_would_end_the_process_are_refused() -> None:
         "--tf_xla_auto_jit=x); correct or unset them",
         "usable --tf_xla_auto_jit=2",
     ]
+    assert list(tmp_path.iterdir()) == []
