@@ -46,7 +46,7 @@ CASES = {
     "averaged weights": ("optimizer=adam", "optimizer.use_ema=true", "callbacks=swap_ema_weights"),
     "schedule": ("optimizer=adam", "optimizer/schedule=cosine", "optimizer.schedule.warmup_epochs=1"),
     "accumulated gradients": ("optimizer=sgd", "+optimizer.gradient_accumulation_steps=3", "batch_size=20"),
-    "half precision": ("optimizer=adam", "precision=mixed_float16"),
+    "half precision": ("optimizer=nadam", "precision=mixed_float16"),
 }
 
 

@@ -208,7 +208,10 @@ class KeepCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
         optimizer = self.model.optimizer
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
-        return [*self.model.variables, *optimizer.variables]
+        wrapped = getattr(optimizer, "inner_optimizer", None)  # Nadam's product is not among its variables then
+        more = [value for value in vars(wrapped).values() if isinstance(value, keras.Variable)] if wrapped else []
+        found = {id(variable): variable for variable in (*self.model.variables, *optimizer.variables, *more)}
+        return list(found.values())
 
 
 def _attributes(callback: keras.callbacks.Callback) -> dict[str, Any]:
