@@ -1,4 +1,4 @@
-"""What the MLflow UI makes of our records: a sweep of 12 runs, in a real browser on a real server."""
+"""What the MLflow UI makes of our records: a sweep of 8 runs, in a real browser on a real server."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.browser.page import PICTURES, Page
 from tests.sweeps.processes import environment, parents, query, sweep
 
 pytestmark = pytest.mark.browser
-SWEPT = ("model.layer_sizes=[8],[64]", "optimizer=rmsprop,adam", "seed=0,1,2", "data.validation_size=0.2")
+SWEPT = ("model.layer_sizes=[8],[64]", "optimizer=rmsprop,adam", "seed=0,1", "data.validation_size=0.2")
 LENGTH = ("data=digits", "epochs=10") if PICTURES else ("data=digits", "data.limit=300", "epochs=2")
 UI = Path(__file__).resolve().parents[2] / "scripts" / "ui.py"
 
@@ -50,7 +50,7 @@ class Records:
 
 @pytest.fixture(scope="module")
 def folder(page: Page, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a sweep of 12 runs was recorded. It depends on the page, as without one it is not needed."""
+    """Where a sweep of 8 runs was recorded. It depends on the page, as without one it is not needed."""
     place = tmp_path_factory.mktemp("ui")
     status, output = sweep(place, *SWEPT, *LENGTH)
     assert status == 0, output
@@ -116,26 +116,26 @@ def test_a_sweep_is_one_row_that_unfolds_into_its_runs(page: Page, records: Reco
     show(page, records, f"experiments/{records.experiment}/runs")
     page.until(f"{ROWS} === 1")
     page.click(UNFOLD)
-    page.until(f"{ROWS} === 13")
+    page.until(f"{ROWS} === 9")
 
 
-def test_the_curves_of_12_runs_lie_in_one_chart(page: Page, records: Records) -> None:
+def test_the_curves_of_8_runs_lie_in_one_chart(page: Page, records: Records) -> None:
     show(page, records, f"experiments/{records.experiment}/runs?compareRunsMode=CHART")
     page.until(f"{ROWS} >= 1")
     if page.ask(ROWS) == 1:
         page.click(UNFOLD)
-    page.until(f"{ROWS} === 13")
+    page.until(f"{ROWS} === 9")
     page.click(VISIBILITY)
     page.click("[role=menuitemradio]", 2)  # all, not only the first 10 or 20
     page.type("input[role=searchbox]", "^(val_)?(accuracy|loss)$")
-    page.until(f"{CURVES} === '12,12,12,12'")
+    page.until(f"{CURVES} === '8,8,8,8'")
     page.picture("ui_charts")
 
 
-def test_12_runs_are_compared_in_parallel_coordinates(page: Page, records: Records) -> None:
+def test_8_runs_are_compared_in_parallel_coordinates(page: Page, records: Records) -> None:
     runs, experiments = (urllib.parse.quote(json.dumps(ids)) for ids in (records.runs, [records.experiment]))
     show(page, records, f"compare-runs?runs={runs}&experiments={experiments}")
-    assert set(page.until(COORDINATES)) == {12}
+    assert set(page.until(COORDINATES)) == {8}
     assert all(run in page.ask("document.body.innerText") for run in records.runs)
 
 
@@ -163,7 +163,7 @@ def test_the_page_of_the_registered_version_has_alias_and_evidence(page: Page, r
     page.until("document.body.innerText.includes('champion')")
     text = page.until("document.querySelector('table') && document.body.innerText")
     assert f"of run {records.best}" in text
-    assert "as the best of 12 runs of 4 configs, by val_accuracy" in text
+    assert "as the best of 8 runs of 4 configs, by val_accuracy" in text
     assert f"run {records.parent}" in text
     page.picture("ui_registry")
 
