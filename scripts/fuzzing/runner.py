@@ -125,7 +125,7 @@ def prepare(folder: Path) -> Prepared:
         outcome = _started(Case(command, arguments), place, prepared, limit=10 * TRAINING).finished()
         if outcome.status:
             sys.exit(f"the records could not be prepared: {command} {arguments}\n{outcome.stdout}{outcome.stderr}")
-    run, sweep = records.ids(place / "a/b/work/mlruns")
+    run, sweep = records.ids(place / "a/b/work" / "mlruns")
     return Prepared(folder, clean, run, sweep)
 
 
@@ -149,7 +149,7 @@ def _start(case: Case, place: Path, prepared: Prepared) -> "_Running":
     folder = place / "a" / "b" / case.folder
     folder.mkdir(parents=True)
     if case.store:
-        records.copy(prepared.folder / "prepared/a/b/work/mlruns", folder / "mlruns")
+        records.copy(prepared.folder / "prepared/a/b/work" / "mlruns", folder / "mlruns")
     for path, maker, *arguments in case.files:
         with suppress(OSError, LookupError, ValueError, zipfile.BadZipFile):  # an earlier one is in the way
             files.make(folder / path, maker, *(_filled_in(item, folder, prepared) for item in arguments))
