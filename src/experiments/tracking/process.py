@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from experiments.config import RunFailed
-from experiments.tracking.store import redact
+from experiments.tracking.store import reason, redact
 
 
 class RecordingProcess:
@@ -201,8 +201,7 @@ def _serve(connection: Connection, uri: str, record_class: str, own_process: boo
 
 
 def _failure(error: Exception) -> Failure:
-    reason = " ".join(str(error).partition("\n[SQL")[0].split())[:400] or type(error).__name__
-    return Failure(f"the run could not be recorded: {redact(reason)}")
+    return Failure(f"the run could not be recorded: {redact(reason(error, 400))}")
 
 
 def _answer(connection: Connection, number: int, reply: Any) -> None:

@@ -13,7 +13,7 @@ from experiments.config import Problem, Refused, RunFailed, suggest
 from experiments.config.problems import assign, closest
 from experiments.tracking import sqlite
 from experiments.tracking.client import import_mlflow
-from experiments.tracking.store import sqlite_file
+from experiments.tracking.store import reason, sqlite_file
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,15 +50,14 @@ def reads_store(function: Callable[P, T]) -> Callable[P, T]:
         except Exception as error:
             if not _of_mlflow(error):
                 raise
-            reason = " ".join(str(error).partition("\n[SQL")[0].split())[:300] or type(error).__name__
-            raise Refused(damaged(reason)) from error
+            raise Refused(damaged(reason(error))) from error
 
     return guarded
 
 
-def damaged(reason: str) -> Problem:
+def damaged(why: str) -> Problem:
     """What to say of a store that cannot be read."""
-    return Problem("tracking.uri", f"the store is damaged, or does not answer: {reason}")
+    return Problem("tracking.uri", f"the store is damaged, or does not answer: {why}")
 
 
 def _of_mlflow(error: Exception) -> bool:

@@ -87,8 +87,12 @@ def damage(error: Exception) -> Problem | None:
     """What to say of an exception that MLflow or a database raised while records were read; None of any other one."""
     if not type(error).__module__.startswith(("mlflow.", "sqlalchemy.")):
         return None
-    reason = " ".join(str(error).partition("\n[SQL")[0].split())[:300] or type(error).__name__
-    return Problem("tracking.uri", f"the records cannot be read or changed: {redact(reason)}")
+    return Problem("tracking.uri", f"the records cannot be read or changed: {redact(reason(error))}")
+
+
+def reason(error: Exception, length: int = 300) -> str:
+    """What MLflow or a database said, on one line of at most `length` characters, without the SQL statement."""
+    return " ".join(str(error).partition("\n[SQL")[0].split())[:length] or type(error).__name__
 
 
 def redact(text: str) -> str:
