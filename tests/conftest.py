@@ -53,11 +53,13 @@ def _skip_processes(event: str, arguments: tuple[object, ...]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_store_is_left() -> Iterator[None]:
-    """MLflow, told of a store, tells all processes that are started from this one."""
+def _nothing_is_left() -> Iterator[None]:
+    """Undo what a run in this process sets for all of it: MLflow's store, also for its children, and a precision."""
     yield
     if STORE is None:
         os.environ.pop("MLFLOW_TRACKING_URI", None)
+    if keras := sys.modules.get("keras"):
+        keras.config.set_dtype_policy("float32")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
