@@ -121,7 +121,10 @@ def _json(mlruns: Path, pattern: str, keys: Sequence[str], value: str) -> None:
 
 
 def _changed(text: str, keys: Sequence[Any], value: str) -> str:
-    tree = json.loads(text)
+    try:
+        tree = json.loads(text)
+    except (ValueError, RecursionError):  # what an earlier change of the same file made of it
+        return text
     node = tree
     for key in keys[:-1]:
         node = node[key] if isinstance(node, dict | list) and (isinstance(node, list) or key in node) else {}
