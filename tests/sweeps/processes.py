@@ -40,7 +40,7 @@ def wait_until(holds: Callable[[], object], seconds: float = 90.0) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 def logs(folder: Path) -> dict[str, str]:

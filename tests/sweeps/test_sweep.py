@@ -213,7 +213,7 @@ def test_wrong_settings_of_the_pool_are_refused(tmp_path: Path) -> None:
 def test_another_sweeper_has_its_runs_looked_after(tmp_path: Path) -> None:
     """Hydra's own, which has no parent run: of a run whose worker is shot the record ends, and goes on with it."""
     settings = ("hydra/sweeper=basic", "hydra.launcher.workers=1", "hydra.launcher.retries=1")
-    process = start(tmp_path, *QUICK, "epochs=300", "seed=0", *settings)
+    process = start(tmp_path, *QUICK, "epochs=150", "seed=0", *settings)
     wait_until(lambda: recorded(tmp_path))
     workers(process)[0].kill()
     assert process.wait(timeout=200) == 0, (tmp_path / "out").read_text()
@@ -257,7 +257,7 @@ def test_what_xla_compiles_for_one_run_serves_the_others(tmp_path: Path, run_cli
 
 def test_a_shot_server_is_replaced(tmp_path: Path) -> None:
     """The process that workers are forked from: those under way are lost with it, the others run."""
-    process = start(tmp_path, *QUICK, "epochs=200", "seed=0,1", "hydra.launcher.workers=1", "hydra.launcher.retries=1")
+    process = start(tmp_path, *QUICK, "epochs=100", "seed=0,1", "hydra.launcher.workers=1", "hydra.launcher.retries=1")
     wait_until(in_training(tmp_path, 1))
     members = family(process)
     workers(process)[0].parent().kill()
