@@ -1,11 +1,13 @@
 import importlib.util
 import json
 import os
+import random
 import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,6 +78,54 @@ def test_threads_cannot_change_in_a_process() -> None:
         backend.start(count + 1, "float32", 0)
 
 
+def test_layers_without_arrays_leave_no_trace() -> None:
+    """Neither on random numbers, nor on names, nor on settings, nor on what Keras makes later."""
+    backend.start("auto", "mixed_bfloat16", 3)
+    state, made = random.getstate(), list[tuple[int, ...]]()
+
+    def initializer(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        made.append(shape)
+        return np.zeros(shape, dtype)
+
+    def build() -> int:
+        layer = keras.layers.Dense(10**6, kernel_initializer=initializer)
+        layer(keras.Input((10**9,)))
+        return int(layer.count_params())
+
+    assert backend.without_arrays(build) == 10**15 + 10**6
+    assert random.getstate() == state
+    layer = keras.layers.Dense(1, kernel_initializer="zeros")
+    layer(keras.Input((3,)))
+    assert (layer.name, layer.compute_dtype, made) == ("dense", "bfloat16", [])
+    backend.start("auto", "float32", 3)
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits", "expected"),
+    [
+        ("0::/", {"memory.max": "7000"}, 7000),
+        ("0::/", {"memory.max": "max"}, 9000),
+        ("0::/user.slice/job", {"user.slice/memory.max": "6000", "user.slice/job/memory.max": "max"}, 6000),
+        ("0::/user.slice/job", {"user.slice/memory.max": "6000", "user.slice/job/memory.max": "5000"}, 5000),
+        ("4:memory:/slurm/job\n0::/", {"memory/slurm/job/memory.limit_in_bytes": "4000"}, 4000),
+        ("4:memory:/docker/outside", {"memory/memory.limit_in_bytes": "3000", "other/memory.max": "1"}, 3000),
+        ("3:cpuset:/a", {"a/memory.max": "1"}, 9000),
+    ],
+)
+def test_memory_is_what_is_free_within_the_limits_of_all_groups_around(
+    groups: str, limits: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=9000))
+    own = tmp_path / "own"
+    own.write_text(f"{groups}\n")
+    for name, limit in limits.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(f"{limit}\n")
+    monkeypatch.setattr(backend, "OWN_GROUPS", str(own))
+    monkeypatch.setattr(backend, "GROUPS", str(tmp_path / "groups"))
+    assert backend.available_memory() == expected
+
+
 def test_what_fails_during_a_quiet_start_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         with backend._quiet_stderr():
@@ -91,11 +141,13 @@ def test_what_fails_during_a_quiet_start_is_shown(capfd: pytest.CaptureFixture[s
 
 
 FLAGS = """
-import os
+import os, time
 from experiments import backend
 from experiments.config import Refused
 backend.import_keras()
-for flags in ("junk", "--nope", "--tf_xla_auto_jit=x", "--tf_xla_auto_jit=2"):
+import tensorflow as tf
+
+def check(flags):
     os.environ["TF_XLA_FLAGS"] = flags
     backend.refuse_wrong_flags.cache_clear()
     try:
@@ -103,10 +155,21 @@ for flags in ("junk", "--nope", "--tf_xla_auto_jit=x", "--tf_xla_auto_jit=2"):
         print("usable", flags)
     except Refused as refused:
         print(refused)
+
+for flags in ("junk", "--nope", "--tf_xla_auto_jit=x", "--tf_xla_auto_jit=2"):
+    check(flags)
+backend.PATIENCE, function = 1, tf.function
+tf.function = lambda *_, **__: time.sleep(5)
+check("--slow")
+tf.function = function
+os.environ["TF_XLA_FLAGS"] = ""
+tf.constant(1) + 1
+check("--never-read")
 """
 
 
 def test_flags_that_would_end_the_process_are_refused(tmp_path: Path) -> None:
+    """Not those that it took too long to try, nor those that TensorFlow, which runs already, does not read."""
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", FLAGS], env=environment, capture_output=True, text=True, check=True)
     said = [
@@ -118,5 +181,7 @@ def test_flags_that_would_end_the_process_are_refused(tmp_path: Path) -> None:
         "Unknown flag in TF_XLA_FLAGS: --nope); correct or unset them",
         "--tf_xla_auto_jit=x); correct or unset them",
         "usable --tf_xla_auto_jit=2",
+        "usable --slow",
+        "usable --never-read",
     ]
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,6 @@ import urllib.error
 import zipfile
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -265,7 +264,12 @@ def test_a_file_made_to_fill_the_memory_is_refused_before_it_is_read(tmp_path: P
 
 
 def test_arrays_that_do_not_fit_into_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+    """Here into what a container may use."""
+    own = tmp_path / "own"
+    own.write_text("0::/\n")
+    (tmp_path / "memory.max").write_text("1000\n")
+    monkeypatch.setattr("experiments.backend.OWN_GROUPS", str(own))
+    monkeypatch.setattr("experiments.backend.GROUPS", str(tmp_path))
     assert "needs 0.0 GB of memory, and 0.0 GB are free" in refusal(config(path=save(tmp_path)))
 
 

@@ -251,18 +251,30 @@ def test_labels_are_encoded_as_the_loss_reads_them() -> None:
 def test_a_network_that_is_larger_than_memory_is_refused(sizes: str) -> None:
     with pytest.raises(
         Refused,
-        match=r"model.layer_sizes\[\d\]: (its outputs|the weights up to here .*) need .* GiB, but this machine has",
+        match=r"model.layer_sizes\[\d\]: (its outputs|the weights .*) need .* GiB, and .* GiB of memory are free",
     ):
         build(config(f"model.layer_sizes={sizes}"), digits())
 
 
-def test_all_weights_and_their_gradients_have_to_fit_into_a_containers_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "memory.max").write_text("90000\n")
-    (tmp_path / "memory.limit_in_bytes").write_text("max\n")
-    places = [str(tmp_path / name) for name in ("missing", "memory.max", "memory.limit_in_bytes")]
-    monkeypatch.setattr("experiments.backend.MEMORY_LIMITS", places)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "{LSTM: {units: 200000}}",
+        "{GRU: {units: 200000}}",
+        "{Bidirectional: {layer: {LSTM: {units: 200000, recurrent_initializer: orthogonal}}}}",
+        "{Conv1D: {filters: 4000000000, kernel_size: 8}}",
+        "{TimeDistributed: {layer: {Dense: {units: 20000000000}}}}",
+    ],
+)
+def test_weights_of_any_kind_of_layer_are_refused_before_they_are_made(layer: str) -> None:
+    """Also those of the last layer, and of a layer within another."""
+    own = f"model.layers=[{{Reshape: {{target_shape: [8,8]}}}},{layer}]"
+    with pytest.raises(Refused, match=r"model.layers\[1\]: the weights up to here and their gradients need"):
+        build(config("model=sequential", own), digits())
+
+
+def test_all_weights_and_their_gradients_have_to_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.backend.available_memory", lambda: 90000)
     build(config("model.layer_sizes=[64]", "batch_size=8"), digits())
     with pytest.raises(Refused, match=r"model.layer_sizes\[2\]: the weights up to here and their gradients need"):
         build(config("model.layer_sizes=[64,64,64]", "batch_size=8"), digits())

@@ -2,15 +2,18 @@
 
 import gc
 import os
+import random
 import re
 import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from experiments.config import Problem, Refused, RunFailed
 
@@ -18,11 +21,14 @@ from experiments.config import Problem, Refused, RunFailed
 OPTIONAL_IMPORTS = ("matplotlib", "pandas", "sklearn")
 # Variables of the environment by which Keras ends training early: a config says how long it takes.
 LIMITS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
-# Where a container's limit of memory is written, in bytes: version 2 of cgroups, and version 1.
-MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# Which of the system's groups (cgroups) this process is in, and where these are; and the file in a group's folder that
+# has its limit of memory, in bytes: in version 2, and in version 1, where groups for memory have a folder of their own.
+OWN_GROUPS, GROUPS = "/proc/self/cgroup", "/sys/fs/cgroup"
+MEMORY_LIMITS = {"": "memory.max", "memory": "memory.limit_in_bytes"}
 # Variables whose flags TensorFlow reads at its first operation; it ends the process if it cannot use one of them.
 FLAGS = ("TF_XLA_FLAGS", "XLA_FLAGS")
 PATIENCE = 60  # seconds for the sum of two numbers
+T = TypeVar("T")
 
 
 def start(threads: int | str, precision: str, seed: int) -> int:
@@ -70,14 +76,25 @@ def available_cores() -> int:
 
 
 def available_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or a container's limit (cgroup)."""
+    """Bytes of memory that this process may use: what is free, at most the limit of a group that it is in (cgroup)."""
     import psutil
 
-    found = [int(psutil.virtual_memory().total)]
-    for file in MEMORY_LIMITS:
-        with suppress(OSError, ValueError):  # there is none
-            found.append(int(Path(file).read_text()))
+    found = [int(psutil.virtual_memory().available)]
+    with suppress(OSError):  # another system than Linux
+        for line in Path(OWN_GROUPS).read_text().splitlines():
+            _, kind, group = line.split(":", 2)
+            # A group has the limits of those around it, too. In a container, some of these folders cannot be seen.
+            for place in (Path(group), *Path(group).parents) if kind in MEMORY_LIMITS else ():
+                with suppress(OSError, ValueError):  # it has no limit
+                    found.append(int(Path(GROUPS, kind, str(place).lstrip("/"), MEMORY_LIMITS[kind]).read_text()))
     return min(found)
+
+
+def is_running() -> bool:
+    """Whether TensorFlow has run an operation in this process: it keeps its threads, and has read its flags."""
+    from tensorflow.python.eager import context
+
+    return bool(context.context()._initialized)  # its public functions look for devices, which a fork must not inherit
 
 
 def import_keras() -> None:
@@ -101,12 +118,12 @@ def import_keras() -> None:
 
 @cache
 def refuse_wrong_flags() -> None:
-    """Have a fork of this process, in which TensorFlow has not run yet, use the flags of the environment.
+    """Have a fork of this process use the flags of the environment, unless TensorFlow has done so here.
 
     Raises:
         Refused: They ended that process, as they would end this one.
     """
-    if not (named := [name for name in FLAGS if os.environ.get(name)]):
+    if not (named := [name for name in FLAGS if os.environ.get(name)]) or is_running():
         return
     import tensorflow as tf
 
@@ -118,7 +135,7 @@ def refuse_wrong_flags() -> None:
                 # Without AutoGraph, which writes a file that only the end of a process removes.
                 tf.function(lambda: tf.constant(1) + 1, jit_compile=True, autograph=False)()
             os._exit(0)
-        if os.waitpid(pid, 0)[1] == 0:
+        if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (0, -signal.SIGALRM):  # too slow to say
             return
         stderr.seek(0)
         said = stderr.read().decode(errors="replace")
@@ -127,6 +144,26 @@ def refuse_wrong_flags() -> None:
     )
     why = found["why"] if found else "TensorFlow ended the process"
     raise Refused(Problem(" and ".join(named), f"TensorFlow cannot use these flags ({why}); correct or unset them"))
+
+
+def without_arrays(build: Callable[[], T]) -> T:
+    """Build layers without the arrays of their weights, which may be larger than memory, to learn their shapes.
+
+    Args:
+        build: Is called in a thread of its own: in this one, Keras would make the arrays later.
+    """
+    import keras
+
+    def within() -> T:
+        with keras.StatelessScope(initialize_variables=False):
+            return build()
+
+    state = random.getstate()
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(within).result()
+    finally:
+        random.setstate(state)  # Keras draws the seeds of layers from it: those that follow have the same ones as ever
 
 
 @contextmanager

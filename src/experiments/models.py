@@ -25,6 +25,7 @@ def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int)
     Raises:
         Refused: Keras does not know a layer or argument, shapes do not fit, or there is not one output per class.
     """
+    backend.without_arrays(lambda: _refuse_more_weights_than_memory(config, dataset))
     model = keras.Sequential([keras.Input(dataset.input_shape)])
     shape: tuple[int | None, ...] = (None, *dataset.input_shape)
     layers = list(_layers(config, dataset.classes))
@@ -32,10 +33,6 @@ def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int)
         last.dtype_policy = "float32"  # half precision gives many outputs the same value, and metrics do not take it
     for where, layer in layers:
         before = shape
-        weights = (model.count_params() if model.built else 0) + (before[-1] or 0) * (
-            getattr(layer, "units", None) or 0
-        )
-        _refuse_more_than_memory(where, 2 * weights, "the weights up to here and their gradients need")
         try:
             model.add(layer)
         except Exception as error:  # Keras and TensorFlow raise all kinds for shapes that do not fit
@@ -96,6 +93,22 @@ def for_keras_alone(model: keras.Sequential, config: Config) -> keras.Sequential
     return keras.Sequential([keras.Input(model.input_shape[1:]), *model.layers], name=model.name)
 
 
+def _refuse_more_weights_than_memory(config: Config, dataset: Dataset) -> None:
+    """Build the layers, and count their weights.
+
+    Raises:
+        Refused: Keras does not know a layer or argument, or the weights and their gradients do not fit into memory.
+    """
+    weights, outputs = 0, keras.Input(dataset.input_shape)
+    for where, layer in _layers(config, dataset.classes):
+        try:
+            outputs = layer(outputs)
+            weights += layer.count_params()
+        except Exception:  # it is refused, with its reason, when it is built with its arrays
+            return
+        _refuse_more_than_memory(where, 2 * weights, "the weights up to here and their gradients need")
+
+
 def _refuse_more_than_memory(where: str, values: int, needed: str) -> None:
     """Refuse numbers (float32) that need more than all memory: TensorFlow may end the process when it allocates them.
 
@@ -104,7 +117,7 @@ def _refuse_more_than_memory(where: str, values: int, needed: str) -> None:
     """
     if (size := 4 * values) > (memory := backend.available_memory()):
         gibibytes = 2.0**30
-        what = f"{needed} {size / gibibytes:.0f} GiB, but this machine has {memory / gibibytes:.0f} GiB of memory"
+        what = f"{needed} {size / gibibytes:.0f} GiB, and {memory / gibibytes:.0f} GiB of memory are free"
         raise Refused(Problem(where, what))
 
 

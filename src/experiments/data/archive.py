@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-import psutil
 from numpy.lib import format as npy
 
+from experiments.backend import available_memory
 from experiments.config import Problem, Refused
 from experiments.data.checks import ENCODE_CLASSES, Wrong, described
 
@@ -52,7 +52,7 @@ def check(stream: IO[bytes], file: Path, names: Sequence[str]) -> None:
     check_memory(file, {name: (int(np.prod(d.shape, dtype=object)), d.dtype.itemsize) for name, d in declared.items()})
 
 
-def check_growth(file: Path, packed: int, size: int) -> None:
+def check_growth(file: Path | str, packed: int, size: int) -> None:
     """Check the bytes of an archive's members, packed and not.
 
     Raises:
@@ -74,8 +74,7 @@ def check_memory(file: Path, arrays: Mapping[str, tuple[int, int]]) -> None:
         Refused: They do not.
     """
     needed = sum(count * (size + (4 if name.startswith("x_") else 0)) for name, (count, size) in arrays.items())
-    available = psutil.virtual_memory().available
-    if needed > available:
+    if needed > (available := available_memory()):
         what = f"needs {needed / 1e9:,.1f} GB of memory, and {available / 1e9:,.1f} GB are free; save fewer images"
         raise Refused(Problem(str(file), what))
 

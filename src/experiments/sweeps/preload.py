@@ -49,8 +49,6 @@ def preload() -> None:
         # What XLA compiles for one run serves the others. It is not kept for later: TensorFlow takes a damaged program
         # for the end of the data.
         os.environ["TF_XLA_FLAGS"] = f'{flags} --tf_xla_persistent_cache_directory="{told["folder"]}"'
-    from tensorflow.python.eager import context
-
     for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
         if module.name != __name__:
             importlib.import_module(module.name)
@@ -58,7 +56,7 @@ def preload() -> None:
     wanted = _wanted(Path(told["folder"], WANTED), told["launcher"])
     for package in ("mlflow.keras", *wanted["trust"]):
         importlib.import_module(package)
-        if context.context()._initialized:
+        if backend.is_running():
             raise RunFailed(
                 f"{package} runs TensorFlow when it is imported, and its threads do not survive a fork; let a function "
                 "do that, or use hydra/launcher=basic"
