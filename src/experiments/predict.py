@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import math
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from experiments.data import Images, Labels, load
 from experiments.evaluation import probabilities
 from experiments.images import read_images, to_input
 from experiments.terminal import Console, say
-from experiments.tracking.artifacts import own_classes, unusable_model
+from experiments.tracking.artifacts import SavedModel, own_classes, unusable_model
 from experiments.tracking.runs import RecordedRun, find_run
 
 
@@ -30,15 +29,15 @@ def predict(composed: DictConfig) -> None:
     pictures = read_images(config.images)  # now: what is not there need not wait for the imports
     with tempfile.TemporaryDirectory() as downloads:
         run = find_run(config.run, config.tracking, Path(downloads))
-        own = own_classes(run.model_file, config.trust)
+        own = own_classes(run.model, config.trust)
         test = None if config.images else _test_images(config.test, run)
-        model = _load(run.model_file, own)
+        model = _load(run.model, own)
     if test is None:
         x, truth = to_input(pictures, model.input_shape[1:], run.data, config.inverted), None
         names = config.images
     else:
         (x, truth), names = test, [str(number) for number in range(*_bounds(config.test))]
-    guesses = _guesses(_probabilities(run.model_file, model, x), names, truth)
+    guesses = _guesses(_probabilities(run.model, model, x), names, truth)
     if config.format == "json":
         print(json.dumps({"run": run.run_id, "chosen": run.chosen, "predictions": guesses}))
         return
@@ -48,7 +47,7 @@ def predict(composed: DictConfig) -> None:
     say(console, *_table(run, guesses), whole=True)
 
 
-def _load(file: Path, own: Mapping[str, str]) -> Any:
+def _load(saved: SavedModel, own: Mapping[str, str]) -> Any:
     """Load a saved model, with the classes of trusted packages that it names.
 
     Raises:
@@ -64,13 +63,13 @@ def _load(file: Path, own: Mapping[str, str]) -> Any:
         raise Refused(Problem("trust", f"the run's model needs code that cannot be imported: {error}")) from error
     try:
         if not custom_objects:
-            _refuse_more_weights_than_saved(file)
-        model = keras.saving.load_model(file, custom_objects=custom_objects, compile=False)
+            _refuse_more_weights_than_saved(saved.file)
+        model = keras.saving.load_model(saved.file, custom_objects=custom_objects, compile=False)
         if not all(isinstance(size, int) for size in model.input_shape[1:]):
             raise ValueError(f"it takes inputs of shape {model.input_shape}")
         return model
     except Exception as error:  # whatever Keras raises: the file may come from anywhere
-        raise unusable_model(file, error) from error
+        raise unusable_model(saved, error) from error
 
 
 def _refuse_more_weights_than_saved(file: Path) -> None:
@@ -86,17 +85,13 @@ def _refuse_more_weights_than_saved(file: Path) -> None:
 
     with zipfile.ZipFile(file) as archive:
         config, saved = json.loads(archive.read("config.json")), archive.getinfo("model.weights.h5").file_size
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            model = keras.saving.deserialize_keras_object({**config, "compile_config": None})
-            count = sum(math.prod(variable.shape) for variable in model.variables)
-    finally:
-        keras.utils.clear_session()  # or Keras would make the arrays when the next such scope ends
+    layers = {**config, "compile_config": None}
+    count = backend.without_arrays(lambda: keras.saving.deserialize_keras_object(layers).count_params())
     if count > 2 * saved:
         raise ValueError(f"its layers have {count:,} weights, and its file of weights has {saved:,} bytes")
 
 
-def _probabilities(file: Path, model: Any, x: Images) -> NDArray[np.floating]:
+def _probabilities(saved: SavedModel, model: Any, x: Images) -> NDArray[np.floating]:
     """What the model makes of images (n, …): probabilities (n, classes).
 
     Raises:
@@ -107,9 +102,9 @@ def _probabilities(file: Path, model: Any, x: Images) -> NDArray[np.floating]:
     try:
         predicted = np.asarray(model.predict_on_batch(x))
     except Exception as error:
-        raise unusable_model(file, error) from error
+        raise unusable_model(saved, error) from error
     if predicted.ndim != 2 or predicted.shape[1] < 2:
-        raise unusable_model(file, f"it gives values of shape {predicted.shape}, expected some for each class")
+        raise unusable_model(saved, f"it gives values of shape {predicted.shape}, expected some for each class")
     return probabilities(predicted)
 
 

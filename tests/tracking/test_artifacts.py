@@ -21,7 +21,7 @@ from experiments.config import Refused
 from experiments.config.schema import Tracking
 from experiments.predict import _load, _probabilities, predict
 from experiments.tracking import sqlite
-from experiments.tracking.artifacts import own_classes, plain_value, stored_text
+from experiments.tracking.artifacts import SavedModel, own_classes, plain_value, stored_text
 from experiments.tracking.client import open_store
 from experiments.tracking.runs import stored_config
 from experiments.tracking.selection import confusion_matrices
@@ -55,7 +55,8 @@ def tampered(model: Path, file: Path, change: Callable[[Any], Any]) -> Path:
 
 def used(file: Path, trust: tuple[str, ...] = ()) -> Any:
     """What the model makes of the digits, as `predict` has it."""
-    return _probabilities(file, _load(file, own_classes(file, trust)), digits().test.x)
+    saved = SavedModel(file, "run 3f2a: its model")
+    return _probabilities(saved, _load(saved, own_classes(saved, trust)), digits().test.x)
 
 
 def refusal(file: Path) -> str:
@@ -75,7 +76,7 @@ CONTENTS = {"empty": b"", "text": b"no model", "archive of nothing": b"PK\x05\x0
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "model.keras"
     file.write_bytes(content)
-    assert refusal(file).startswith(f"error: {file}: is damaged, or not a model that Keras saved (")
+    assert refusal(file).startswith("error: run 3f2a: its model: is damaged, or not a model that Keras saved (")
 
 
 def test_a_model_that_is_no_whole_file_is_refused(model: Path, tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_a_model_that_is_no_whole_file_is_refused(model: Path, tmp_path: Path) -
         archive.writestr("model.weights.h5", b"no weights")
     for name in ("cut", "fifo", "folder", "missing", "weights"):
         file = tmp_path / f"{name}.keras"
-        assert refusal(file).startswith(f"error: {file}: is damaged, or not a model that Keras saved (")
+        assert refusal(file).startswith("error: run 3f2a: its model: is damaged, or not a model that Keras saved (")
 
 
 def layer(**entry: Any) -> Callable[[Any], Any]:
@@ -300,8 +301,10 @@ def test_a_downloaded_model_does_not_stay(
     assert len(json.loads(capsys.readouterr().out)["predictions"]) == 10
     assert list((tmp_path / "temporary").iterdir()) == []
     file.write_bytes(b"no model")
-    with pytest.raises(Refused, match="is damaged"):
+    place = rf"run {run_id}: http://.*/{file.parts[-4]}/artifacts/data/model.keras"
+    with pytest.raises(Refused, match=f"error: {place}: is damaged") as refused:
         predict(composed)
+    assert str(tmp_path / "temporary") not in str(refused.value)
     assert list((tmp_path / "temporary").iterdir()) == []
 
 

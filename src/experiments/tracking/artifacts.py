@@ -6,7 +6,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -16,6 +16,13 @@ from experiments.config.keras_names import NEVER
 from experiments.data.archive import check_growth
 
 MOST_BYTES = 20_000_000  # of a text; ours have a few thousand
+
+
+class SavedModel(NamedTuple):
+    """The file of a run's model, which may be a copy that does not stay; `name` says what it is a copy of."""
+
+    file: Path
+    name: str
 
 
 class PlainLoader(ShallowLoader):
@@ -65,7 +72,7 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def own_classes(model_file: Path, trust: Sequence[str]) -> dict[str, str]:
+def own_classes(model: SavedModel, trust: Sequence[str]) -> dict[str, str]:
     """Find the classes and functions of a saved model that are not Keras's own: their modules, by name.
 
     Nothing is imported.
@@ -73,9 +80,9 @@ def own_classes(model_file: Path, trust: Sequence[str]) -> dict[str, str]:
     Raises:
         Refused: One is not of a trusted package, the model holds code, or it is damaged.
     """
-    named = dict(_saved_classes(model_file))
+    named = dict(_saved_classes(model))
     if code := sorted(named.keys() & (NEVER | {"__lambda__"})):
-        raise Refused(Problem(str(model_file), f"the model holds code ({', '.join(code)}), which is never run"))
+        raise Refused(Problem(model.name, f"the model holds code ({', '.join(code)}), which is never run"))
     own = {name: module for name, module in named.items() if not _within(module, ("keras", "builtins"))}
     foreign = sorted({module for module in own.values() if not _within(module, trust)})
     if foreign:
@@ -85,19 +92,19 @@ def own_classes(model_file: Path, trust: Sequence[str]) -> dict[str, str]:
     return own
 
 
-def unusable_model(model_file: Path, reason: object) -> Refused:
+def unusable_model(model: SavedModel, reason: object) -> Refused:
     """The refusal of a model that cannot be read."""
-    told = " ".join(str(reason).split())[:300] or type(reason).__name__
-    return Refused(Problem(str(model_file), f"is damaged, or not a model that Keras saved ({told})"))
+    told = " ".join(str(reason).replace(str(model.file), model.file.name).split())[:300] or type(reason).__name__
+    return Refused(Problem(model.name, f"is damaged, or not a model that Keras saved ({told})"))
 
 
-def _saved_classes(model_file: Path) -> list[tuple[str, str]]:
-    if not is_file(model_file):
-        raise unusable_model(model_file, "it is not there, or no ordinary file")
+def _saved_classes(model: SavedModel) -> list[tuple[str, str]]:
+    if not is_file(model.file):
+        raise unusable_model(model, "it is not there, or no ordinary file")
     try:
-        with zipfile.ZipFile(model_file) as archive:
+        with zipfile.ZipFile(model.file) as archive:
             members = archive.infolist()
-            check_growth(model_file, sum(m.compress_size for m in members), sum(m.file_size for m in members))
+            check_growth(model.name, sum(m.compress_size for m in members), sum(m.file_size for m in members))
             if archive.getinfo("config.json").file_size > MOST_BYTES:
                 raise ValueError("its config.json is too large")
             config = json.loads(archive.read("config.json"))
@@ -107,7 +114,7 @@ def _saved_classes(model_file: Path) -> list[tuple[str, str]]:
     except Refused:
         raise
     except Exception as error:  # whatever zipfile, zlib and json raise
-        raise unusable_model(model_file, error) from error
+        raise unusable_model(model, error) from error
 
 
 def _within(module: str, packages: Sequence[str]) -> bool:

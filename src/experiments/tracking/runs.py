@@ -12,7 +12,7 @@ from experiments.comparison import Comparison, Run, Standing, best_run
 from experiments.config import Problem, Refused
 from experiments.config.schema import Data, Tracking
 from experiments.tracking import registry
-from experiments.tracking.artifacts import plain_yaml, stored_text
+from experiments.tracking.artifacts import SavedModel, plain_yaml, stored_text
 from experiments.tracking.search import by_beginning, connect, experiment_ids, reads_store, search, unknown
 from experiments.tracking.selection import comparable_with_newest
 from experiments.tracking.store import existing, lacks_run
@@ -26,7 +26,7 @@ class RecordedRun:
     name: str
     chosen: str
     data: Data
-    model_file: Path
+    model: SavedModel
 
 
 class Found(NamedTuple):
@@ -50,9 +50,8 @@ def find_run(which: str, tracking: Tracking, downloads: Path) -> RecordedRun:
         Refused: As `look_up`, and where the run left no model.
     """
     client, run, chosen = look_up(which, tracking)
-    model = logged_model(client, run)
-    file = _model_file(model, run, downloads)
-    return RecordedRun(run.info.run_id, run.info.run_name, chosen, _data(run.info.run_id), file)
+    saved = _saved_model(logged_model(client, run), run, downloads)
+    return RecordedRun(run.info.run_id, run.info.run_name, chosen, _data(run.info.run_id), saved)
 
 
 @reads_store
@@ -171,16 +170,17 @@ def _not_ours(run_id: str) -> Refused:
     return Refused(Problem("run", f"{run_id} has no readable config/config.yaml: not a run of ours"))
 
 
-def _model_file(model: Any, run: Any, downloads: Path) -> Path:
+def _saved_model(model: Any, run: Any, downloads: Path) -> SavedModel:
     """Not by ``runs:/ID/model``, for which MLflow lists all models of the experiment, and copies the files."""
     import mlflow
 
     place = model.artifact_location
     folder = None if urlsplit(place).scheme in ("", "file") else str(downloads)
     try:
-        return Path(mlflow.artifacts.download_artifacts(place, dst_path=folder), "data", "model.keras")
+        file = Path(mlflow.artifacts.download_artifacts(place, dst_path=folder), "data", "model.keras")
     except (mlflow.MlflowException, OSError) as error:
         raise _no_model(run) from error
+    return SavedModel(file, f"run {run.info.run_id}: {place}/data/model.keras")
 
 
 def _no_model(run: Any) -> Refused:
