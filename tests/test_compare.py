@@ -3,6 +3,7 @@
 
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -75,6 +76,12 @@ OURS = {"objective": "val_accuracy", "dataset": "digits", "dataset__digest": "d"
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A sweep of three optimizers and three seeds with a failure, runs by the test set, on other data, of others."""
     made = Store(tmp_path_factory.mktemp("compare"))
+    made.lost, made.resumed = (made.run("workers died", {"seed": "0,1"}, sweep="identity") for _ in range(2))
+    for parent, tries in ((made.lost, [None]), (made.resumed, [None, 0.9])):
+        for objective, seed in itertools.product(tries, "01"):
+            parameters, status = ({}, "FAILED") if objective is None else ({"seed": seed}, "FINISHED")
+            tags = {"mlflow__parentRunId": parent, "fingerprint__config": seed, **OURS}
+            made.run("workers died", parameters, objective, status, **tags)
     parent = made.run("digits", {"seed": "0,1,2"}, sweep="identity")
     for name, reached in REACHED.items():
         own = {"adam": {"optimizer.beta_1": "0.9"}, "rmsprop": {"optimizer.rho": "0.9"}, "sgd": {}}[name]
@@ -130,6 +137,14 @@ def test_the_latest_sweep_grouped_over_its_seeds(call: Callable[..., str], store
     assert "threads" not in output, "the machine decided it"
     assert "error rate 5 % for all configs together; a difference below 0.0" in output
     assert call("sweep=latest") == call(f"sweep={store.sweep}") == call(f"sweep={store.sweep[:8]}") == output
+
+
+def test_runs_that_failed_before_they_recorded_a_parameter_are_told_apart(
+    call: Callable[..., str], store: Store
+) -> None:
+    lost, resumed = call(f"sweep={store.lost}"), call(f"sweep={store.resumed}")
+    assert [output.splitlines()[0].partition(" (")[2] for output in (lost, resumed)] == ["2 runs)", "2 runs)"]
+    assert ("FAILED" in lost, "FAILED" in resumed) == (True, False)
 
 
 def test_runs_by_their_ids(call: Callable[..., str], store: Store) -> None:
@@ -191,10 +206,11 @@ REFUSALS = [
     (["sort=-beta"], "sort: no run has beta; did you mean 'optimizer.beta_1'?", "sort=-optimizer.beta_1"),
     (["sort=lr"], "sort: no run has lr; known: ", "sort=null"),
     (["sweep=" + "0" * 31 + "a"], "sweep: there is no run", "sweep=latest"),
+    (["runs=1e5"], "runs: there is no run '1e5' in this store", "runs=[] sweep=latest"),
     (["runs=best"], "runs: got best, expected ids of runs, or how they begin: runs=[ID,ID]; without runs", "runs=[]"),
     (["runs=[abcd1234,latest]"], "runs: got latest, expected ids of runs", "runs=[]"),
-    (["runs=[nosuchrun]"], "runs: there is no run 'nosuchrun' in this store", "sweep=latest"),
-    (["runs=[x]"], "runs: there is no run 'x' in this store", "sweep=latest"),
+    (["runs=[nosuchrun]"], "runs: there is no run 'nosuchrun' in this store", "runs=[] sweep=latest"),
+    (["runs=[x]"], "runs: there is no run 'x' in this store", "runs=[] sweep=latest"),
     (["tracking.experiment=digit"], "there is no experiment digit; did you mean 'digits'?", "tracking.experiment=digits"),
     (["tracking.experiment=zzz"], "there is no experiment zzz; known: ", "tracking.experiment=mnist"),
     (["tracking.experiment=mnist", "sweep=latest"], "sweep: no sweep is recorded", "sweep=null tracking.experiment=mnist"),
@@ -212,10 +228,11 @@ def test_refusals(call: Callable[..., str], overrides: list[str], what: str, rem
     assert what in str(problem)
     if remedy:
         assert shlex.split(remedy) == shlex.split(problem.remedy) or remedy == problem.remedy
-        if not overrides[0].startswith("runs") and "report" not in overrides[0]:
+        if "report" not in overrides[0]:
             words = shlex.split(problem.remedy)
             given = [word.partition("=")[0] for word in words]
-            assert call(*(word for word in overrides if word.partition("=")[0] not in given), *words)
+            replaced = [*(word for word in overrides if word.partition("=")[0] not in given), *words]
+            assert call(*replaced) == call(*overrides, *words)
 
 
 def test_a_refused_order_reads_no_curves(call: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,12 +270,14 @@ def test_runs_that_cannot_be_compared_have_rankings_of_their_own(call: Callable[
 
 
 def test_a_sweep_and_its_runs_are_not_confused(call: Callable[..., str], store: Store) -> None:
-    with pytest.raises(Refused, match=f"try  runs=.{store.other}"):
-        call(f"sweep={store.other}")
-    with pytest.raises(Refused, match=f"try  sweep={store.sweep}"):
-        call(f"sweep={store.lion}")
-    with pytest.raises(Refused, match=f"try  sweep={store.sweep}"):
-        call(f"runs=[{store.sweep}]")
+    for typed, remedy in (
+        (f"sweep={store.other}", f"sweep=null runs=[{store.other}]"),
+        (f"sweep={store.lion}", f"sweep={store.sweep}"),
+        (f"runs=[{store.sweep}]", f"runs=[] sweep={store.sweep}"),
+    ):
+        with pytest.raises(Refused, match=re.escape(f"try  {remedy}") + "$"):
+            call(typed)
+        assert call(typed, *remedy.split()) == call(*remedy.split())
 
 
 def test_the_report_is_written_whole_or_not_at_all(

@@ -124,6 +124,16 @@ def test_runs_without_a_record_or_result_are_not_ranked() -> None:
     assert found.parameters == ["model"]
 
 
+def test_a_failure_before_parameters_were_recorded_counts_with_the_runs_of_its_config() -> None:
+    failures = [Run(f"f{seed}", "", "FAILED", {}, fingerprint=seed) for seed in "0123"]
+    assert compare(failures, "", ACCURACY).unfinished == failures
+    assert compare([*failures, *failures[2:]], "", ACCURACY).unfinished == failures
+    later = [Run(seed, "", "FINISHED", {"seed": seed}, 0.5, fingerprint=seed) for seed in "012"]
+    found = compare([*failures, *later, failures[2]], "", ACCURACY)
+    assert [item.run_id for standing in found.standings for item in standing.runs] == ["0", "1", "2"]
+    assert [item.run_id for item in found.unfinished] == ["f3"]
+
+
 DIFFERENCES: list[tuple[list[dict[str, str]], list[str]]] = [
     ([{"a": "1", "b": "1"}, {"a": "2", "b": "1"}], ["a"]),
     ([{"a": "1"}, {"a": "1", "b": "1"}], ["b"]),

@@ -25,6 +25,7 @@ class Run:
         parameters: The config as it was recorded, dotted keys to text.
         objective: The value that it is ranked by; None unless it finished.
         measured: What that is a value of; None where the record does not say.
+        fingerprint: Of its config; empty where the record does not say.
         seconds: From its start to its end.
         metrics: The last value of every metric.
         curves: The values of the metrics of each epoch, by epoch.
@@ -43,6 +44,7 @@ class Run:
     failure: str = ""
     log: str = ""
     measured: Objective | None = None
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,10 +215,15 @@ def _follows(key: str, differing: Sequence[str], runs: Sequence[Run]) -> bool:
 
 
 def _last_of_repeats(runs: Sequence[Run], keys: Sequence[str]) -> list[Run]:
-    """Of each config and seed, the last run that finished; where none did, the last."""
+    """Of each config and seed, the last run that finished; where none did, the last.
+
+    A run that failed before its parameters were recorded has those of the runs with its fingerprint.
+    """
+    recorded = {run.fingerprint: run for run in runs if run.parameters and run.fingerprint}
     last: dict[object, Run] = {}
     for number, run in enumerate(runs):
-        which = tuple(_value(run, key) for key in keys) if run.parameters or not keys else number
+        known = run if run.parameters else recorded.get(run.fingerprint)
+        which = tuple(_value(known, key) for key in keys) if known else run.fingerprint or number
         if has_result(run) or which not in last or not has_result(last[which]):
             last.pop(which, None)
             last[which] = run

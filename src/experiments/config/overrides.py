@@ -36,7 +36,10 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
 
 
 def ids_as_text(override: str) -> str:
-    """Quote ids of runs that Hydra would read as floating-point numbers: 12e45678 would be infinity."""
+    """Quote ids of runs that Hydra would read as floating-point numbers: 12e45678 would be infinity.
+
+    Whole numbers are left to `schema.RunId`, which has to turn back those of YAML files anyway.
+    """
     key, equals, value = override.partition("=")
     if key not in ("run", "runs", "sweep"):
         return override

@@ -36,7 +36,10 @@ def _id(value: Any) -> Any:
 
 
 RunId = Annotated[str, BeforeValidator(_id)]
-"""A run's id or its beginning, which Hydra takes for a number if it has no letters."""
+"""A run's id or its beginning, which YAML files and Hydra take for a number if it has no letters.
+
+Digits with an ``e`` among them cannot be turned back: see `overrides.ids_as_text`.
+"""
 
 KerasObject = Annotated[str | dict[str, dict[str, Any] | None], BeforeValidator(_single)]
 """A Keras object by name: ``Flatten``, or with arguments ``{Dense: {units: 10}}``."""

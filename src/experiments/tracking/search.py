@@ -4,7 +4,6 @@ import functools
 import math
 import sqlite3
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -13,7 +12,7 @@ from experiments.config import Problem, Refused, RunFailed, suggest
 from experiments.config.problems import assign, closest
 from experiments.tracking import sqlite
 from experiments.tracking.client import import_mlflow
-from experiments.tracking.store import reason, sqlite_file
+from experiments.tracking.store import damage, damaged, sqlite_file
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,7 +34,7 @@ def seconds(run: Any) -> float | None:
 
 
 def reads_store(function: Callable[P, T]) -> Callable[P, T]:
-    """Refuse a store that MLflow fails to read. It may be damaged in any place, so that the error may be of any class.
+    """Refuse a store that MLflow fails to read.
 
     Raises:
         Refused: With what MLflow said.
@@ -48,22 +47,11 @@ def reads_store(function: Callable[P, T]) -> Callable[P, T]:
         except (Refused, RunFailed):
             raise
         except Exception as error:
-            if not _of_mlflow(error):
+            if not (problem := damage(error)):
                 raise
-            raise Refused(damaged(reason(error))) from error
+            raise Refused(problem) from error
 
     return guarded
-
-
-def damaged(why: str) -> Problem:
-    """What to say of a store that cannot be read."""
-    return Problem("tracking.uri", f"the store is damaged, or does not answer: {why}")
-
-
-def _of_mlflow(error: Exception) -> bool:
-    """Whether it was raised within MLflow, or what that calls."""
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(str(frame.f_globals.get("__name__")).partition(".")[0] == "mlflow" for frame, _ in frames)
 
 
 def connect(uri: str) -> Any:
@@ -161,4 +149,8 @@ def by_beginning(client: Any, experiments: Sequence[str], run_id: str, key: str)
 
 def unknown(key: str, run_id: str) -> Problem:
     """A run that is not in the store."""
-    return Problem(key, f"there is no run {run_id!r} in this store", "run=latest" if key == "run" else "sweep=latest")
+    return Problem(
+        key,
+        f"there is no run {run_id!r} in this store",
+        {"run": "run=latest", "sweep": "sweep=latest"}.get(key, "runs=[] sweep=latest"),
+    )

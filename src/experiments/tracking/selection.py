@@ -188,7 +188,7 @@ def _by_ids(client: Any, experiments: Sequence[str], wanted: Sequence[str]) -> l
     for run in found:
         if "sweep" in run.data.tags:
             what = f"{run.info.run_id} is a sweep, which has runs beneath it"
-            raise Refused(Problem("runs", what, f"sweep={run.info.run_id}"))
+            raise Refused(Problem("runs", what, f"runs=[] sweep={run.info.run_id}"))
     unique = {run.info.run_id: run for run in found}
     return sorted(unique.values(), key=lambda run: run.info.start_time)
 
@@ -206,7 +206,7 @@ def _sweep(client: Any, experiments: Sequence[str], config: CompareConfig) -> An
         return found
     parent = found.data.tags.get("mlflow.parentRunId")
     what = f"{which} is a run of the sweep {parent}" if parent else f"{which} is a single run, no sweep"
-    raise Refused(Problem("sweep", what, f"sweep={parent}" if parent else f"runs=[{which}]"))
+    raise Refused(Problem("sweep", what, f"sweep={parent}" if parent else f"sweep=null runs=[{which}]"))
 
 
 def _selection(title: str, found: Sequence[Any]) -> Selection:
@@ -231,4 +231,5 @@ def _run(item: Any) -> Run:
         metrics=metrics,
         failure=data.tags.get("failure", ""),
         measured=recorded_objective(data.tags, data.params),
+        fingerprint=data.tags.get("fingerprint.config", ""),
     )

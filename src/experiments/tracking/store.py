@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import sqlite3
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -84,10 +85,20 @@ def existing(tracking: Tracking, key: str, writing: bool = False) -> str:
 
 
 def damage(error: Exception) -> Problem | None:
-    """What to say of an exception that MLflow or a database raised while records were read; None of any other one."""
-    if not type(error).__module__.startswith(("mlflow.", "sqlalchemy.")):
+    """What to say of an exception of MLflow, or of what it calls; None of any other one.
+
+    A store may be damaged in any place, so that the exception may be of any class.
+    """
+    frames = traceback.walk_tb(error.__traceback__)
+    modules = [type(error).__module__, *(str(frame.f_globals.get("__name__")) for frame, _ in frames)]
+    if {"mlflow", "sqlalchemy"}.isdisjoint(module.partition(".")[0] for module in modules):
         return None
-    return Problem("tracking.uri", f"the records cannot be read or changed: {redact(reason(error))}")
+    return damaged(reason(error))
+
+
+def damaged(why: str) -> Problem:
+    """What to say of a store that cannot be used."""
+    return Problem("tracking.uri", f"the records cannot be read or changed: {redact(why)}")
 
 
 def reason(error: Exception, length: int = 300) -> str:
