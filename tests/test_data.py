@@ -85,6 +85,10 @@ DAMAGE = {
     "NaN": ({"x_train": WITH_NAN}, "x_train: holds NaN or infinity"),
     "lengths": ({"y_train": np.arange(19) % 4}, "y_train: got 19 labels for 20 images"),
     "empty": ({"x_test": np.ones((0, 4, 4)), "y_test": np.zeros(0, int)}, "x_test: is empty"),
+    "empty training set": (
+        {"x_train": np.ones((0, 4, 4)), "y_train": np.zeros(0, int)},
+        "x_train: is empty: got shape (0, 4, 4)\n",
+    ),
     "other test shape": ({"x_test": np.ones((8, 5, 5))}, "x_test: got images of (5, 5), those of x_train are (4, 4)"),
     "negative": ({"y_train": np.arange(20) % 4 - 1}, "y_train: got the label -1"),
     "fractions": ({"y_train": np.arange(20) / 2}, "y_train: got float64 that are not all whole"),
@@ -102,7 +106,16 @@ DAMAGE = {
 @pytest.mark.parametrize(("changes", "expected"), DAMAGE.values(), ids=DAMAGE.keys())
 @pytest.mark.filterwarnings("ignore:.*ragged nested sequences.*")
 def test_damaged_arrays_are_refused(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
-    assert expected in refusal(config(path=save(tmp_path, **changes)))
+    assert expected in refusal(config(path=save(tmp_path, **changes))) + "\n"
+
+
+def test_where_there_are_no_images_nothing_is_held_out_and_labels_are_not_to_blame(tmp_path: Path) -> None:
+    nothing = {"x_train": np.ones((0, 4, 4)), "y_train": np.zeros(0, int)}
+    for more in ({}, {"x_test": np.ones((0, 4, 4)), "y_test": np.zeros(0, int)}):
+        said = refusal(config(path=save(tmp_path, **nothing, **more)))
+        assert "hold out" not in said
+        assert " y_" not in said
+        assert len(said.splitlines()) == 1 + len(more) // 2
 
 
 HOLES = np.random.default_rng(0).choice([0.5, np.nan], (20, 4, 4), p=[0.98, 0.02])
@@ -328,6 +341,8 @@ def test_the_data_is_described_in_a_line(tmp_path: Path) -> None:
     few, enough = (describe(load(config("digits", scale=16.0, validation_size=size), 0)) for size in (99, 100))
     assert few.endswith(", 10 classes, values 0 to 1, one validation image is 1 point of accuracy")
     assert enough.endswith(", 10 classes, values 0 to 1")
+    one = describe(load(config("digits", scale=16.0, validation_size=1), 0))
+    assert one.endswith(", one validation image is 100 points of accuracy")
     line, warning = describe(load(config(path=file), 0)).splitlines()
     assert line == "npz: 20 + 8 images 3x5x3, 4 classes, values 0 to 255"
     assert warning == "warning: data.scale: values reach 255, networks train best on values near 1; data.scale=255"

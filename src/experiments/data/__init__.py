@@ -122,7 +122,7 @@ def describe(dataset: Dataset) -> str:
     what = f"images {size}" if len(shape) > 1 else f"rows of {shape[0]} values"
     line = f"{dataset.name}: {counts} {what}, {dataset.classes} classes, values {x.min():.4g} to {x.max():.4g}"
     if (held_out := len(dataset.validation or ())) and held_out < FEW:
-        step = f"{100 / held_out:.2g}"
+        step = f"{round(100 / held_out, 1):g}"
         line += f", one validation image is {step} point{'s' * (step != '1')} of accuracy"
     return "\n".join([line, *(f"warning: {warning}" for warning in dataset.warnings)])
 

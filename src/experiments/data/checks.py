@@ -57,13 +57,14 @@ def check(raw: RawArrays, source: str, scale: float = 1.0) -> CheckedArrays:
         Refused: With all that is wrong.
     """
     columns = {part: _column(raw[f"y_{part}"]) for part in ("train", "test")}
+    training = len(raw["x_train"]) if raw["x_train"].ndim else 0
     found: dict[str, list[Wrong]] = {}
     for part, y in columns.items():
         x = raw[f"x_{part}"]
-        found[f"x_{part}"] = list(_images(x, scale))
+        found[f"x_{part}"] = list(_images(x, scale, HOLD_OUT if part == "test" and training else ""))
         found[f"y_{part}"] = list(_labels(y, len(x) if x.ndim else None))
-        if y.ndim == 1 and (training := raw["x_train"]).ndim:
-            found[f"y_{part}"] += _range(y, max(len(training), 1))
+        if y.ndim == 1 and training:
+            found[f"y_{part}"] += _range(y, training)
     if not any(found.values()):
         found = _together(raw, columns)
     if problems := described(source, found):
@@ -93,7 +94,8 @@ def _column(y: NDArray[np.generic]) -> NDArray[np.generic]:
     return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
 
-def _images(x: NDArray[np.generic], scale: float) -> Iterator[Wrong]:
+def _images(x: NDArray[np.generic], scale: float, if_none: str) -> Iterator[Wrong]:
+    """Say what is wrong with images; `if_none`: what to do where there are none."""
     if x.ndim not in (2, 3, 4):
         what = f"got shape {x.shape}, expected (n, height, width[, channels]) or (n, features)"
         yield Wrong(what, ROWS if x.ndim and len(x) else "")
@@ -103,7 +105,7 @@ def _images(x: NDArray[np.generic], scale: float) -> Iterator[Wrong]:
         mend = {"c": REAL, "V": ""}.get(x.dtype.kind, NUMBERS)
         yield Wrong(f"got type {x.dtype}, expected {'real ' * (x.dtype.kind == 'c')}numbers", mend)
     elif x.size == 0:
-        yield Wrong(f"is empty: got shape {x.shape}", "" if len(x) else HOLD_OUT)
+        yield Wrong(f"is empty: got shape {x.shape}", "" if len(x) else if_none)
     else:
         yield from _values(x, scale)
 
