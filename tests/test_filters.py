@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from experiments.comparison import Run, compare
 from experiments.config import Refused
 from experiments.config.objective import Objective
-from experiments.filters import OPERATORS, Condition, facts, fitting, ordered, parse, resolve, sort_key
+from experiments.filters import OPERATORS, Condition, facts, fitting, of_config, ordered, parse, resolve, sort_key
 
 keys = st.from_regex(r"\A[a-z_][a-z0-9_./@-]{0,20}\Z").filter(lambda key: not key.endswith("\n"))
 numbers = st.floats(allow_nan=False)
@@ -118,3 +118,5 @@ def test_a_metric_is_averaged_over_the_seeds() -> None:
         Objective("val_accuracy", False, ""),
     )
     assert [item.settings["model"] for _, item in ordered(comparison, "loss").ranked] == ["b", "a"]
+    assert [of_config(standing, "seed") for standing in comparison.standings] == ["", ""]
+    assert {of_config(standing, "model") for standing in comparison.standings} == {"a", "b"}

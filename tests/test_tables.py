@@ -150,6 +150,8 @@ def test_what_a_table_is_sorted_by_is_a_column(sort: str, header: str, cells: li
     assert [column.header for column in columns(ordered(compared, "-seconds"), {})].count("seconds") == 1
     assert "seconds" in "".join(shown(compared, 40, sort="-seconds"))
     assert shown(compared, 40, sort="optimizer.name")[0] == shown(compared, 40, sort="val_accuracy")[0]
+    finished = replace(compared, unfinished=[])
+    assert shown(finished, 80, sort="seed") == shown(finished, 80), "a config has several"
 
 
 def test_numbers_of_a_column_have_the_same_decimals_also_in_the_tables_of_a_sweep() -> None:

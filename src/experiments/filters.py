@@ -225,12 +225,13 @@ def ordered(comparison: Comparison, sort: str = "") -> Ordered:
 
 
 def of_config(standing: Standing, key: str) -> str | float:
-    """A metric's mean over the seeds, or a parameter's value; empty if it is missing."""
+    """A metric's mean over the seeds, or a parameter's value; empty if it is missing, or not the same in all runs."""
     found = [value for run in standing.runs if (value := facts(run).get(key)) is not None]
     numbers = [value for value in found if isinstance(value, float) and not math.isnan(value)]
     if numbers:
         return statistics.fmean(numbers)
-    return str(found[0]) if found and not isinstance(found[0], float) else ""
+    texts = {value for value in found if isinstance(value, str)}
+    return texts.pop() if len(texts) == 1 else ""
 
 
 def as_number(value: str | float) -> float | None:

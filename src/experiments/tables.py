@@ -147,8 +147,8 @@ def columns(group: Ordered, curves: Mapping[int, str]) -> list[Column]:
         found.append(Column("n", [str(len(standing.runs)) for _, standing in ranked]))
         if len(ranked) > 1:
             found.append(Column("=", [MARKS[standing.indistinguishable_from_best] for _, standing in ranked]))
-    if asked and asked != "seconds" and asked not in settings:
-        found.append(Column(headers[asked], _asked_for(group, asked), is_asked_for=True))
+    if asked and asked != "seconds" and asked not in settings and any(cells := _asked_for(group, asked)):
+        found.append(Column(headers[asked], cells, is_asked_for=True))
     if curves:
         found.append(Column("curve", [curves[rank] for rank, _ in ranked]))
     seconds = [_mean_seconds(standing.runs) for _, standing in ranked] + [_mean_seconds([run]) for run in lost]
