@@ -3,6 +3,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -131,6 +132,13 @@ def test_what_a_metric_cannot_read_is_refused(overrides: list[str], where: str, 
     [problem] = refusal(*overrides)
     assert (problem[0], problem[2]) == (where, remedy)
     assert what in problem[1]
+
+
+def test_one_remedy_mends_all_metrics() -> None:
+    found = refusal("loss=hinge", "metrics=[auc,accuracy,recall,{f1_score:{average:null}}]")
+    assert [problem[0] for problem in found] == ["metrics[0]", "metrics[2]", "metrics[3].average"]
+    assert {problem[2] for problem in found} == {"'metrics=[accuracy,{f1_score:{average:macro}}]'"}
+    config("loss=hinge", *shlex.split(found[0][2]))
 
 
 @pytest.mark.parametrize(

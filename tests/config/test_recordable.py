@@ -49,6 +49,23 @@ def test_what_cannot_be_recorded_is_refused(overrides: tuple[str, ...], where: s
         assert problems_of(*kept, *shlex.split(remedy)) == []
 
 
+@pytest.mark.parametrize(
+    ("metrics", "count", "remedy"),
+    [
+        ("[accuracy,accuracy,{auc:{name:loss}}]", 2, "[accuracy,auc]"),
+        (
+            "[{auc:{name:loss}},auc,{auc:{name:val_x,curve:PR}}]",
+            2,
+            "[{auc:{name:auc_2}},auc,{auc:{curve:PR,name:auc_3}}]",
+        ),
+    ],
+)
+def test_one_remedy_gives_all_metrics_names_that_can_be_recorded(metrics: str, count: int, remedy: str) -> None:
+    found = problems_of(f"metrics={metrics}")
+    assert [shlex.split(problem.remedy) for problem in found] == count * [[f"metrics={remedy}"]]
+    assert problems_of(*shlex.split(found[0].remedy)) == []
+
+
 @pytest.mark.parametrize("name", [LONG, "a/../b", "a;b", "", "..", "/a"])
 def test_keys_that_cannot_be_recorded_are_refused(name: str) -> None:
     [problem] = find_problems(changed("tracking.tags", {name: 1}), Config, {})

@@ -21,21 +21,24 @@ def measure_problems(config: Config, activation: str | None) -> Iterator[Problem
     if reduction in (None, "none"):
         what = "got none, which is one loss for each image; expected sum_over_batch_size, mean or sum"
         yield Problem("loss.reduction", what, "loss.reduction=sum_over_batch_size")
+    softmax, found, mended = _gives_probabilities(config, activation), list[tuple[str, str, str]](), list[object]()
     for index, entry in enumerate(measures.named_metrics(config.metrics)):
-        where = f"metrics[{index}]"
+        where, spec = f"metrics[{index}]", config.metrics[index]
         if "." in entry.cls and (labels := entry.arguments.get("labels", "sparse")) not in ("sparse", "one_hot"):
             what = f"got {labels!r}, expected sparse (whole numbers) or one_hot: how {entry.cls} reads labels"
             yield Problem(f"{where}.labels", what)
         if "average" in entry.arguments and entry.arguments["average"] is None and measures.metric(entry.cls):
             what = "got null, which is one value for each class; expected macro, micro or weighted"
-            changed = {entry.cls: {**entry.arguments, "average": "macro"}}
-            yield Problem(f"{where}.average", what, _changed(config, index, [changed]))
-        if _needs_probabilities_of_others(config, entry, activation):
+            found.append((f"{where}.average", what, ""))
+            spec = {entry.cls: {**entry.arguments, "average": "macro"}}
+        if needs := _needs_probabilities_of_others(config, entry, activation):
             what = (
                 f"{entry.cls} needs probabilities, but the last layer's activation is {activation}, and the loss does "
                 "not say that it gives logits (loss.from_logits)"
             )
-            yield Problem(where, what, _remedy(config, index, activation))
+            found.append((where, what, softmax))
+        mended += [spec] if softmax or not needs else []
+    yield from (Problem(where, what, remedy or assign("metrics", mended)) for where, what, remedy in found)
 
 
 def _needs_probabilities_of_others(config: Config, entry: measures.NamedMetric, activation: str | None) -> bool:
@@ -48,12 +51,8 @@ def _needs_probabilities_of_others(config: Config, entry: measures.NamedMetric, 
     return measures.needs_probabilities(entry.cls, entry.arguments)
 
 
-def _remedy(config: Config, index: int, activation: str | None) -> str:
+def _gives_probabilities(config: Config, activation: str | None) -> str:
+    """The override that has the network give probabilities; empty where its loss does not take them."""
     loss = measures.loss(config.loss.name)
-    if loss and loss.reads == "any" and config.loss.output_activation == activation:
-        return "loss.output_activation=softmax"
-    return _changed(config, index, [])
-
-
-def _changed(config: Config, index: int, replaced: list[object]) -> str:
-    return assign("metrics", [*config.metrics[:index], *replaced, *config.metrics[index + 1 :]])
+    fits = loss and loss.reads == "any" and config.loss.output_activation == activation
+    return "loss.output_activation=softmax" if fits else ""

@@ -2,8 +2,7 @@
 
 import posixpath
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -44,35 +43,42 @@ def unrecordable(config: Config) -> Iterator[Problem]:
 
 
 def _metrics(config: Config) -> Iterator[Problem]:
-    seen = Counter(["loss"])
-    for index, metric in enumerate(named_metrics(config.metrics)):
-        where, name = f"metrics[{index}]", metric.name
+    if found := [*_misnamed(config.metrics)]:
+        remedy = assign("metrics", _renamed(config.metrics))  # of all at once
+        yield from (Problem(f"metrics[{index}]", what, remedy) for index, what in found)
+
+
+def _misnamed(metrics: Sequence[Any]) -> Iterator[tuple[int, str]]:
+    """The places of metrics that cannot be recorded under their names, and why."""
+    seen = {"loss"}
+    for index, metric in enumerate(named_metrics(metrics)):
+        name = metric.name
         if not (_is_key(name) and _is_key(f"final_val_{name}")):
-            what = f"got a name that MLflow cannot record: it has at most {LONGEST_KEY} of {ALLOWED}"
-            yield Problem(where, what, _with_another_name(config, index))
+            yield index, f"got a name that MLflow cannot record: it has at most {LONGEST_KEY} of {ALLOWED}"
         elif name in seen:
-            what = f"{name} is there already; give one of them another name: {{auc: {{name: area}}}}"
-            yield Problem(where, what, _with_another_name(config, index))
+            yield index, f"{name} is there already; give one of them another name: {{auc: {{name: area}}}}"
         elif name in TAKEN or name.startswith(PREFIXES):
-            what = f"got {name}, a name under which a run records something else"
-            yield Problem(where, what, _with_another_name(config, index))
-        seen[name] += 1
+            yield index, f"got {name}, a name under which a run records something else"
+        seen.add(name)
 
 
-def _with_another_name(config: Config, index: int) -> str:
-    """The override that leaves a metric out that is the same as another, or gives it a name that can be recorded."""
-    metrics = without_repeats(config.metrics)
-    if len(metrics) == len(config.metrics):
-        metric, taken = named_metrics(config.metrics)[index], {*config.metric_names, *TAKEN}
-        own = metric.cls.rpartition(".")[2]
+def _renamed(given: Sequence[Any]) -> list[Any]:
+    """The metrics without repeats, each with a name that can be recorded."""
+    metrics = without_repeats(given)
+    named = named_metrics(metrics)
+    taken = {*TAKEN, *(metric.name for metric in named)}
+    for index, _ in [*_misnamed(metrics)]:
+        cls, arguments = named[index].cls, {**named[index].arguments}
+        arguments.pop("name", None)
+        own = cls.rpartition(".")[2]
         name = own = own if _is_key(own) and not own.startswith(PREFIXES) else "metric"
         numbers = count(2)
         while name in taken:
             name = f"{own}_{next(numbers)}"
-        arguments = {key: value for key, value in metric.arguments.items() if key != "name"}
-        arguments |= {} if name == metric.cls else {"name": name}
-        metrics[index] = {metric.cls: arguments} if arguments else metric.cls
-    return assign("metrics", metrics)
+        taken.add(name)
+        arguments |= {} if name == cls else {"name": name}
+        metrics[index] = {cls: arguments} if arguments else cls
+    return metrics
 
 
 def _is_key(name: str) -> bool:
