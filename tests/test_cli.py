@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from experiments.cli import CONF, Ended, exit_status, explain
 from experiments.config import Problem
+from experiments.config.files import own_folders
 from experiments.config.overrides import nested_too_deeply
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
@@ -38,6 +39,7 @@ def _in_process(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         yield
+    own_folders.clear()
 
 
 def stand_in(folder: Path, module: str, code: str) -> None:
@@ -118,6 +120,8 @@ REFUSALS = [
     (("trust=[nope.sub]",), "trust[0]", "there is no package nope", ""),
     (("model=sequential", "model.layer_sizes=[64]"), "model.layer_sizes", "it is a key of model=mlp", "model=mlp model.layer_sizes=[64]"),
     (("optimizer/schedule=exponential", "optimizer.schedule.warmup_epochs=1"), "optimizer.schedule.warmup_epochs", "it is a key of optimizer/schedule=cosine", "optimizer/schedule=cosine optimizer.schedule.warmup_epochs=1"),
+    (("experiment.epochs=3",), "experiment.epochs", "did you mean 'epochs'?", "epochs=3"),
+    (("optimizer.sed=3",), "optimizer.sed", "did you mean 'seed'?", "seed=3"),
     (("model=sequential", "model.dropout=0.2"), "model.dropout", "it is a key of model=convnet and of model=mlp", ""),
     (("metrics=" + 3000 * "[" + 3000 * "]",), "metrics", "its brackets are nested more than 100 levels deep", ""),
     # choices
@@ -144,6 +148,9 @@ REFUSALS = [
     (("hydra.output_subdir=a/../..",), "hydra.output_subdir", "got a/../.., expected the name of a folder", "hydra.output_subdir=.hydra"),
     (("hydra.output_subdir=/tmp",), "hydra.output_subdir", "got /tmp, expected the name of a folder", "hydra.output_subdir=.hydra"),
     (("hydra.output_subdir=checkpoints",), "hydra.output_subdir", "got checkpoints, expected the name of a folder", "hydra.output_subdir=.hydra"),
+    (("hydra.output_subdir=" + "/".join(25 * [200 * "a"]),), "hydra.output_subdir", "expected the name of a folder", "hydra.output_subdir=.hydra"),
+    (("hydra.output_subdir=a/b",), "hydra.output_subdir", "got a/b, expected the name of a folder", "hydra.output_subdir=.hydra"),
+    (("hydra.output_subdir=.",), "hydra.output_subdir", "got ., expected the name of a folder", "hydra.output_subdir=.hydra"),
     # the command
     (("--config-name", "confg"), "--config-name", "there is no 'confg'; did you mean 'config'?", "--config-name config"),
     (("--config-dir", "nope"), "--config-dir", "there is no folder nope", ""),
@@ -200,6 +207,15 @@ def test_a_broken_file_of_a_group_hides_no_other(name: str, tmp_path: Path) -> N
     (tmp_path / "own" / "model" / "broken.yaml").write_bytes(FILES[name][0])
     [problem] = explained("--config-dir", "own", "model=sequential", "model.layer_sizes=[64]")
     assert problem.remedy == "model=mlp model.layer_sizes=[64]"
+
+
+@pytest.mark.usefixtures("_in_process")
+@pytest.mark.parametrize("header", ["# @package _global_\n", ""])
+def test_a_key_of_a_preset_is_one_of_the_top_level(header: str, tmp_path: Path) -> None:
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text(f"{header}seed: 3\n")
+    [problem] = explained("--config-dir", "own", "experiment.seed=1")
+    assert (problem.what, problem.remedy) == ("there is no such key; did you mean 'seed'?", "seed=1")
 
 
 @pytest.mark.usefixtures("_in_process")

@@ -356,7 +356,7 @@ def output_problems(config: DictConfig) -> list[Problem]:
     if (given := config.hydra.output_subdir) is None:
         return []
     key, path = "hydra.output_subdir", PurePosixPath(given)
-    if {"/", "..", *RESERVED}.intersection(path.parts) or any(len(os.fsencode(x)) > NAME_LENGTH for x in path.parts):
+    if path.name in ("", "..", *RESERVED) or len(path.parts) > 1 or len(os.fsencode(path.name)) > NAME_LENGTH:
         what = f"got {given}, expected the name of a folder in the run's output folder that the run itself does not use"
         return [Problem(key, what, f"{key}=.hydra")]
     return _password_problems(config, key, f"{key}=null")

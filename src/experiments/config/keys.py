@@ -57,13 +57,13 @@ class Keys:
         """
         parent, _, name = key.rpartition(".")
         group = parent.replace(".", "/")
-        if group not in self._groups:
+        if group not in self._groups or OmegaConf.select(self._composed, parent) is None:  # presets have no section
             return None
         having = {}
         for option in self._repository.get_group_options(group):
             with suppress(Exception):  # of a broken file, which is refused where it is chosen
                 found = self._repository.load_config(f"{group}/{option}")
-                if found is not None and name in found.config:
+                if found is not None and found.header["package"] in (None, parent) and name in found.config:
                     having[option] = found.config
         if not having:
             return None
@@ -84,14 +84,16 @@ class Keys:
         return key
 
     def _paths(self) -> Iterator[str]:
-        """All dotted keys below the top level, and the groups in groups: ``optimizer/schedule``."""
-        sections: list[tuple[str, Any]] = [(str(key), self._composed[key]) for key in self._composed if key != "hydra"]
+        """All dotted keys but Hydra's, and the groups in groups: ``optimizer/schedule``."""
+        sections: list[tuple[str, Any]] = [("", self._composed)]
         while sections:
             parent, section = sections.pop(0)
             for name in map(str, section) if isinstance(section, DictConfig) else ():
-                yield f"{parent}.{name}"
+                if (path := f"{parent}.{name}" if parent else name) == "hydra":
+                    continue
+                yield path
                 if not OmegaConf.is_missing(section, name) and not OmegaConf.is_interpolation(section, name):
-                    sections.append((f"{parent}.{name}", section[name]))
+                    sections.append((path, section[name]))
 
     def _remedy(self, path: str, value: Any, typed: str) -> str:
         group = path.replace(".", "/")
