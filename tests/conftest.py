@@ -9,8 +9,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hydra
 import hypothesis  # noqa: F401  # its plugins look for what refers to them, and would not find what is frozen
 import pytest
+
+from experiments.cli import CONF
+from experiments.config.files import own_folders
 
 MNIST = Path(os.environ.get("EXPERIMENTS_DATA_DIR", "missing"), "mnist.npz").absolute()
 # Where pytest itself was started in the background, the shell had it ignore Ctrl-C, and its children would, too.
@@ -68,6 +72,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("mnist"):
                 item.add_marker(pytest.mark.skip(reason="no mnist.npz in $EXPERIMENTS_DATA_DIR"))
+
+
+@pytest.fixture
+def hydra_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hydra with our config files, as it is within a command, in an empty folder with no store but its own."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+    own_folders.clear()
 
 
 @pytest.fixture

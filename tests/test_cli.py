@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
@@ -17,7 +17,6 @@ from sqlalchemy.exc import OperationalError
 
 from experiments.cli import CONF, Ended, exit_status, explain
 from experiments.config import Problem
-from experiments.config.files import own_folders
 from experiments.config.overrides import nested_too_deeply
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
@@ -33,13 +32,8 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def _in_process(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _in_process(hydra_here: None, data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXPERIMENTS_DATA_DIR", str(data_folder))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(tmp_path)
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
-    own_folders.clear()
 
 
 def stand_in(folder: Path, module: str, code: str) -> None:

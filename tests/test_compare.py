@@ -10,7 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
@@ -105,10 +105,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def call(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., str]]:
+    store: Store, hydra_here: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
     """Compare in this process; return what was printed."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.chdir(store.folder)
 
@@ -116,8 +115,7 @@ def call(
         compare_runs(hydra.compose("compare", [*map(ids_as_text, overrides)]))
         return capsys.readouterr().out
 
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        yield compare
+    return compare
 
 
 def rows(output: str) -> list[list[str]]:

@@ -3,7 +3,6 @@
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import hydra
@@ -31,14 +30,10 @@ LISTING = {
 
 
 @pytest.fixture(autouse=True)
-def _somewhere_with_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _somewhere_with_data(hydra_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("mnist", "fashion_mnist", "my"):
         (tmp_path / f"{name}.npz").touch()
     monkeypatch.setenv("EXPERIMENTS_DATA_DIR", str(tmp_path))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(tmp_path)
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
 
 
 def head(file: Path) -> list[str]:

@@ -1,22 +1,15 @@
 """What `compose_usable` makes of sweeps; single overrides are tested through the command line, in test_cli.py."""
 
-from collections.abc import Iterator
-
 import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from experiments.cli import CONF
 from experiments.config import Problem, Refused, check
 from experiments.config.overrides import compose_usable, ids_as_text
 from experiments.config.schema import CompareConfig, PredictConfig
 
-
-@pytest.fixture(autouse=True)
-def _hydra() -> Iterator[None]:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
+pytestmark = pytest.mark.usefixtures("hydra_here")
 
 
 def usable(*overrides: str, config_name: str = "config", sweep: bool = True) -> tuple[DictConfig, list[Problem]]:

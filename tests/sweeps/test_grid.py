@@ -1,19 +1,15 @@
 """The size of a sweep, counted before it is expanded, and the settings of the grid."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import setup_globals
 from hydra.types import RunMode
 
-from experiments.cli import CONF
 from experiments.config import Problem, Refused
 from experiments.config.fingerprint import config_fingerprint
 from experiments.config.overrides import compose_usable
@@ -32,14 +28,7 @@ from experiments.tracking.sweep_record import Child
 from hydra_plugins.experiments_sweeps import GridSweeper
 from tests.sweeps.processes import QUICK, sweep
 
-
-@pytest.fixture(autouse=True)
-def _hydra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    setup_globals()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
+pytestmark = pytest.mark.usefixtures("hydra_here")
 
 
 def loader() -> ConfigLoaderImpl:

@@ -1,20 +1,15 @@
 """The jobs of a sweep, composed and checked before one starts."""
 
 import pickle
-from collections.abc import Iterator
-from pathlib import Path
 
-import hydra
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.utils import setup_globals
 from hydra.types import RunMode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from experiments.cli import CONF
 from experiments.config import Refused
 from experiments.sweeps.jobs import Composer, prepare
 
@@ -30,13 +25,7 @@ OVERRIDES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _hydra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    setup_globals()
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
+pytestmark = pytest.mark.usefixtures("hydra_here")
 
 
 def loader() -> ConfigLoaderImpl:
