@@ -121,8 +121,8 @@ def _may_be_written(case: Case, outcome: Outcome, short: str) -> bool:
     name = short.removeprefix(f"{case.folder}/")
     if short.startswith("tmp/"):
         return False
-    keras_home = case.environment.get("KERAS_HOME") or "/"
-    if short.startswith(CACHES) or name in (keras_home, f"{keras_home}/keras.json"):
+    settings = Path(case.environment.get("KERAS_HOME") or f"{case.environment.get('HOME')}/.keras", "keras.json")
+    if short.startswith(CACHES) or settings.is_relative_to(name):  # Keras writes its own, and makes their folders
         return True
     if short.removesuffix("-wal").removesuffix("-shm") in _relative(outcome.before, outcome):
         return name.endswith((".db", "-wal", "-shm", ".lock")) or case.command == "run"  # its rows are looked at
