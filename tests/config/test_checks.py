@@ -1,6 +1,7 @@
 # ruff: noqa: E501 - tables are easier to read with a case on each line
 import copy
 import re
+import shlex
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -42,6 +43,25 @@ def problems_of(*overrides: str) -> list[Problem]:
     except Refused as refused:
         return refused.problems
     return []
+
+
+@pytest.mark.parametrize(
+    ("typed", "count", "remedy"),
+    [
+        ("model.layer_sizes=[-5,64,'8']", 2, "model.layer_sizes=[512,64,8]"),
+        ("metrics=[acuracy,auc,precison]", 2, "metrics=[accuracy,auc,Precision]"),
+        (
+            "model.layers=[Flaten,{Dnse:{units:5,activation:rleu}},{Dense:{units:classes,activation:softmax}}]",
+            3,
+            "model.layers=[Flatten,{Dense:{units:5,activation:relu}},{Dense:{units:classes,activation:softmax}}]",
+        ),
+    ],
+)
+def test_one_remedy_mends_all_entries_of_a_list(typed: str, count: int, remedy: str) -> None:
+    model = ["model=sequential"] * typed.startswith("model.layers=")
+    found = problems_of(*model, typed)
+    assert [shlex.split(problem.remedy) for problem in found] == [[remedy]] * count
+    assert problems_of(*model, remedy) == []
 
 
 # Hypothesis also draws words of the code that it tests, right values among them.

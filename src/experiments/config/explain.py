@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
@@ -37,7 +38,13 @@ def explain(
     by_path: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     for details in error.errors():
         by_path.setdefault(_path(details, plain), []).append(details)
-    return [_problem(path, group, plain, defaults, schema) for path, group in by_path.items()]
+    mended = deepcopy(plain)
+    problems = [_problem(path, group, plain, defaults, schema, mended) for path, group in by_path.items()]
+    keys = [path[: _depth(path)] for path in by_path]
+    return [
+        replace(problem, remedy=assign(dotted(key), at(mended, key))) if problem.remedy and key != path else problem
+        for problem, path, key in zip(problems, by_path, keys, strict=True)
+    ]
 
 
 def _path(details: ErrorDetails, plain: Any) -> tuple[str | int, ...]:
@@ -61,6 +68,7 @@ def _problem(
     plain: dict[str, Any],
     defaults: Mapping[str, Any],
     schema: type[BaseModel],
+    mended: dict[str, Any],
 ) -> Problem:
     where, given, default = dotted(path), at(plain, path), remedy(path, plain, defaults)
     kinds = {details["type"]: details for details in group}
@@ -71,8 +79,8 @@ def _problem(
     if kinds.keys() == {"model_type"} and isinstance(given, str) and len(path) > 1:
         what = "is a group of files, which is chosen with a slash"
         return Problem(where, what, assign("/".join(map(str, path)), given))
-    fitting = _corrected(path, plain, [*_near(given), *_named(group, given)], schema)
-    fitting = fitting or _corrected(path, plain, [_default(path, plain, defaults)], schema)
+    fitting = _corrected(path, plain, [*_near(given), *_named(group, given)], schema, mended)
+    fitting = fitting or _corrected(path, plain, [_default(path, plain, defaults)], schema, mended)
     if "value_error" in kinds:
         return Problem(where, kinds["value_error"]["msg"].removeprefix("Value error, "), fitting)
     expected = " or ".join(dict.fromkeys(_expected(details, given) for details in group))
@@ -118,13 +126,16 @@ def _named(group: list[ErrorDetails], given: Any) -> Iterator[Any]:
 
 
 def _corrected(
-    path: tuple[str | int, ...], plain: dict[str, Any], candidates: Iterable[Any], schema: type[BaseModel]
+    path: tuple[str | int, ...],
+    plain: dict[str, Any],
+    candidates: Iterable[Any],
+    schema: type[BaseModel],
+    mended: dict[str, Any],
 ) -> str:
     """The override that sets the first candidate that the schema takes; empty if it takes none.
 
-    In a list, the rest of the user's entries stay.
+    In a list, the rest of the user's entries stay. The candidate is set in `mended`, too.
     """
-    depth = next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))
     for candidate in candidates:
         if candidate is None or isinstance(candidate, dict):
             continue
@@ -138,7 +149,9 @@ def _corrected(
         except ValidationError as error:
             if any(_path(details, changed)[: len(path)] == path for details in error.errors()):
                 continue
-        return assign(dotted(path[:depth]), at(changed, path[:depth]))
+        with suppress(LookupError, TypeError):  # what it is in was replaced
+            at(mended, path[:-1])[path[-1]] = candidate
+        return assign(dotted(path[: _depth(path)]), at(changed, path[: _depth(path)]))
     return ""
 
 
@@ -157,10 +170,15 @@ def _expected(details: ErrorDetails, given: Any) -> str:
     return EXPECTED[kind].format(number=number, **context) if kind in EXPECTED else details["msg"]
 
 
+def _depth(path: tuple[str | int, ...]) -> int:
+    """How many parts of a path an override can name: up to the first entry of a list."""
+    return next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))
+
+
 def remedy(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping[str, Any]) -> str:
     """The key's default as an override; in a list, the rest of the user's entries stay."""
     value = _default(path, plain, defaults)
-    depth = next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))
+    depth = _depth(path)
     if depth < len(path):
         given, default = at(plain, path[:depth]), value
         entries = [default if i == path[depth] else item for i, item in enumerate(given or ())]
@@ -170,7 +188,7 @@ def remedy(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping
 
 def _default(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping[str, Any]) -> Any:
     """The default of a key; of an entry of a list, the default's entry at its place, or its last one."""
-    depth = next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))
+    depth = _depth(path)
     value = at(defaults, path[:depth])
     if depth < len(path) and isinstance(value, list) and isinstance(path[depth], int):
         return at(value, (min(cast(int, path[depth]), len(value) - 1), *path[depth + 1 :])) if value else None

@@ -20,7 +20,10 @@ def unknown_names(plain: Mapping[str, Any]) -> list[Problem]:
     Args:
         plain: The config; values of wrong types are left to the schema.
     """
-    return list(_Names(plain).problems())
+    names = _Names(plain)
+    found = [*names.problems()]
+    names.remedies.clear()  # those of lists lack what was found later
+    return found and [*names.problems()]
 
 
 class _Names:
@@ -28,6 +31,8 @@ class _Names:
         self._plain = plain
         trust = plain.get("trust")
         self._trust = [name for name in trust if isinstance(name, str)] if isinstance(trust, list) else []
+        self._meant: dict[Path, tuple[str, str]] = {}
+        self.remedies: dict[Path, str] = {}
 
     def problems(self) -> Iterator[Problem]:
         yield from self._section("optimizer", ("optimizer",))
@@ -112,15 +117,22 @@ class _Names:
         """The override with another name in the place of one; nothing if it would be long."""
         if meant is None:
             return ""
-        depth = next((number for number, part in enumerate(path) if isinstance(part, int)), len(path))
-        changed = {"value": copy.deepcopy(at(self._plain, path[:depth]))}
-        *above, last = ("value", *path[depth:])
-        parent = at(changed, tuple(above))
-        parent[last] = meant if isinstance(parent[last], str) else {meant: parent[last][name]}
-        if path[0] == "metrics":  # the right name may be there already
-            changed["value"] = without_repeats(changed["value"])
-        override = assign(dotted(path[:depth]), changed["value"])
-        return override if len(override) <= LONGEST_REMEDY else ""
+        self._meant[path] = name, meant
+        key = path[: next((number for number, part in enumerate(path) if isinstance(part, int)), len(path))]
+        if key not in self.remedies:
+            override = assign(dotted(key), self._mended(key))
+            self.remedies[key] = override if len(override) <= LONGEST_REMEDY else ""
+        return self.remedies[key]
+
+    def _mended(self, key: Path) -> Any:
+        """The value of a key, with all names in it as they were meant."""
+        changed = {"value": copy.deepcopy(at(self._plain, key))}
+        for path in sorted(self._meant, key=len, reverse=True):  # names of arguments before that of their object
+            if path[: len(key)] == key:
+                *above, last = ("value", *path[len(key) :])
+                parent, (name, meant) = at(changed, tuple(above)), self._meant[path]
+                parent[last] = meant if isinstance(parent[last], str) else {meant: parent[last][name]}
+        return without_repeats(changed["value"]) if key == ("metrics",) else changed["value"]  # it may be there already
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:
