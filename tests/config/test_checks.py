@@ -64,6 +64,11 @@ def test_one_remedy_mends_all_entries_of_a_list(typed: str, count: int, remedy: 
     assert problems_of(*model, remedy) == []
 
 
+def test_a_wrong_argument_of_a_metric_is_one_problem() -> None:
+    [problem] = problems_of("metrics=[accuracy,{auc:3}]")
+    assert (problem.where, problem.what) == ("metrics[1].auc", "got 3, expected a mapping")
+
+
 # Hypothesis also draws words of the code that it tests, right values among them.
 TEXT = st.text(max_size=8).filter(lambda text: text not in {"float32", "sparse", "one_hot", "auto"})
 BELOW_1 = st.integers(max_value=0) | st.floats() | TEXT | st.none() | st.booleans() | st.just([1])

@@ -38,6 +38,8 @@ def explain(
     by_path: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
     for details in error.errors():
         by_path.setdefault(_path(details, plain), []).append(details)
+    for outer in {path[:length] for path in by_path for length in range(len(path))}:
+        by_path.pop(outer, None)  # of a union's other member, such as text for a mapping whose entry is wrong
     mended = deepcopy(plain)
     problems = [_problem(path, group, plain, defaults, schema, mended) for path, group in by_path.items()]
     keys = [path[: _depth(path)] for path in by_path]
@@ -54,7 +56,7 @@ def _path(details: ErrorDetails, plain: Any) -> tuple[str | int, ...]:
         if (isinstance(plain, dict) and part in plain) or (isinstance(plain, list) and isinstance(part, int)):
             path.append(part)
             plain = cast(Any, plain)[part]
-        elif isinstance(plain, dict) and location[-1] == part:
+        elif details["type"] == "missing" and location[-1] == part:
             path.append(part)
             break
     if details["type"].startswith("union_tag"):  # pydantic names the union: the model; we, the key that decides
