@@ -109,3 +109,8 @@ def test_a_refusal_has_at_most_40_lines() -> None:
     assert len(lines) <= 40
     assert lines[-1] == "error: … and 1,981 more"
     assert len(str(Refused([Problem("x", "y", "z")] * 20)).splitlines()) == 40
+
+
+def test_a_reason_is_one_line() -> None:
+    refused = Refused([Problem("epochs", "got 0", "epochs=5"), Problem("data.path", "has\nlines")])
+    assert refused.reason == "epochs: got 0 (try epochs=5); data.path: has\\nlines"

@@ -131,6 +131,16 @@ def test_damaged_data_refuses_the_sweep(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.db"))
 
 
+def test_flags_that_tensorflow_cannot_use_refuse_the_sweep(tmp_path: Path) -> None:
+    temporary = Path(tempfile.mkdtemp())  # pytest's own may be too long for a socket
+    status, output = sweep(tmp_path, *QUICK, "seed=0,1", TMPDIR=str(temporary), XLA_FLAGS="--bogus")
+    assert status == 2
+    why = "TensorFlow cannot use these flags (Unknown flag in XLA_FLAGS: --bogus); correct or unset them"
+    assert output == f"error: XLA_FLAGS: {why}\n"
+    temporary.rmdir()
+    assert not (tmp_path / "mlruns").exists()
+
+
 def test_failures_leave_the_others_alone_and_are_listed(tmp_path: Path) -> None:
     """One run diverges, one is shot; both are FAILED with their reasons, and the rest goes on."""
     command = ("data=digits", "epochs=80", "optimizer=sgd", "optimizer.learning_rate=0.01,1e30", "seed=0,1")

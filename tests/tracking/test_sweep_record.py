@@ -27,7 +27,8 @@ def test_who_may_not_resume_a_sweep_leaves_it_alone(tmp_path: Path, monkeypatch:
     client = open_store(uri)
     sweep = asked_for(uri)
     first, second = SweepRecord(uri, own_process=False), SweepRecord(uri, own_process=False)
-    parent = first.open(sweep, resume=False).run_id
+    first.open(sweep, resume=False)
+    parent = first.begin()
     tags = {"mlflow.parentRunId": parent, "host": socket.gethostname(), "process": process_name(os.getpid())}
     child = client.create_run(experiment(client, "e", uri), tags=tags).info.run_id
     assert second.open(sweep, resume=True) == Opened(parent, under_way=True)
@@ -38,6 +39,25 @@ def test_who_may_not_resume_a_sweep_leaves_it_alone(tmp_path: Path, monkeypatch:
     assert client.get_run(parent).info.status == "FINISHED"
 
 
+def test_a_sweep_that_is_refused_before_it_begins_leaves_the_store_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    refused = SweepRecord(uri, own_process=False)
+    assert refused.open(asked_for(uri), resume=True) == Opened("")
+    refused.abandon()
+    assert list(tmp_path.iterdir()) == []
+    first = SweepRecord(uri, own_process=False)
+    first.open(asked_for(uri), resume=False)
+    parent = first.begin()
+    first.end("FINISHED", [])
+    refused = SweepRecord(uri, own_process=False)
+    assert refused.open(asked_for(uri), resume=True) == Opened(parent, [])
+    refused.abandon()
+    assert open_store(uri).get_run(parent).info.status == "FINISHED"
+
+
 def test_a_dead_worker_is_not_taken_for_an_earlier_one_of_the_same_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,7 +66,8 @@ def test_a_dead_worker_is_not_taken_for_an_earlier_one_of_the_same_number(
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = open_store(uri)
     record = SweepRecord(uri, own_process=False)
-    parent = record.open(asked_for(uri), resume=False).run_id
+    record.open(asked_for(uri), resume=False)
+    parent = record.begin()
     tags = {"mlflow.parentRunId": parent, "process": "77 1.00", "fingerprint.config": "seed=0"}
     tags["host"] = socket.gethostname()
     earlier = client.create_run(experiment(client, "e", uri), tags=tags).info.run_id
@@ -63,7 +84,8 @@ def test_an_added_key_can_be_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     swept = {"+optimizer.clipnorm": "1,2", "optimizer@other": "adam,sgd"}
     record = SweepRecord(uri, own_process=False)
-    parent = record.open(replace(asked_for(uri), swept=swept), resume=False).run_id
+    record.open(replace(asked_for(uri), swept=swept), resume=False)
+    parent = record.begin()
     assert open_store(uri).get_run(parent).data.params == {"optimizer.clipnorm": "1,2", "optimizer:other": "adam,sgd"}
     record.end("FINISHED", [])
 
@@ -73,7 +95,8 @@ def test_a_sweep_ends_where_none_of_its_runs_is_recorded(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     record = SweepRecord(uri, own_process=False)
-    parent = record.open(asked_for(uri), resume=False).run_id
+    record.open(asked_for(uri), resume=False)
+    parent = record.begin()
     row = {
         "seed": "0",
         "objective": None,

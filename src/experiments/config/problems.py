@@ -56,6 +56,12 @@ class Refused(Exception):  # noqa: N818 - it is the outcome's name
             shown.append(text)
         super().__init__("\n".join(shown))
 
+    @property
+    def reason(self) -> str:
+        """The problems on one line: why a run of a sweep failed."""
+        told = (f"{item.where}: {item.what}" + f" (try {item.remedy})" * bool(item.remedy) for item in self.problems)
+        return cut(on_one_line("; ".join(told)), LENGTH)
+
 
 class RunFailed(Exception):  # noqa: N818
     """A run started and could not be finished. The message is the reason. The command ends with exit status 1."""

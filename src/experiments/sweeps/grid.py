@@ -87,6 +87,9 @@ def sweep(
         list(dict.fromkeys(job.config.tracking.experiment for job in jobs)), overrides, swept(parsed), first.resume
     )
     todo, reasons = what_remains(jobs, before)
+    if forks and todo:
+        server.refuse_unusable()
+    recorder.begin()
     if first.resume:
         threads = pool.threads_each(launcher) if isinstance(launcher, PoolLauncher) else None
         line = _resume_line(len(jobs) - len(todo), reasons, made_elsewhere(jobs, before, threads))

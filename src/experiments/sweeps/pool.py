@@ -59,6 +59,7 @@ def launch(launcher: "PoolLauncher", job_overrides: Sequence[Sequence[str]], fir
     jobs = prepare(job_overrides, launcher.hydra_context.config_loader, launcher.sweep_config, first=first)
     server.start(jobs)
     launcher.recorder = launcher.recorder or SweepRecorder(jobs[0].config.tracking, server.recording_process)
+    server.refuse_unusable()
     launcher.recorder.attach(list(dict.fromkeys(job.config.tracking.experiment for job in jobs)))
     return run(jobs, launcher, launcher.recorder, Console())
 

@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ from experiments import backend, data
 from experiments.config import Refused, RunFailed
 from experiments.config.fingerprint import source_digest
 from experiments.config.schema import Data
-from experiments.sweeps.server import PRELOAD, RECORDING, WANTED
+from experiments.sweeps.server import PRELOAD, RECORDING, STARTED, WANTED, write_whole
 from experiments.tracking.client import import_mlflow, import_what_is_used_late
 from experiments.tracking.process import wait_for_orders
 from experiments.tracking.provenance import working_tree
 
 # Why no worker can be forked from this process, if so.
-trouble = ""
+trouble: Refused | RunFailed | None = None
 
 
 def preload() -> None:
@@ -44,6 +45,7 @@ def preload() -> None:
         _fork_recording_process(Path(told["folder"], RECORDING))
     backend.import_keras()
     backend.refuse_wrong_flags()
+    write_whole(Path(told["folder"], STARTED), [])
     flags = os.environ.get("TF_XLA_FLAGS", "")
     if "tf_xla_persistent_cache" not in flags:
         # What XLA compiles for one run serves the others. It is not kept for later: TensorFlow takes a damaged program
@@ -96,7 +98,7 @@ def _wanted(file: Path, launcher: int) -> dict[str, Any]:
 with backend.imports():  # which also keeps the collector from touching, and so copying, the memory that workers share
     try:
         preload()
-    except (Refused, RunFailed) as failed:
-        trouble = str(failed)
-    except Exception:  # noqa: S110 - a worker meets it again, and says so in its run
-        pass
+    except Exception as failed:  # any other one a worker meets again, and says so in its run
+        trouble = failed if isinstance(failed, Refused | RunFailed) else None
+        problems = [asdict(problem) for problem in failed.problems] if isinstance(failed, Refused) else []
+        write_whole(Path(json.loads(os.environ[PRELOAD])["folder"], STARTED), problems)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from experiments import tables
 from experiments.comparison import Comparison, Run, by_run, comparable, compare, has_result
+from experiments.config import Refused
 from experiments.config.objective import Objective
 from experiments.filters import ordered
 from experiments.sweeps.jobs import Job
@@ -61,7 +62,8 @@ def _run(job: Job, child: "Child | None", returned: JobReturn | None) -> Run:
         return made("", status="not run")
     if returned.status == JobStatus.COMPLETED:
         return made("", status="FINISHED", objective=returned.return_value)
-    return made("", status="FAILED", failure=str(returned._return_value))
+    error = returned._return_value
+    return made("", status="FAILED", failure=error.reason if isinstance(error, Refused) else str(error))
 
 
 def as_row(run: Run) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from experiments.config import RunFailed
+from experiments.config import Problem, Refused, RunFailed
 from experiments.config.fingerprint import source_digest
 from experiments.sweeps.jobs import Job
 from experiments.tracking import process
@@ -28,6 +28,8 @@ from experiments.tracking.process import without_main
 PRELOAD = "EXPERIMENTS_PRELOAD"
 # In that folder: a file that tells it the data sets that runs read, the packages that they trust, and their digest.
 WANTED = "wanted.json"
+# A file in which it says what is wrong with the user's settings of TensorFlow and Keras, as a list of problems.
+STARTED = "started.json"
 # And a socket where the recording process that it forks is told what to record.
 RECORDING = "recording"
 _listening: list[socket.socket] = []  # on it, until that was done
@@ -50,9 +52,14 @@ def start(jobs: Sequence[Job]) -> None:
         "code": source_digest(trust),
         "data": [json.loads(text) for text in {job.config.data.model_dump_json() for job in jobs}],
     }
-    unfinished = Path(_folder(), "unfinished")
-    unfinished.write_text(json.dumps(wanted))
-    unfinished.replace(unfinished.with_name(WANTED))
+    write_whole(Path(_folder(), WANTED), wanted)
+
+
+def write_whole(file: Path, content: Any) -> None:
+    """Write JSON into a file that another process waits for."""
+    unfinished = file.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(content))
+    unfinished.replace(file)
 
 
 def begin() -> None:
@@ -78,6 +85,19 @@ def begin() -> None:
         raise RunFailed(f"no worker can be started: {folder}: {error}. Set TMPDIR to another, shorter one") from error
     finally:
         signal.signal(signal.SIGINT, asked)
+
+
+def refuse_unusable() -> None:
+    """Wait until that process has imported Keras and tried the flags of the environment: no run starts sooner.
+
+    Raises:
+        Refused: It cannot use the flags, or Keras its settings.
+    """
+    file = Path(_folder(), STARTED)
+    while not file.exists() and _is_alive():
+        time.sleep(0.01)
+    if file.exists() and (problems := json.loads(file.read_text())):
+        raise Refused([Problem(**problem) for problem in problems])
 
 
 def recording_process(uri: str, record: str) -> Connection:

@@ -69,8 +69,8 @@ def _run(task: str, job: Job, context: HydraContext, settings: Mapping[str, Any]
     module, _, name = task.partition(":")
     function = getattr(importlib.import_module(module), name)
     try:
-        if trouble := getattr(sys.modules.get("experiments.sweeps.preload"), "trouble", ""):
-            raise RunFailed(trouble)
+        if trouble := getattr(sys.modules.get("experiments.sweeps.preload"), "trouble", None):
+            raise trouble
         outcome = run_job(function, config, "hydra.sweep.dir", "hydra.sweep.subdir", context)
         if outcome.status == JobStatus.COMPLETED:
             return "done", outcome.return_value
@@ -79,7 +79,7 @@ def _run(task: str, job: Job, context: HydraContext, settings: Mapping[str, Any]
         error = raised
     if isinstance(error, Refused | RunFailed):
         print(redact(str(error)), file=sys.stderr)
-        return "failed", str(error)
+        return "failed", error.reason if isinstance(error, Refused) else str(error)
     print(redact("".join(traceback.format_exception(error))), file=sys.stderr, end="")
     return "failed", traceback.format_exception_only(error)[-1].strip()
 

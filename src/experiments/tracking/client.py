@@ -58,6 +58,14 @@ def open_store(uri: str) -> Any:
     return client
 
 
+def open_existing_store(uri: str) -> Any:
+    """Open a store; where it has yet to be created, get ready for that, as what it is for may yet be refused: None."""
+    if file := missing_file(uri):
+        new_store(file.parent)
+        return None
+    return open_store(uri)
+
+
 def missing_file(uri: str) -> Path | None:
     """The file of a SQLite store, if it has yet to be created."""
     file = sqlite_file(uri)

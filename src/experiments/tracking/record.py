@@ -25,8 +25,7 @@ from experiments.tracking.client import (
     import_keras_flavour,
     import_mlflow,
     import_what_is_used_late,
-    missing_file,
-    new_store,
+    open_existing_store,
     open_store,
 )
 from experiments.tracking.provenance import environment, origin, working_tree
@@ -89,10 +88,7 @@ class Record:
 
     def connect(self) -> None:
         """Open the store, or get ready to create it: a run that is refused yet must leave nothing."""
-        if file := missing_file(self._uri):
-            new_store(file.parent)
-        else:
-            self._client = open_store(self._uri)
+        self._client = open_existing_store(self._uri)
 
     def find_before(self, config: Config, wanted: str) -> Before | None:
         """Find the latest finished run with a fingerprint, else the latest that can go on.

@@ -16,7 +16,7 @@ import psutil
 
 from experiments.config.schema import Tracking
 from experiments.tracking import lock, selection
-from experiments.tracking.client import end_run, experiment, import_mlflow, open_store
+from experiments.tracking.client import end_run, experiment, import_mlflow, open_existing_store, open_store
 from experiments.tracking.process import process_name
 from experiments.tracking.provenance import origin
 from experiments.tracking.record import run_name
@@ -58,7 +58,7 @@ class Child:
 
 @dataclass(frozen=True)
 class Opened:
-    """The parent run, and what was recorded beneath it before."""
+    """The parent run of an earlier command, if there is one, and what was recorded beneath it."""
 
     run_id: str
     children: Sequence[Child] = ()
@@ -73,19 +73,31 @@ class SweepRecord:
         self._uri = uri
         self._client: Any = None
         self._run_id = ""
+        self._begun = False
         self._ids: list[str] = []
         self._lock: IO[str] | None = None
 
     def open(self, sweep: Sweep, resume: bool) -> Opened:
-        """Create the parent run, or find the latest one of the same command if the sweep is to be resumed."""
-        self._client = open_store(self._uri)
-        self._ids = [experiment(self._client, name, self._uri) for name in sweep.experiments]
-        if resume:
+        """Find the latest parent run of the same command if the sweep is to be resumed. Nothing is recorded yet."""
+        self._sweep = sweep
+        self._client = open_existing_store(self._uri)
+        if resume and self._client:
+            self._ids = [experiment(self._client, name, self._uri) for name in sweep.experiments]
             same = f"tags.sweep = '{sweep.identity}'"
             for found in self._client.search_runs(self._ids[:1], same, max_results=1):
                 return self._reopen(found.info.run_id)
+        return Opened("")
+
+    def begin(self) -> str:
+        """Create the parent run, or go on with the one that was found; return its id."""
+        self.attach(self._sweep.experiments)
+        self._begun = True
+        if self._run_id:
+            self._client.update_run(self._run_id, status="RUNNING")
+            return self._run_id
         from mlflow.entities import Param
 
+        sweep = self._sweep
         tags = origin(sweep.tracking, sweep.overrides, "python -m experiments.run -m")
         tags["sweep"] = sweep.identity
         name = sweep.tracking.run_name or f"sweep {run_name(sweep.overrides)}"
@@ -95,7 +107,7 @@ class SweepRecord:
         # MLflow takes no + in a name, and no @.
         swept = {key.lstrip("+").replace("@", ":"): value[:6000] for key, value in sweep.swept.items()}
         self._client.log_batch(self._run_id, params=[Param(key, value) for key, value in swept.items()])
-        return Opened(self._run_id)
+        return self._run_id
 
     def attach(self, experiments: Sequence[str]) -> None:
         """Look after runs that have no parent: those of another package's sweeper."""
@@ -105,9 +117,8 @@ class SweepRecord:
     def _reopen(self, run_id: str) -> Opened:
         self._run_id = run_id
         if not self._take_lock():
-            self._run_id = ""  # it is another's: `abandon` must not end its runs
+            self._run_id = ""  # it is another's
             return Opened(run_id, under_way=True)
-        self._client.update_run(run_id, status="RUNNING")
         return Opened(run_id, self._settled())
 
     def _take_lock(self) -> bool:
@@ -249,9 +260,11 @@ class SweepRecord:
 
     def abandon(self) -> None:
         """End the sweep of a launcher that is gone; its workers notice, and end their runs first."""
-        if self._run_id and self._lock:
+        if self._begun and self._run_id:
             self._settled()
             end_run(self._client, self._run_id, "KILLED")
+        if self._lock:
+            self._lock.close()
 
 
 def _process_of(child: Child) -> psutil.Process | None:

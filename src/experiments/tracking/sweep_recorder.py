@@ -36,7 +36,7 @@ class SweepRecorder:
     def open(
         self, experiments: Sequence[str], overrides: Sequence[str], swept: Mapping[str, str], resume: bool
     ) -> list[Child]:
-        """Open the parent run; return the runs that are beneath it already, the latest first.
+        """Open the store; return the runs of the same sweep before, the latest first. Nothing is recorded yet.
 
         Args:
             experiments: The MLflow experiments of the runs.
@@ -59,8 +59,12 @@ class SweepRecorder:
                     "resume", f"the sweep {opened.run_id} is under way; wait for it, or start another", "resume=false"
                 )
             )
-        self.run_id = opened.run_id
         return list(opened.children)
+
+    def begin(self) -> None:
+        """Open the parent run."""
+        if self._process:
+            self.run_id = self._process.call("begin")
 
     def import_ahead(self) -> None:
         """Have imported what the end needs; do not wait."""
