@@ -28,7 +28,7 @@ class Case:
     """
 
     command: str
-    arguments: list[str]
+    arguments: list[str] = field(default_factory=list)
     files: list[list[Any]] = field(default_factory=list)
     environment: dict[str, str | None] = field(default_factory=dict)
     folder: str = "work"
@@ -49,7 +49,7 @@ class Case:
 
     def as_json(self) -> str:
         """All that differs from the defaults, for the corpus."""
-        defaults = asdict(Case("", []))
+        defaults = asdict(Case(""))
         return json.dumps({key: value for key, value in asdict(self).items() if value != defaults[key]})
 
     def __str__(self) -> str:

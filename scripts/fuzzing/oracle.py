@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 import unicodedata
 import zipfile
 from collections.abc import Iterator
@@ -67,7 +68,9 @@ def _on_terminal(case: Case, outcome: Outcome) -> Iterator[str]:
     written = outcome.stdout + outcome.stderr
     if "Traceback" in written:
         yield "a traceback: " + (written[written.index("Traceback") :].strip().splitlines() or [""])[-1][:300]
-    if found := {sign for sign in written if unicodedata.category(sign) == "Cc" and sign not in "\n\t"}:
+    # Hydra's own launchers name the overrides of a job, which only a terminal gets with escapes.
+    ours = re.sub(r"^\[.*\]\[HYDRA\] \t#\d+ : .*$", "", written, flags=re.MULTILINE)
+    if found := {sign for sign in ours if unicodedata.category(sign) == "Cc" and sign not in "\n\t"}:
         yield f"control characters are written: {sorted(found)!r}"
     if SECRET in written and not set(SHOWN) & set(case.arguments):
         yield "a password is shown"

@@ -228,6 +228,8 @@ DAMAGES = {
     "stage": "PRAGMA ignore_check_constraints = ON; UPDATE runs SET lifecycle_stage = 'dancing'",
     "column": "ALTER TABLE runs DROP COLUMN user_id",
     "table of metrics": "DROP TABLE latest_metrics; CREATE TABLE latest_metrics (x)",
+    "tag": "UPDATE tags SET value = x'00ff'",
+    "parameter": "UPDATE params SET value = x'00ff'",
     "page": "",
 }
 

@@ -13,7 +13,15 @@ from experiments.config import Problem, Refused
 from experiments.config.schema import Data, Tracking
 from experiments.tracking import registry
 from experiments.tracking.artifacts import SavedModel, plain_yaml, stored_text
-from experiments.tracking.search import by_beginning, connect, experiment_ids, reads_store, search, unknown
+from experiments.tracking.search import (
+    by_beginning,
+    connect,
+    experiment_ids,
+    reads_store,
+    refuse_damaged,
+    search,
+    unknown,
+)
 from experiments.tracking.selection import comparable_with_newest
 from experiments.tracking.store import existing, lacks_run
 
@@ -77,6 +85,7 @@ def look_up(which: str, tracking: Tracking, *, writing: bool = False) -> Found:
     client = connect(uri)
     run_id = registry.run_behind(client, which) if "@" in which else which
     found = finders.get(which, _by_id)(client, run_id, tracking.experiment)
+    refuse_damaged(found.run)
     return found._replace(chosen=f"as {which}") if "@" in which else found
 
 

@@ -3,7 +3,6 @@
 import functools
 import math
 import sqlite3
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -17,6 +16,7 @@ from experiments.tracking.store import damage, damaged, sqlite_file
 P = ParamSpec("P")
 T = TypeVar("T")
 PAGE = 1000  # runs per query
+FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 COPIES: list[sqlite3.Connection] = []  # of read-only stores; each is there as long as its connection
 
 # Tags of a resumed run: when its latest attempt began, in milliseconds since 1970, and how long those before it took.
@@ -77,14 +77,14 @@ def measures(run: Any) -> dict[str, float]:
 
 
 def measured(stored: float) -> float:
-    """A value as it was measured: for infinity, MLflow's SQL stores keep the largest number.
+    """A value as it was measured: in float32, so that a larger one is MLflow's for infinity, or foreign.
 
     Raises:
         Refused: It is no number, which SQLite does not prevent.
     """
     if not isinstance(stored, int | float):
         raise Refused(damaged(f"the value of a metric is {stored!r:.50}"))
-    return math.copysign(math.inf, stored) if abs(stored) >= sys.float_info.max else stored
+    return math.copysign(math.inf, stored) if abs(stored) > FLOAT32_MAX else stored
 
 
 def experiment_ids(client: Any, name: str) -> list[str]:
@@ -117,7 +117,7 @@ def search(
     """All runs that fit, or the first few.
 
     Raises:
-        Refused: The time of one is no number, which SQLite does not prevent.
+        Refused: The time of one is no number, or a tag or parameter no text, which SQLite does not prevent.
     """
     runs, token = list[Any](), None
     while True:
@@ -125,12 +125,20 @@ def search(
         page = client.search_runs(experiments, condition, max_results=size, order_by=[order], page_token=token)
         runs += page
         for run in page:
-            for time in (run.info.start_time, run.info.end_time or 0):
-                if not isinstance(time, int):
-                    raise Refused(damaged(f"run {run.info.run_id} has the time {time!r:.50}"))
+            refuse_damaged(run)
         token = page.token
         if limit or not token:
             return runs
+
+
+def refuse_damaged(run: Any) -> None:
+    """Refuse a run whose times are no numbers, or whose tags or parameters are no texts."""
+    for time in (run.info.start_time, run.info.end_time or 0):
+        if not isinstance(time, int):
+            raise Refused(damaged(f"run {run.info.run_id} has the time {time!r:.50}"))
+    for key, text in {**run.data.params, **run.data.tags}.items():
+        if not isinstance(text, str):
+            raise Refused(damaged(f"{key} of run {run.info.run_id} is {text!r:.50}"))
 
 
 def by_beginning(client: Any, experiments: Sequence[str], run_id: str, key: str) -> Any:
