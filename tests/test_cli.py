@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from experiments.cli import CONF, Ended, exit_status, explain
 from experiments.config import Problem
-from experiments.config.overrides import nested_too_deeply
+from experiments.config.overrides import nested_too_deeply, without_plus
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 UNREADABLE = "put quotes around a value with brackets, blanks or commas: 'KEY=[A, B]'"
@@ -64,16 +64,17 @@ def without_tensorflow(tmp_path_factory: pytest.TempPathFactory) -> str:
 def explained(*argv: str) -> list[Problem]:
     """The problems of a command; none where only the error that `explain` was called for is left."""
     nothing = RuntimeError("nothing else")
-    return [problem for problem in explain(nothing, "config", list(argv)) if problem.what != "nothing else"]
+    found = explain(nothing, "config", [*map(without_plus, argv)])
+    return [problem for problem in found if problem.what != "nothing else"]
 
 
 def corrected(argv: tuple[str, ...], problem: Problem) -> list[str]:
     """The command as the remedy has it: in place of the override that is the problem, and of the remedy's own keys."""
     words = shlex.split(problem.remedy)
     if words[0].startswith(("~", "--")):
-        return [*argv, *words]
+        return [*(word for word in argv if word != f"{problem.where}=null"), *words]
     replaced = {problem.where, problem.where.partition("[")[0], *(word.partition("=")[0] for word in words)}
-    return [*(word for word in argv if word.partition("=")[0] not in replaced), *words]
+    return [*(word for word in argv if word.partition("=")[0].lstrip("+") not in replaced), *words]
 
 
 REFUSALS = [
@@ -115,6 +116,8 @@ REFUSALS = [
     (("model=sequential", "model.layer_sizes=[64]"), "model.layer_sizes", "it is a key of model=mlp", "model=mlp model.layer_sizes=[64]"),
     (("optimizer/schedule=exponential", "optimizer.schedule.warmup_epochs=1"), "optimizer.schedule.warmup_epochs", "it is a key of optimizer/schedule=cosine", "optimizer/schedule=cosine optimizer.schedule.warmup_epochs=1"),
     (("experiment.epochs=3",), "experiment.epochs", "did you mean 'epochs'?", "epochs=3"),
+    (("++experiment.epochs=3", "experiment=debug"), "experiment.epochs", "did you mean 'epochs'?", "epochs=3"),
+    (("+experiment.data.limit=3",), "experiment.data.limit", "did you mean 'data.limit'?", "data.limit=3"),
     (("optimizer.sed=3",), "optimizer.sed", "did you mean 'seed'?", "seed=3"),
     (("model=sequential", "model.dropout=0.2"), "model.dropout", "it is a key of model=convnet and of model=mlp", ""),
     (("metrics=" + 3000 * "[" + 3000 * "]",), "metrics", "its brackets are nested more than 100 levels deep", ""),
@@ -122,6 +125,7 @@ REFUSALS = [
     (("optimizer=adma",), "optimizer", "there is no adma; did you mean 'adam'?", "optimizer=adam"),
     (("optimizer=xyz",), "optimizer", "there is no xyz; known: adadelta, ", "optimizer=rmsprop"),
     (("optimizer=null",), "optimizer", "there is no null; known: adadelta, ", "optimizer=rmsprop"),
+    (("experiment=null",), "experiment", "got null, which stands for no choice in a list of defaults only", "~experiment"),
     (("experiment=true",), "experiment", "there is no true; known: debug, ", ""),
     (("callbacks=[early_stoping,csv_log]",), "callbacks", "there is no early_stoping; did you mean 'early_stopping'?", "callbacks=[early_stopping,csv_log]"),
     (("callbacks.csv_log.name=x",), "callbacks.csv_log.name", "csv_log is not chosen", "callbacks=[csv_log] callbacks.csv_log.name=x"),
@@ -139,6 +143,12 @@ REFUSALS = [
     (("epochs=${epochs}",), "epochs", "", "epochs=5"),
     (("tracking.uri=mlruns",), "tracking.uri", "is no tracking store", "tracking=off"),
     (("callbacks=early_stopping",), "callbacks.early_stopping.monitor", "got val_loss, but no validation set is held out", "data.validation_size=0.1"),
+    (("hydra.run.dir=null",), "hydra.run.dir", "got null, expected the name of a folder", "hydra.run.dir=mlruns/outputs/mine"),
+    (("hydra.run.dir=[1]",), "hydra.run.dir", "got [1], expected the name of a folder", "hydra.run.dir=mlruns/outputs/mine"),
+    (("hydra.run.dir=",), "hydra.run.dir", "got '', expected the name of a folder", "hydra.run.dir=mlruns/outputs/mine"),
+    (("hydra.sweep.dir=''",), "hydra.sweep.dir", "got '', expected the name of a folder", "hydra.sweep.dir=mlruns/multirun/mine"),
+    (("hydra.job.chdir=x",), "hydra.job.chdir", "Value 'x' is not a valid bool", ""),
+    (("--config-name", "compare", "hydra.run.dir=null"), "hydra.run.dir", "got null, expected the name of a folder", "hydra.run.dir=."),
     (("hydra.output_subdir=a/../..",), "hydra.output_subdir", "got a/../.., expected the name of a folder", "hydra.output_subdir=.hydra"),
     (("hydra.output_subdir=/tmp",), "hydra.output_subdir", "got /tmp, expected the name of a folder", "hydra.output_subdir=.hydra"),
     (("hydra.output_subdir=checkpoints",), "hydra.output_subdir", "got checkpoints, expected the name of a folder", "hydra.output_subdir=.hydra"),

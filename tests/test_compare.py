@@ -200,6 +200,10 @@ REFUSALS = [
     (['filter="nope>1"'], "no run has nope; known: ", "filter=[]"),
     (['filter="epochs>99"'], "filter: none of the 10 runs fits: epochs>99; epochs is 3", "filter=[]"),
     (['filter=["seed<2","optimizer=nadam"]'], "seed<2 and optimizer=nadam; seed goes from 0 to 2; optimizer.name is adam or lion or", """'filter="seed<2"'"""),
+    (['filter="val_accuracy>0.95 and optimizer.name=adam"'], "expected one condition; several, all of which have to hold, are a list", """'filter=["val_accuracy>0.95","optimizer.name=adam"]'"""),
+    (['filter="val_accuracy>0.95, optimizer=adam && epochs=3"'], "expected one condition; several", """'filter=["val_accuracy>0.95","optimizer=adam","epochs=3"]'"""),
+    (['filter="optimizer=adam & val_accuracy>0.95"'], "none of the 10 runs fits", """'filter=["optimizer=adam","val_accuracy>0.95"]'"""),
+    (['filter="val_accuracy>0.95 or epochs=3"'], "expected one condition; several", ""),
     (["sort=optimzer.name"], "sort: no run has optimzer.name; did you mean 'optimizer.name'?", "sort=optimizer.name"),
     (["sort=-beta"], "sort: no run has beta; did you mean 'optimizer.beta_1'?", "sort=-optimizer.beta_1"),
     (["sort=lr"], "sort: no run has lr; known: ", "sort=null"),
@@ -208,7 +212,7 @@ REFUSALS = [
     (["runs=best"], "runs: got best, expected ids of runs, or how they begin: runs=[ID,ID]; without runs", "runs=[]"),
     (["runs=[abcd1234,latest]"], "runs: got latest, expected ids of runs", "runs=[]"),
     (["runs=[nosuchrun]"], "runs: there is no run 'nosuchrun' in this store", "runs=[] sweep=latest"),
-    (["runs=[x]"], "runs: there is no run 'x' in this store", "runs=[] sweep=latest"),
+    (["runs=[x]"], "runs: there is no run 'x' in this store; give at least 4 characters of its id", "runs=[] sweep=latest"),
     (["tracking.experiment=digit"], "there is no experiment digit; did you mean 'digits'?", "tracking.experiment=digits"),
     (["tracking.experiment=zzz"], "there is no experiment zzz; known: ", "tracking.experiment=mnist"),
     (["tracking.experiment=mnist", "sweep=latest"], "sweep: no sweep is recorded", "sweep=null tracking.experiment=mnist"),
@@ -272,6 +276,8 @@ def test_a_sweep_and_its_runs_are_not_confused(call: Callable[..., str], store: 
         (f"sweep={store.other}", f"sweep=null runs=[{store.other}]"),
         (f"sweep={store.lion}", f"sweep={store.sweep}"),
         (f"runs=[{store.sweep}]", f"runs=[] sweep={store.sweep}"),
+        (f"runs=[{store.other},{store.sweep},{store.lion}]", f"runs=[{store.other},{store.lion}]"),
+        (f"runs=[{store.other[:8]},abcd1234,{store.lion},x]", f"runs=[{store.other[:8]},{store.lion}]"),
     ):
         with pytest.raises(Refused, match=re.escape(f"try  {remedy}") + "$"):
             call(typed)

@@ -92,6 +92,11 @@ DAMAGE = {
     "other test shape": ({"x_test": np.ones((8, 5, 5))}, "x_test: got images of (5, 5), those of x_train are (4, 4)"),
     "negative": ({"y_train": np.arange(20) % 4 - 1}, "y_train: got the label -1"),
     "fractions": ({"y_train": np.arange(20) / 2}, "y_train: got float64 that are not all whole"),
+    "complex labels": (
+        {"y_train": (np.arange(20) % 4).astype(complex)},
+        "y_train: got type complex128, expected whole numbers from 0; encode the classes: ",
+    ),
+    "dates as labels": ({"y_train": (np.arange(20) % 4).astype("M8[s]")}, "y_train: got type datetime64[s], expected"),
     "infinite": ({"y_train": np.full(20, np.inf)}, "y_train: got float64 that are not all whole"),
     "no labels": ({"y_train": np.arange(20) * 10**9}, "y_train: got the label 19000000000 with 20 training images"),
     "one-hot": (
@@ -100,6 +105,7 @@ DAMAGE = {
     ),
     "one class": ({"y_train": np.full(20, 3)}, "y_train: holds one class only"),
     "unknown class": ({"y_test": np.arange(8)}, "y_test: has the label 7, y_train ends at 3"),
+    "unknown classes only": ({"y_test": np.arange(8) + 4}, "y_test: has the label 11, y_train ends at 3\n"),
 }
 
 
@@ -120,6 +126,7 @@ def test_where_there_are_no_images_nothing_is_held_out_and_labels_are_not_to_bla
 
 HOLES = np.random.default_rng(0).choice([0.5, np.nan], (20, 4, 4), p=[0.98, 0.02])
 MENDED = {
+    "complex labels": {"y_train": (np.arange(20) % 4).astype(complex), "y_test": np.arange(8) % 4 + 0j},
     "complex": {"x_train": np.ones((20, 4, 4), complex), "x_test": np.ones((8, 4, 4), complex)},
     "numbers as text": {"x_train": np.full((20, 4, 4), "1.5")},
     "some NaN": {"x_train": HOLES},

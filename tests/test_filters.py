@@ -63,7 +63,7 @@ def test_a_condition_holds_or_not(fact: str | float | None, condition: str, hold
     assert parse(condition).holds(fact) is holds
 
 
-@pytest.mark.parametrize("text", ["epochs", "=5", "", ">", "epochs>many", "optimizer<adam"])
+@pytest.mark.parametrize("text", ["epochs", "=5", "", ">", "epochs>many", "optimizer<adam", "epochs>1 or seed=2"])
 def test_a_wrong_condition_says_what_is_expected(text: str) -> None:
     with pytest.raises(Refused, match="filter: got"):
         parse(text)

@@ -271,7 +271,9 @@ def test_csv_has_a_line_a_run() -> None:
 
 def test_json_has_everything() -> None:
     compared = comparison()
-    told = json.loads(as_json([ordered(compared)]))
+    text = as_json([ordered(compared)])
+    told = json.loads(text)
+    assert text.endswith("}\n")
     assert (told["ranked_by"], told["parameters"]) == ("val_accuracy", ["optimizer.name", "model.layer_sizes", "seed"])
     best = told["standings"][0]
     assert (best["rank"], best["n"], best["indistinguishable_from_best"]) == (1, 3, True)

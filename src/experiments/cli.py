@@ -31,7 +31,15 @@ from experiments.config.callback_checks import RESERVED
 from experiments.config.checks import distrusted
 from experiments.config.files import BrokenFile, lacks_defaults, own_folders
 from experiments.config.fingerprint import without_packages
-from experiments.config.overrides import COMPOSITION_ERRORS, compose_usable, ids_as_text, nested_too_deeply
+from experiments.config.overrides import (
+    COMPOSITION_ERRORS,
+    FOLDERS,
+    compose_usable,
+    ids_as_text,
+    nested_too_deeply,
+    no_folder,
+    without_plus,
+)
 from experiments.config.problems import NAME_LENGTH, assign, first_lines
 from experiments.config.schema import Section
 from experiments.tracking import store
@@ -79,7 +87,8 @@ def command(
                     arguments = _arguments(sys.argv[1:])
                     # Hydra wants all overrides in one place.
                     options = [word for word in sys.argv[1:] if word not in arguments.overrides]
-                    sys.argv[1:] = [*options, *TYPED_ONLY, *map(ids_as_text, arguments.overrides)]
+                    overrides = [ids_as_text(without_plus(word)) for word in arguments.overrides]
+                    sys.argv[1:] = [*options, *TYPED_ONLY, *overrides]
                     own_folders[:] = _config_folders(arguments, config_name)
                     if any(map(nested_too_deeply, arguments.overrides)):
                         raise Refused(explain(RecursionError(), config_name, sys.argv[1:]))
@@ -352,14 +361,16 @@ class CheckBeforeRun(CheckCommand):
 
 
 def output_problems(config: DictConfig) -> list[Problem]:
-    """List what is wrong with the folder within a run's output folder into which Hydra would write its files."""
+    """List what is wrong with the folders that all output, and within a run's one Hydra's own files, would go into."""
+    parts = {key: cast(Any, OmegaConf.to_container(config.hydra[key.split(".")[1]])) for key in FOLDERS}  # unresolved
+    problems = [no_folder(key, "''", config) for key, part in parts.items() if part["dir"] == ""]
     if (given := config.hydra.output_subdir) is None:
-        return []
+        return problems
     key, path = "hydra.output_subdir", PurePosixPath(given)
     if path.name in ("", "..", *RESERVED) or len(path.parts) > 1 or len(os.fsencode(path.name)) > NAME_LENGTH:
         what = f"got {given}, expected the name of a folder in the run's output folder that the run itself does not use"
-        return [Problem(key, what, f"{key}=.hydra")]
-    return _password_problems(config, key, f"{key}=null")
+        return [*problems, Problem(key, what, f"{key}=.hydra")]
+    return problems + _password_problems(config, key, f"{key}=null")
 
 
 def _password_problems(config: DictConfig, key: str, remedy: str) -> list[Problem]:

@@ -5,6 +5,7 @@ import operator
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 CONDITION = re.compile(r"\s*([^=!<>]*[^=!<>\s])\s*(>=|<=|!=|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
+AND = re.compile(r"\s+and\s+|\s*&&?\s*|\s*,\s*", re.IGNORECASE)  # what users write between conditions
 
 Facts = Mapping[str, str | float]
 """What is known of a run: parameters, metrics, name, status and so on, by key."""
@@ -40,6 +42,9 @@ class Condition:
     key: str
     operator: str
     value: str
+
+    def __str__(self) -> str:
+        return f"{self.key}{self.operator}{self.value}"
 
     def holds(self, fact: str | float | None) -> bool:
         """Whether a run that has this value, or None, fits."""
@@ -69,9 +74,19 @@ def parse(text: str, others: Sequence[str] = ()) -> Condition:
         raise Refused(Problem("filter", what, written(others or ["status=FINISHED"])))
     condition = Condition(found[1], found[2], found[3])
     if condition.operator[0] in "<>" and as_number(condition.value) is None:
+        if CONDITION.fullmatch(condition.value):
+            parts = split(text)
+            what = f"got {text!r}, expected one condition; several, all of which have to hold, are a list"
+            raise Refused(Problem("filter", what, written([*others, *parts]) if len(parts) > 1 else ""))
         what = f"got {text!r}, but {condition.value!r} is not a number; text is compared with = and !="
         raise Refused(Problem("filter", what, written([*others, f"{condition.key}={condition.value}"])))
     return condition
+
+
+def split(text: str) -> list[str]:
+    """The conditions that a text joins by "and", a comma or &; the text itself where they are not conditions."""
+    parts = AND.split(text)
+    return parts if all(map(CONDITION.fullmatch, parts)) else [text]
 
 
 def parse_all(texts: Sequence[str]) -> list[Condition]:
@@ -130,12 +145,16 @@ def fitting(runs: Sequence[Run], conditions: Sequence[Condition], known: Mapping
     for condition in meant:
         if left := [run for run in found if condition.holds(known[run.run_id].get(condition.key))]:
             found = left
-            fit.append(f"{condition.key}{condition.operator}{condition.value}")
+            fit.append(str(condition))
     remedy = written(fit)
     if problems:
         raise Refused([replace(problem, remedy=remedy) for problem in problems])
     if len(fit) < len(meant):
-        asked = " and ".join(f"{each.key}{each.operator}{each.value}" for each in conditions)
+        parts = [part for each in conditions for part in split(str(each))]
+        with suppress(Refused):  # none fits those, either
+            if len(parts) > len(conditions) and fitting(runs, list(map(parse, parts)), known):
+                remedy = written(parts)
+        asked = " and ".join(map(str, conditions))
         there = "; ".join(
             dict.fromkeys(_values(each.key, [known[run.run_id].get(each.key) for run in runs]) for each in meant)
         )

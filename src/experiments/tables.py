@@ -262,7 +262,7 @@ def as_json(groups: Sequence[Ordered]) -> str:
         ]
         unfinished = list(map(_plain, comparison.unfinished))
         found.append(_finite({**asdict(comparison), "standings": standings, "unfinished": unfinished}))
-    return json.dumps(found if len(found) > 1 else found[0], indent=2)
+    return json.dumps(found if len(found) > 1 else found[0], indent=2) + "\n"
 
 
 def as_markdown(groups: Sequence[Ordered]) -> str:

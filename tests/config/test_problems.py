@@ -108,7 +108,20 @@ def test_a_refusal_has_at_most_40_lines() -> None:
     ).splitlines()
     assert len(lines) <= 40
     assert lines[-1] == "error: … and 1,981 more"
-    assert len(str(Refused([Problem("x", "y", "z")] * 20)).splitlines()) == 40
+    twenty = [Problem("x", "y", str(number)) for number in range(20)]
+    assert len(str(Refused(twenty)).splitlines()) == 40
+
+
+def test_a_remedy_that_several_problems_share_is_shown_once_with_the_last_of_them() -> None:
+    refused = Refused(
+        [Problem("a", "is wrong", "x=1"), Problem("b", "is wrong", "y=1"), Problem("c", "is wrong", "x=1")]
+    )
+    assert str(refused).splitlines() == [
+        "error: a: is wrong", "error: b: is wrong", "       try  y=1", "error: c: is wrong", "       try  x=1"
+    ]  # fmt: skip
+    assert refused.reason == "a: is wrong; b: is wrong (try y=1); c: is wrong (try x=1)"
+    many = str(Refused([Problem(str(number), "is wrong", "x=1") for number in range(99)])).splitlines()
+    assert (many[-2], many.count("       try  x=1")) == ("       try  x=1", 1)
 
 
 def test_a_reason_is_one_line() -> None:

@@ -25,6 +25,10 @@ LONG = "x" * 501
         (("metrics=[accuracy,{auc:{name:'a,b'}}]",), "metrics[1]", "metrics=[accuracy,auc]"),
         (("metrics=[accuracy,{auc:{name:a/../b}}]",), "metrics[1]", "metrics=[accuracy,auc]"),
         (("metrics=[accuracy,accuracy]",), "metrics[1]", "metrics=[accuracy]"),
+        (("metrics=[acc,accuracy]",), "metrics[1]", "metrics=[acc]"),
+        (("metrics=[AUC,{auc:{}}]",), "metrics[1]", "metrics=[AUC]"),
+        (("metrics=[{auc:{name:3}}]",), "metrics[0]", "metrics=[auc]"),
+        (("metrics=[accuracy,{auc:{name:null}}]",), "metrics[1]", "metrics=[accuracy,auc]"),
         (
             ("metrics=[auc,{auc:{curve:PR}}]", "objective=auc"),
             "metrics[1]",
@@ -53,6 +57,8 @@ def test_what_cannot_be_recorded_is_refused(overrides: tuple[str, ...], where: s
     ("metrics", "count", "remedy"),
     [
         ("[accuracy,accuracy,{auc:{name:loss}}]", 2, "[accuracy,auc]"),
+        ("[accuracy,accuracy,{auc:{name:3}}]", 2, "[accuracy,auc]"),
+        ("[{auc:{name:loss}},AUC]", 1, "[auc]"),
         (
             "[{auc:{name:loss}},auc,{auc:{name:val_x,curve:PR}}]",
             2,
@@ -64,6 +70,13 @@ def test_one_remedy_gives_all_metrics_names_that_can_be_recorded(metrics: str, c
     found = problems_of(f"metrics={metrics}")
     assert [shlex.split(problem.remedy) for problem in found] == count * [[f"metrics={remedy}"]]
     assert problems_of(*shlex.split(found[0].remedy)) == []
+
+
+def test_remedies_of_other_problems_leave_out_a_name_that_is_not_text() -> None:
+    misspelt, misnamed = problems_of("metrics=[acuracy,{auc:{name:3}}]")
+    assert (misspelt.remedy, misnamed.what) == ("metrics=[accuracy,auc]", "got the name 3, expected text")
+    [averaged, _] = problems_of("metrics=[{f1_score:{average:null}},{auc:{name:3}}]")
+    assert shlex.split(averaged.remedy) == ["metrics=[{f1_score:{average:macro}},auc]"]
 
 
 @pytest.mark.parametrize("name", [LONG, "a/../b", "a;b", "", "..", "/a"])

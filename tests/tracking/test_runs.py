@@ -34,7 +34,14 @@ def test_a_run_is_found_by_its_beginning(store: Tracking, which: str) -> None:
     assert look_up(which, store).run.info.run_id.startswith(which)
 
 
-@pytest.mark.parametrize(("which", "told"), [("aaaa", "beginning of several ids"), ("bbbb", "there is no run 'bbbb'")])
+@pytest.mark.parametrize(
+    ("which", "told"),
+    [
+        ("aaaa", "beginning of several ids"),
+        ("bbbb", "there is no run 'bbbb'"),
+        ("123", "there is no run '123' in this store; give at least 4 characters of its id"),
+    ],
+)
 def test_what_names_no_single_run_is_refused(store: Tracking, which: str, told: str) -> None:
     with pytest.raises(Refused, match=told):
         look_up(which, store)

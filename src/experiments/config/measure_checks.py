@@ -38,7 +38,10 @@ def measure_problems(config: Config, activation: str | None) -> Iterator[Problem
             )
             found.append((where, what, softmax))
         mended += [spec] if softmax or not needs else []
-    yield from (Problem(where, what, remedy or assign("metrics", mended)) for where, what, remedy in found)
+    yield from (
+        Problem(where, what, remedy or assign("metrics", measures.without_repeats(mended)))
+        for where, what, remedy in found
+    )
 
 
 def _needs_probabilities_of_others(config: Config, entry: measures.NamedMetric, activation: str | None) -> bool:

@@ -89,6 +89,8 @@ METRICS = {
 }
 # Metrics that Keras chooses by the loss and the labels, so their names are left to it.
 CHOSEN_BY_KERAS = frozenset({"accuracy", "acc", "crossentropy", "ce"})
+# Of those, what is short for another one.
+SHORT_NAMES = {"acc": "accuracy", "ce": "crossentropy"}
 # They average or add what they are handed, without comparing it with labels: no measure of a model.
 NO_MEASURES = frozenset({"Mean", "MeanMetricWrapper", "Sum"})
 
@@ -167,14 +169,22 @@ def named_metrics(specs: Sequence[Any]) -> list[NamedMetric]:
     return found
 
 
+def identity(spec: Any) -> tuple[str, Any]:
+    """What makes two entries of ``metrics`` the same: the class, however spelled, and the arguments."""
+    name, arguments = next(iter(spec.items())) if isinstance(spec, dict) and len(spec) == 1 else (spec, None)
+    cls = name if "." in str(name) else plain(str(name))
+    return SHORT_NAMES.get(cls, cls), arguments or {}
+
+
 def without_repeats(specs: Sequence[Any]) -> list[Any]:
-    """The entries of ``metrics`` but for those with the class, however spelled, and the arguments of one before."""
-    found: list[tuple[str, Any]] = []
-    kept = []
-    for spec in specs:
-        name, arguments = next(iter(spec.items())) if isinstance(spec, dict) and len(spec) == 1 else (spec, None)
-        if (same := (plain(str(name)), arguments or {})) not in found:
-            found.append(same)
+    """The entries of ``metrics`` but for those that are the same as one before, and but for names that are not text."""
+    kept: list[Any] = []
+    for given in specs:
+        spec, (_, arguments) = given, identity(given)
+        if isinstance(arguments, dict) and not isinstance(arguments.get("name", ""), str):
+            [cls], rest = given, {key: value for key, value in arguments.items() if key != "name"}
+            spec = {cls: rest} if rest else cls
+        if identity(spec) not in map(identity, kept):
             kept.append(spec)
     return kept
 

@@ -33,6 +33,8 @@ from experiments.config.problems import (
 
 QUOTED = re.compile(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""")
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
+# Keys of the folders that all output goes into, and values that work.
+FOLDERS = {"hydra.run.dir": "mlruns/outputs/mine", "hydra.sweep.dir": "mlruns/multirun/mine"}
 
 
 def ids_as_text(override: str) -> str:
@@ -44,6 +46,11 @@ def ids_as_text(override: str) -> str:
     if key not in ("run", "runs", "sweep"):
         return override
     return key + equals + re.sub(r"(?<![\w.@'\"])\d+e\d+(?![\w.@'\"])", r"'\g<0>'", value)
+
+
+def without_plus(override: str) -> str:
+    """Take the + from a key of a preset, which is none: Hydra would add a section that no command reads."""
+    return override.lstrip("+") if re.match(r"\++experiment\.", override) else override
 
 
 def nested_too_deeply(override: str) -> str:
@@ -159,6 +166,12 @@ def _parse(overrides: Sequence[str], loader: ConfigLoaderImpl, sweep: bool) -> t
     return parsed, problems
 
 
+def no_folder(key: str, given: str, composed: DictConfig) -> Problem:
+    """Say that a key of `FOLDERS` names none."""
+    remedy = FOLDERS[key] if composed.hydra.job.name == "run" else "."
+    return Problem(key, f"got {given}, expected the name of a folder, which all output goes into", f"{key}={remedy}")
+
+
 def _sweep_problem(override: Override, composed: DictConfig) -> Problem:
     """Several values outside a sweep: a list without brackets, or a sweep without -m."""
     key, _, values = str(override.input_line).partition("=")
@@ -176,6 +189,8 @@ def _choices(override: Override) -> list[Any]:
 
 def _choice_problem(override: Override, repository: Any, composed: DictConfig) -> Problem:
     group, given = override.key_or_group, _choices(override)
+    if given == [None] and composed.hydra.runtime.choices.get(group) is None:
+        return Problem(group, "got null, which stands for no choice in a list of defaults only", f"~{group}")
     known = repository.get_group_options(group)
     wrong = [shown(choice) for choice in given if choice not in known]
     what = "; ".join(f"there is no {choice}; {suggest(choice, known)}" for choice in wrong)
@@ -183,6 +198,14 @@ def _choice_problem(override: Override, repository: Any, composed: DictConfig) -
     if not isinstance(override.value(), list):
         meant = meant[0] if meant else composed.hydra.runtime.choices.get(group)
     return Problem(group, what, assign(group, meant) if meant else "")
+
+
+def _value_problem(override: Override, error: Exception, given: str, composed: DictConfig) -> Problem:
+    """A key that exists, and cannot be given this value."""
+    if override.key_or_group in FOLDERS and not override.is_delete():
+        return no_folder(override.key_or_group, given, composed)
+    cause = error.__cause__  # OmegaConf says more than Hydra
+    return Problem(override.get_key_element(), first_lines(cause if isinstance(cause, Exception) else error))
 
 
 def _problem(override: Override, error: Exception, composed: DictConfig, repository: Any) -> Problem:
@@ -200,7 +223,7 @@ def _problem(override: Override, error: Exception, composed: DictConfig, reposit
         if name not in section:
             break
     else:
-        return Problem(where, first_lines(error))
+        return _value_problem(override, error, given, composed)
     if parent == "callbacks" and name in repository.get_group_options(parent):
         chosen = [*(choices.get(parent) or []), name]
         return Problem(where, f"{name} is not chosen", f"{assign(parent, chosen)} {quoted(f'{key}={given}')}")

@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -46,21 +46,29 @@ class Refused(Exception):  # noqa: N818 - it is the outcome's name
 
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
         self.problems = [problems] if isinstance(problems, Problem) else list(problems)
-        shown, lines = list[str](), 0
-        for number, problem in enumerate(self.problems, start=1):
-            text = str(problem)
-            lines += text.count("\n") + 1
-            if lines > LINES - (number < len(self.problems)):
-                shown.append(f"error: … and {len(self.problems) - number + 1:,} more")
+        lines, fitting, rest = 0, self.problems, list[str]()
+        for number, problem in enumerate(self.problems):
+            lines += str(problem).count("\n") + 1
+            if lines > LINES - (number + 1 < len(self.problems)):
+                fitting, rest = self.problems[:number], [f"error: … and {len(self.problems) - number:,} more"]
                 break
-            shown.append(text)
-        super().__init__("\n".join(shown))
+        super().__init__("\n".join([*map(str, _remedies_once(fitting)), *rest]))
 
     @property
     def reason(self) -> str:
         """The problems on one line: why a run of a sweep failed."""
-        told = (f"{item.where}: {item.what}" + f" (try {item.remedy})" * bool(item.remedy) for item in self.problems)
+        problems = _remedies_once(self.problems)
+        told = (f"{item.where}: {item.what}" + f" (try {item.remedy})" * bool(item.remedy) for item in problems)
         return cut(on_one_line("; ".join(told)), LENGTH)
+
+
+def _remedies_once(problems: Sequence[Problem]) -> list[Problem]:
+    """The problems, of which only the last keeps a remedy that several share."""
+    last = {problem.remedy: number for number, problem in enumerate(problems)}
+    return [
+        problem if last[problem.remedy] == number else replace(problem, remedy="")
+        for number, problem in enumerate(problems)
+    ]
 
 
 class RunFailed(Exception):  # noqa: N818

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from experiments.config.measures import named_metrics, without_repeats
-from experiments.config.problems import Problem, assign
+from experiments.config.measures import identity, named_metrics, without_repeats
+from experiments.config.problems import Problem, assign, shown
 from experiments.config.schema import Config
 
 # Numbers of characters, as in mlflow/utils/validation.py. A run's name has 250 in MLflow's tables.
@@ -50,16 +50,20 @@ def _metrics(config: Config) -> Iterator[Problem]:
 
 def _misnamed(metrics: Sequence[Any]) -> Iterator[tuple[int, str]]:
     """The places of metrics that cannot be recorded under their names, and why."""
-    seen = {"loss"}
+    seen: dict[str, Any] = {"loss": None}
     for index, metric in enumerate(named_metrics(metrics)):
-        name = metric.name
-        if not (_is_key(name) and _is_key(f"final_val_{name}")):
+        name, same = metric.name, identity(metrics[index])
+        if not isinstance(given := metric.arguments.get("name", ""), str):
+            yield index, f"got the name {shown(given)}, expected text"
+        elif not (_is_key(name) and _is_key(f"final_val_{name}")):
             yield index, f"got a name that MLflow cannot record: it has at most {LONGEST_KEY} of {ALLOWED}"
         elif name in seen:
             yield index, f"{name} is there already; give one of them another name: {{auc: {{name: area}}}}"
+        elif other := next((other for other, known in seen.items() if known == same), ""):
+            yield index, f"{name} is the same as {other}, which is there already"
         elif name in TAKEN or name.startswith(PREFIXES):
             yield index, f"got {name}, a name under which a run records something else"
-        seen.add(name)
+        seen.setdefault(name, same)
 
 
 def _renamed(given: Sequence[Any]) -> list[Any]:
@@ -78,7 +82,7 @@ def _renamed(given: Sequence[Any]) -> list[Any]:
         taken.add(name)
         arguments |= {} if name == cls else {"name": name}
         metrics[index] = {cls: arguments} if arguments else cls
-    return metrics
+    return without_repeats(metrics)
 
 
 def _is_key(name: str) -> bool:

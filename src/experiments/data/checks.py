@@ -135,10 +135,9 @@ def _labels(y: NDArray[np.generic], images: int | None) -> Iterator[Wrong]:
         shown = ", ".join(map(str, np.unique(y)[:3]))
         yield Wrong(f"got text ({shown}, …), expected whole numbers from 0", ENCODE_CLASSES)
     elif not _whole(y):
-        finite = y.dtype.kind not in "fc" or bool(np.isfinite(y).all())
-        yield Wrong(
-            f"got {y.dtype} that are not all whole, expected whole numbers from 0", ENCODE_CLASSES if finite else ""
-        )
+        finite = y.dtype.kind not in "fcmM" or bool(np.isfinite(y).all())
+        what = f"got {y.dtype} that are not all whole" if y.dtype.kind == "f" else f"got type {y.dtype}"
+        yield Wrong(f"{what}, expected whole numbers from 0", ENCODE_CLASSES if finite else "")
 
 
 def _whole(y: NDArray[np.generic]) -> bool:
@@ -163,7 +162,8 @@ def _together(raw: RawArrays, labels: Mapping[str, NDArray[np.generic]]) -> dict
     if y.min() == y.max():
         found["y_train"] = [Wrong("holds one class only, expected at least two")]
     if y_test.max() > y.max():
-        found["y_test"] = [Wrong(f"has the label {y_test.max()}, y_train ends at {y.max()}", KNOWN)]
+        mend = KNOWN if y_test.min() <= y.max() else ""  # which would leave no test set
+        found["y_test"] = [Wrong(f"has the label {y_test.max()}, y_train ends at {y.max()}", mend)]
     return found
 
 

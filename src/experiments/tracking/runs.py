@@ -14,6 +14,7 @@ from experiments.config.schema import Data, Tracking
 from experiments.tracking import registry
 from experiments.tracking.artifacts import SavedModel, plain_yaml, stored_text
 from experiments.tracking.search import (
+    SHORTEST_ID,
     by_beginning,
     connect,
     experiment_ids,
@@ -80,7 +81,7 @@ def look_up(which: str, tracking: Tracking, *, writing: bool = False) -> Found:
     finders = {"latest": _latest, "best": _best}
     if "@" in which:
         registry.refuse_unknown(uri, which)
-    elif which not in finders and lacks_run(uri, which):
+    elif which not in finders and (len(which) < SHORTEST_ID or lacks_run(uri, which)):
         raise Refused(unknown("run", which))
     client = connect(uri)
     run_id = registry.run_behind(client, which) if "@" in which else which

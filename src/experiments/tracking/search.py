@@ -16,6 +16,7 @@ from experiments.tracking.store import damage, damaged, sqlite_file
 P = ParamSpec("P")
 T = TypeVar("T")
 PAGE = 1000  # runs per query
+SHORTEST_ID = 4  # characters of the beginning of an id
 FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 COPIES: list[sqlite3.Connection] = []  # of read-only stores; each is there as long as its connection
 
@@ -157,8 +158,9 @@ def by_beginning(client: Any, experiments: Sequence[str], run_id: str, key: str)
 
 def unknown(key: str, run_id: str) -> Problem:
     """A run that is not in the store."""
+    hint = f"; give at least {SHORTEST_ID} characters of its id" if len(run_id) < SHORTEST_ID else ""
     return Problem(
         key,
-        f"there is no run {run_id!r} in this store",
+        f"there is no run {run_id!r} in this store{hint}",
         {"run": "run=latest", "sweep": "sweep=latest"}.get(key, "runs=[] sweep=latest"),
     )

@@ -67,7 +67,8 @@ def open_records(tracking: Tracking, wanted: Mapping[str, str]) -> Any:
     strange = {run_id for run_id in wanted if lacks_run(uri, run_id)}
     strange |= {run_id for run_id in wanted if not re.fullmatch(r"[\w-]{4,64}", run_id)}
     if strange:
-        raise Refused([unknown(key, run_id) for run_id, key in wanted.items() if run_id in strange])
+        problems = [unknown(key, run_id) for run_id, key in wanted.items() if run_id in strange]
+        raise _without_them(problems, [run_id for run_id in wanted if run_id not in strange])
     return connect(uri)
 
 
@@ -182,15 +183,29 @@ def _by_ids(client: Any, experiments: Sequence[str], wanted: Sequence[str]) -> l
     """Runs by their ids, or by how these begin, as tables show them."""
     whole = ",".join(f"'{run_id}'" for run_id in wanted if len(run_id) >= WHOLE_ID)
     found = search(client, experiments, f"attributes.run_id IN ({whole})") if whole else []
-    missing = [run_id for run_id in wanted if run_id not in {run.info.run_id for run in found}]
-    for run_id in missing:
-        found.append(by_beginning(client, experiments, run_id, "runs"))
-    for run in found:
+    whole_ids = {run.info.run_id: run for run in found}
+    usable, problems = dict[str, Any](), list[Problem]()
+    for run_id in dict.fromkeys(wanted):
+        try:
+            run = whole_ids.get(run_id) or by_beginning(client, experiments, run_id, "runs")
+        except Refused as refused:
+            problems += refused.problems
+            continue
         if "sweep" in run.data.tags:
             what = f"{run.info.run_id} is a sweep, which has runs beneath it"
-            raise Refused(Problem("runs", what, f"runs=[] sweep={run.info.run_id}"))
-    unique = {run.info.run_id: run for run in found}
+            problems.append(Problem("runs", what, f"runs=[] sweep={run.info.run_id}"))
+        else:
+            usable[run_id] = run
+    if problems:
+        raise _without_them(problems, list(usable))
+    unique = {run.info.run_id: run for run in usable.values()}
     return sorted(unique.values(), key=lambda run: run.info.start_time)
+
+
+def _without_them(problems: Sequence[Problem], usable: Sequence[str]) -> Refused:
+    """Refuse some of the runs that were asked for; where others can be used, those are the remedy."""
+    remedy = f"runs=[{','.join(usable)}]"
+    return Refused([replace(problem, remedy=remedy) if usable else problem for problem in problems])
 
 
 def _sweep(client: Any, experiments: Sequence[str], config: CompareConfig) -> Any:
