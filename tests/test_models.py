@@ -280,6 +280,18 @@ def test_all_weights_and_their_gradients_have_to_fit_into_memory(monkeypatch: py
         build(config("model.layer_sizes=[64,64,64]", "batch_size=8"), digits())
 
 
+def test_the_images_that_are_measured_at_once_have_to_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.backend.available_memory", lambda: 300_000)
+    wide = (
+        "model=sequential",
+        "model.layers=[{UpSampling2D: {size: 6}},Flatten,{Dense: {units: 10, activation: softmax}}]",
+        "batch_size=8",
+    )
+    build(config(*wide, "runtime.evaluation_batch_size=8"), digits())
+    with pytest.raises(Refused, match=r"layers\[0\]: .* when the model is measured(.|\n)*evaluation_batch_size=8"):
+        build(config(*wide), digits())
+
+
 @pytest.mark.parametrize("value", ["1e300", "10000000000000000000000"])
 def test_a_schedule_that_is_too_long_is_refused(value: str) -> None:
     with pytest.raises(Refused, match=r"optimizer.schedule.decay_epochs: (got .* at most 1000000000|.* 64 bits)"):

@@ -85,7 +85,7 @@ def test_a_config_is_a_line_with_all_that_counts() -> None:
     ]
     assert lines[1].split() == ["1", "adam", "[512]", "0.9660", "0.0075", "3", "=", "▁▄█", "3.5"]
     assert len(lines) == 6
-    assert lines[5].split() == ["sgd", "[16]", "FAILED", "1.0"]
+    assert lines[5].split() == ["sgd", "[16]", "FAILED,", "seed", "0", "1.0"]
 
 
 def test_with_one_seed_a_run_has_its_id() -> None:
@@ -176,6 +176,9 @@ def test_notes_say_what_the_ranking_is_worth() -> None:
     alone = compare(comparison().standings[0].runs, "", ACCURACY)
     assert notes(alone) == ["intervals: 95 % of the mean, by Student's t"]
     assert shown(alone, 80)[0].split() == ["val_accuracy", "±", "95", "%", "n", "curve", "seconds"]
+    alike = [Run(name, "", "FINISHED", {"seed": "0"}, 0.5) for name in "abc"]
+    left_out = "runs with the same config and seed as a later one, which are left out: 2"
+    assert notes(compare(alike, "", ACCURACY)) == [left_out]
     by_test = compare([Run("", "", "FINISHED", {}, 0.5)], "", TEST_ACCURACY)
     assert notes(by_test)[0].startswith("ranked by test_accuracy, as no run held out a validation set")
     asked = replace(by_test, measured_as="test_accuracy, higher is better, on digits 1ea0 validation_size=0.2")

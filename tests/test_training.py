@@ -114,6 +114,19 @@ def test_what_ran_out_is_told(monkeypatch: pytest.MonkeyPatch, trouble: str, tol
         train()
 
 
+def test_memory_that_runs_out_while_measuring_is_told() -> None:
+    class Large:
+        def reset_metrics(self) -> None: ...
+
+        def __call__(self, x: Any, training: bool) -> None:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    dataset = digits(20)
+    measure = measurer(Large(), config(), dataset.classes, 7)
+    with pytest.raises(RunFailed, match=r"while measuring. Try a smaller runtime.evaluation_batch_size than 7"):
+        measure(dataset.test)
+
+
 FRESH = """
 import hashlib, sys
 from tests.composed import train, images

@@ -83,6 +83,7 @@ class Comparison:
         unfinished: Runs without a result.
         method: How it was decided which configs differ significantly from the best, in one sentence, with its source;
             empty where each config has a single seed, so that nothing can be said.
+        repeats: How many runs are left out, as a later one has the same config and seed.
     """
 
     title: str
@@ -93,6 +94,7 @@ class Comparison:
     standings: Sequence[Standing]
     unfinished: Sequence[Run]
     method: str
+    repeats: int = 0
 
 
 def compare(
@@ -124,7 +126,10 @@ def compare(
     several = any(len(standing.runs) > 1 for standing in standings)
     method = "; ".join(filter(None, [verdict.method, INTERVALS])) if several else ""
     unfinished = [run for run in counted if not has_result(run)]
-    return Comparison(title, objective.metric, lower, objective.measured_as, keys, standings, unfinished, method)
+    repeats = len(runs) - len(counted)
+    return Comparison(
+        title, objective.metric, lower, objective.measured_as, keys, standings, unfinished, method, repeats
+    )
 
 
 def comparable(runs: Iterable[Run]) -> dict[Objective, list[Run]]:

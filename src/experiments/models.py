@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from experiments import backend, metrics
 from experiments.config import Config, Problem, Refused
+from experiments.config.choices import evaluation_batch_size
 from experiments.config.schema import Mlp, Schedule
 from experiments.data import Dataset, Labels
 from experiments.vocabulary import create, create_named, reason
@@ -25,7 +26,7 @@ def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int)
     Raises:
         Refused: Keras does not know a layer or argument, shapes do not fit, or there is not one output per class.
     """
-    backend.without_arrays(lambda: _refuse_more_weights_than_memory(config, dataset))
+    backend.without_arrays(lambda: _refuse_more_than_memory(config, dataset))
     model = keras.Sequential([keras.Input(dataset.input_shape)])
     shape: tuple[int | None, ...] = (None, *dataset.input_shape)
     layers = list(_layers(config, dataset.classes))
@@ -39,9 +40,6 @@ def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int)
             raise Refused(Problem(where, f"does not fit what comes before it, {before}: {reason(error)}")) from error
         if 0 in (shape := model.output_shape):
             raise Refused(Problem(where, f"leaves nothing of what comes before it: {shape} of {before}"))
-        batch = min(config.batch_size, len(dataset.train))
-        outputs = math.prod(size or 0 for size in shape[1:])
-        _refuse_more_than_memory(where, batch * outputs, f"its outputs need for a batch of {batch}")
     if shape != (None, dataset.classes):
         raise Refused(
             Problem(
@@ -93,12 +91,14 @@ def for_keras_alone(model: keras.Sequential, config: Config) -> keras.Sequential
     return keras.Sequential([keras.Input(model.input_shape[1:]), *model.layers], name=model.name)
 
 
-def _refuse_more_weights_than_memory(config: Config, dataset: Dataset) -> None:
-    """Build the layers, and count their weights.
+def _refuse_more_than_memory(config: Config, dataset: Dataset) -> None:
+    """Build the layers, and count their weights and outputs: TensorFlow may end the process when it allocates them.
 
     Raises:
-        Refused: Keras does not know a layer or argument, or the weights and their gradients do not fit into memory.
+        Refused: The weights and their gradients, or the outputs of a layer, do not fit into memory.
     """
+    batch = min(config.batch_size, len(dataset.train))
+    measured = min(evaluation_batch_size(config.runtime), max(dataset.sizes[1:]))
     weights, outputs = 0, keras.Input(dataset.input_shape)
     for where, layer in _layers(config, dataset.classes):
         try:
@@ -106,19 +106,16 @@ def _refuse_more_weights_than_memory(config: Config, dataset: Dataset) -> None:
             weights += layer.count_params()
         except Exception:  # it is refused, with its reason, when it is built with its arrays
             return
-        _refuse_more_than_memory(where, 2 * weights, "the weights up to here and their gradients need")
-
-
-def _refuse_more_than_memory(where: str, values: int, needed: str) -> None:
-    """Refuse numbers (float32) that need more than all memory: TensorFlow may end the process when it allocates them.
-
-    Raises:
-        Refused: They do not fit.
-    """
-    if (size := 4 * values) > (memory := backend.available_memory()):
-        gibibytes = 2.0**30
-        what = f"{needed} {size / gibibytes:.0f} GiB, and {memory / gibibytes:.0f} GiB of memory are free"
-        raise Refused(Problem(where, what))
+        each = math.prod(size or 0 for size in outputs.shape[1:])
+        for values, needed, remedy in (
+            (2 * weights, "the weights up to here and their gradients need", None),
+            (batch * each, f"its outputs need for a batch of {batch}", None),
+            (measured * each, f"its outputs need for {measured} images at a time, when the model is measured,", batch),
+        ):
+            if (size := 4 * values) > (memory := backend.available_memory()):
+                gibibytes = 2.0**30
+                what = f"{needed} {size / gibibytes:.0f} GiB, and {memory / gibibytes:.0f} GiB of memory are free"
+                raise Refused(Problem(where, what, f"runtime.evaluation_batch_size={remedy}" if remedy else ""))
 
 
 def weights_digest(model: keras.Sequential) -> str:

@@ -94,6 +94,8 @@ def notes(comparison: Comparison) -> list[str]:
         found += meanings(comparison)
     elif len(comparison.standings) > 1:
         found.append("one seed each: differences may be noise; a sweep over seed=0,1,2,3,4 is tested for that")
+    if comparison.repeats:
+        found.append(f"runs with the same config and seed as a later one, which are left out: {comparison.repeats}")
     return found
 
 
@@ -137,7 +139,7 @@ def columns(group: Ordered, curves: Mapping[int, str]) -> list[Column]:
     for key in settings:
         values = [_setting(standing, key) for _, standing in ranked] + [run.parameters.get(key, "") for run in lost]
         found.append(Column(headers[key], values, is_setting=True))
-    results = [f"{standing.mean:.{digits}f}" for _, standing in ranked] + [_status(run) for run in lost]
+    results = [f"{standing.mean:.{digits}f}" for _, standing in ranked] + [_status(run, several) for run in lost]
     found.append(Column(comparison.ranked_by, results))
     if several:
         halves = [
@@ -317,8 +319,10 @@ def _setting(standing: Standing, key: str) -> str:
     return standing.settings.get(key, standing.runs[0].parameters.get(key, ""))
 
 
-def _status(run: Run) -> str:
-    return "no result" if run.status == "FINISHED" else run.status
+def _status(run: Run, several: bool) -> str:
+    """Of a run without a result; with its seed, where the table has no column for it."""
+    status = "no result" if run.status == "FINISHED" else run.status
+    return f"{status}, seed {run.parameters['seed']}" if several and "seed" in run.parameters else status
 
 
 def decimals(values: Sequence[float]) -> int:

@@ -5,7 +5,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,32 +74,38 @@ def fit(
     rate = [] if config.optimizer.schedule.name == "constant" else [RecordLearningRate()]
     keep = [KeepCheckpoints(checkpoints, callbacks, choices.threads)] if checkpoints else []
     started = time.perf_counter()
+    memory = f"training. Try a smaller batch_size than {config.batch_size}, or a smaller model"
     try:
-        fitted = model.fit(
-            batches.dataset,
-            epochs=config.epochs,
-            initial_epoch=_first_epoch(before, config),
-            shuffle=False,  # `Batches` did
-            verbose=0,
-            callbacks=[batches.follow_epochs(), StopOnNaN(), *callbacks, *rate, *keep, *watchers],
-            validation_data=validation and (validation.x, encode_labels(validation.y, config, dataset.classes)),
-            validation_batch_size=choices.evaluation_batch_size,
-        )
-    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-        if os.strerror(errno.ENOSPC) in str(error):
-            raise RunFailed(
-                f"no space left in {tempfile.gettempdir()} for what XLA compiles. Set TMPDIR to a folder on a disk "
-                "that has some, or runtime.xla=false"
-            ) from error
-        raise RunFailed(
-            f"memory ran out while training. Try a smaller batch_size than {config.batch_size}, or a smaller model"
-        ) from error
+        with _memory_runs_out_while(memory):
+            fitted = model.fit(
+                batches.dataset,
+                epochs=config.epochs,
+                initial_epoch=_first_epoch(before, config),
+                shuffle=False,  # `Batches` did
+                verbose=0,
+                callbacks=[batches.follow_epochs(), StopOnNaN(), *callbacks, *rate, *keep, *watchers],
+                validation_data=validation and (validation.x, encode_labels(validation.y, config, dataset.classes)),
+                validation_batch_size=choices.evaluation_batch_size,
+            )
     except OSError as error:
         raise RunFailed(f"a callback could not write its file: {reason(error)}") from error
     seconds = time.perf_counter() - started + (before.seconds if before else 0)
     history = _continued(before, fitted.history)
     seen = len(dataset.train) * len(history["loss"])
     return History(history, {"fit_seconds": seconds, "samples_per_second": seen / seconds})
+
+
+@contextmanager
+def _memory_runs_out_while(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise RunFailed(
+                f"no space left in {tempfile.gettempdir()} for what XLA compiles. Set TMPDIR to a folder on a disk "
+                "that has some, or runtime.xla=false"
+            ) from error
+        raise RunFailed(f"memory ran out while {doing}") from error
 
 
 def _first_epoch(before: State | None, config: Config) -> int:
@@ -127,9 +134,10 @@ def measurer(
         model.reset_metrics()
         for start in range(0, len(split), batch_size):
             x, y = (array[start : start + batch_size] for array in (split.x, labels))
-            outputs.append(model(x, training=False))
-            loss += len(x) * float(model.compute_loss(x, y, outputs[-1], training=False))
-            measured = model.compute_metrics(x, y, outputs[-1])
+            with _memory_runs_out_while(f"measuring. Try a smaller runtime.evaluation_batch_size than {batch_size}"):
+                outputs.append(model(x, training=False))
+                loss += len(x) * float(model.compute_loss(x, y, outputs[-1], training=False))
+                measured = model.compute_metrics(x, y, outputs[-1])
         measured["loss"] = loss / len(split)  # Keras's own entry is a mean over training steps
         return (
             {name: float(np.mean(value)) for name, value in measured.items()},

@@ -229,7 +229,6 @@ DAMAGES = {
     "column": "ALTER TABLE runs DROP COLUMN user_id",
     "table of metrics": "DROP TABLE latest_metrics; CREATE TABLE latest_metrics (x)",
     "tag": "UPDATE tags SET value = x'00ff'",
-    "parameter": "UPDATE params SET value = x'00ff'",
     "page": "",
 }
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.config.measures import plain
-from experiments.config.schema import Config, Mlp, Sequential
+from experiments.config.schema import Config, Mlp, Runtime, Sequential
 
 # XLA made training steps of networks of these layers faster on processors, and from so many steps on that has paid for
 # its compilation. It compiles random numbers (dropout, noise) and convolutions badly there (docs/performance.md).
@@ -43,8 +43,13 @@ def choose(config: Config, images: int, threads: int, gpus: bool) -> Choices:
         threads=threads,
         xla=_or(runtime.xla, pays),
         steps_per_execution=min(_or(runtime.steps_per_execution, STEPS_PER_EXECUTION), steps_per_epoch),
-        evaluation_batch_size=_or(runtime.evaluation_batch_size, EVALUATION_BATCH_SIZE),
+        evaluation_batch_size=evaluation_batch_size(runtime),
     )
+
+
+def evaluation_batch_size(runtime: Runtime) -> int:
+    """Images at a time when a model is validated and tested."""
+    return int(_or(runtime.evaluation_batch_size, EVALUATION_BATCH_SIZE))
 
 
 def layers(model: Mlp | Sequential) -> set[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from experiments.backend import imports
+from experiments.config import RunFailed
 from experiments.tracking.store import allow_many_writers, alone, sqlite_file
 
 USED_LATE = (
@@ -91,7 +92,8 @@ def end_run(client: Any, run_id: str, status: str, trace: str = "") -> None:
     """Set a run's final status; the last line of a traceback becomes the tag `failure`."""
     try:
         if trace:
-            client.set_tag(run_id, "failure", trace.strip().splitlines()[-1][:500])
+            last = trace.strip().splitlines()[-1].removeprefix(f"{RunFailed.__module__}.{RunFailed.__qualname__}: ")
+            client.set_tag(run_id, "failure", last[:500])
             client.log_text(run_id, trace, "traceback.txt")
     finally:  # also where the disk for artifacts is full
         client.set_terminated(run_id, status)
