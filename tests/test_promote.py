@@ -141,8 +141,9 @@ def test_a_version_carries_its_evidence(promoted: Promote, client: MlflowClient,
 def test_a_run_of_a_sweep_says_what_it_was_chosen_from(promoted: Promote, client: MlflowClient) -> None:
     parent = made_up(client, 0.5, model=False, sweep="identity")
     client.log_metric(parent, "finished_runs", 16)
-    made_up(client, 0.1, objective="val_recall")
-    run_id = made_up(client, 0.5, objective="val_recall", **{"mlflow.parentRunId": parent, "git.commit": "abc"})
+    same = {"objective": "val_recall", "fingerprint.config": "same"}
+    made_up(client, 0.1, **same)
+    run_id = made_up(client, 0.5, **same, **{"mlflow.parentRunId": parent, "git.commit": "abc"})
     told = promoted("run=best", "name=swept")
     assert run_id in told
     text = client.get_model_version_by_alias("swept", "champion").description
