@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hydra
-import hypothesis  # noqa: F401  # its plugins look for what refers to them, and would not find what is frozen
+import hypothesis  # its plugins look for what refers to them, and would not find what is frozen
 import pytest
 
 from experiments.cli import CONF
 from experiments.config.files import own_folders
 
+hypothesis.settings.register_profile("few", max_examples=10)  # for versions of Python beside the first
 MNIST = Path(os.environ.get("EXPERIMENTS_DATA_DIR", "missing"), "mnist.npz").absolute()
 # Where pytest itself was started in the background, the shell had it ignore Ctrl-C, and its children would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
