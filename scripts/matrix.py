@@ -6,7 +6,6 @@ one run in ten is killed and resumed, and has to equal its twin. `--count N` tak
 """
 
 import argparse
-import gc
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from fuzzing.runner import import_everything
+from forks import become, forked, import_everything
 from matrices.choices import EPOCHS, Row, pairs, pairs_of, rows
 from matrices.oracle import TIES, Recorded, differences, problems, recorded_metrics
 
@@ -174,15 +173,11 @@ def command(
 
 def _become(module: str, folder: Path, words: Sequence[str], output: Path) -> None:
     os.setsid()
-    os.chdir(folder)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
-    gc.enable()
-    main_of = sys.modules[f"experiments.{module}"]
-    sys.argv = [str(main_of.__file__), *words]
-    main_of.main()
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    become(f"experiments.{module}", words, folder, environment)
 
 
 def in_fork(function: Callable[[], list[str]]) -> list[str]:
@@ -191,20 +186,6 @@ def in_fork(function: Callable[[], list[str]]) -> list[str]:
         pid = forked(lambda: Path(file.name).write_text(json.dumps(function())))
         status = os.waitpid(pid, 0)[1]
         return json.loads(file.read()) if status == 0 else [f"the oracle failed: {status}"]
-
-
-def forked(function: Callable[..., object], *arguments: object) -> int:
-    """Call a function in a fork; return its process."""
-    sys.stdout.flush()
-    if pid := os.fork():
-        return pid
-    try:
-        function(*arguments)
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(1)
 
 
 if __name__ == "__main__":

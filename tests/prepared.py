@@ -6,14 +6,12 @@ of a command, or what it prints while it imports, needs a process of its own: th
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,42 +45,23 @@ class Prepared:
 def serve(orders: IO[str]) -> None:
     """Import what the commands import, and carry out orders until there are no more."""
     sys.path.insert(0, str(ROOT / "scripts"))
-    from fuzzing.runner import import_everything
+    from forks import forked, import_everything
 
     import_everything()
     sys.path.remove(str(ROOT / "scripts"))
     for line in orders:
-        if (pid := os.fork()) == 0:
-            become(**json.loads(line))
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        process = forked(carry_out, json.loads(line))
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 
 
-def become(name: str, arguments: list[str], cwd: str, env: dict[str, str], files: list[str]) -> NoReturn:
-    """Do in this process what Python would do in a new one."""
-    status: object = 1
-    try:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for number, file in enumerate(files, 1):
-            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
-        os.environ.clear()
-        os.environ.update(env)
-        os.chdir(cwd)
-        sys.path[0] = cwd
-        sys.argv = [name, *arguments]
-        if name.endswith(".py"):
-            runpy.run_path(name, run_name="__main__")
-        else:
-            sys.modules.pop(name, None)  # or runpy would warn
-            runpy.run_module(name, run_name="__main__", alter_sys=True)
-        status = 0
-    except SystemExit as left:
-        status = left.code
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status if isinstance(status, int) else 0 if status is None else 1)
+def carry_out(order: dict[str, Any]) -> None:
+    """Become a command whose output goes to files."""
+    from forks import become
+
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number, file in enumerate(order["files"], 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+    become(order["name"], order["arguments"], order["cwd"], order["env"])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """From a recorded run to MLflow's registry and on, against a real store; runs to choose from are made up beside one."""
 
+import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +21,7 @@ from experiments.config import Refused
 from experiments.config.overrides import ids_as_text
 from experiments.promote import promote
 from experiments.tracking.runs import find_run
+from tests.prepared import Prepared
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 Promote = Callable[..., str]
@@ -40,11 +41,10 @@ DATA = ("dataset", "dataset.digest")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared) -> Path:
     """A folder in which one debug run was recorded."""
     place = tmp_path_factory.mktemp("promoted")
-    command = [sys.executable, "-m", "experiments.run", "experiment=debug"]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=300, check=False)
+    done = prepared("experiments.run", "experiment=debug", cwd=place, env=os.environ)
     assert (done.returncode, done.stderr) == (0, "")
     return place
 
@@ -97,8 +97,8 @@ def made_up(client: MlflowClient, value: float, status: str = "FINISHED", model:
     return run.info.run_id
 
 
-def test_the_best_run_is_promoted_and_the_printed_commands_work(folder: Path, run_cli: RunCli, client: Any) -> None:
-    done = run_cli(module="promote", cwd=folder)
+def test_the_best_run_is_promoted_and_the_printed_commands_work(folder: Path, fork_cli: RunCli, client: Any) -> None:
+    done = fork_cli(module="promote", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     first, chosen, predict, serve = done.stdout.splitlines()
     assert chosen.startswith("chosen as the only run measured as val_accuracy, higher is better, on digits ")
@@ -107,7 +107,7 @@ def test_the_best_run_is_promoted_and_the_printed_commands_work(folder: Path, ru
     assert f"sqlite:///{folder}/mlruns/mlflow.db" in serve
     words = shlex.split(predict)
     assert words[:4] == ["predict", "python", "-m", "experiments.predict"]
-    told = run_cli(*words[4:], module="predict", cwd=folder)
+    told = fork_cli(*words[4:], module="predict", cwd=folder)
     assert (told.returncode, told.stderr) == (0, "")
     assert told.stdout.startswith(f"run {re.search('[0-9a-f]{32}', first)[0]}")
     assert {path.name for path in folder.iterdir()} == {"mlruns"}

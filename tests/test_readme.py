@@ -97,13 +97,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.fixture(scope="module")
-def prepared() -> Iterator[Prepared]:
-    process = Prepared()
-    yield process
-    process.close()
-
-
 @pytest.fixture
 def run(folder: Path, prepared: Prepared) -> Callable[..., Any]:
     """Run a module or a file in the folder, with nothing set."""

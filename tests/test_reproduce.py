@@ -70,8 +70,8 @@ def changed(folder: Path, statement: str, back: str) -> Iterator[None]:
         execute(back)
 
 
-def test_identical(folder: Path, run_id: str, run_cli: RunCli) -> None:
-    done = run_cli(f"run={run_id}", module="reproduce", cwd=folder)
+def test_identical(folder: Path, run_id: str, fork_cli: RunCli) -> None:
+    done = fork_cli(f"run={run_id}", module="reproduce", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^  code +the same: commit \w{12} with code/uncommitted.patch", done.stdout, re.MULTILINE)
     assert re.search(r"^  data +the same: digits, sha256", done.stdout, re.MULTILINE)
@@ -137,12 +137,12 @@ def test_infinity_is_recorded_and_reproduced(tmp_path: Path, capsys: pytest.Capt
         judge(Console(), stored, Trained({"loss": [math.nan], "val_loss": [1.0]}, {"objective": math.inf}, "1"))
 
 
-def test_other_data_cannot_reproduce_it(folder: Path, run_id: str, run_cli: RunCli) -> None:
+def test_other_data_cannot_reproduce_it(folder: Path, run_id: str, fork_cli: RunCli) -> None:
     with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as connection:
         digest = connection.execute("SELECT value FROM tags WHERE key = 'dataset.digest'").fetchone()[0]
     where = "UPDATE tags SET value = '{}' WHERE key = 'dataset.digest'"
     with changed(folder, where.format("0123"), where.format(digest)):
-        done = run_cli(f"run={run_id}", module="reproduce", cwd=folder)
+        done = fork_cli(f"run={run_id}", module="reproduce", cwd=folder)
     assert done.returncode == 2
     assert "error: data: digits of scikit-learn is not what the run was trained on" in done.stderr
 

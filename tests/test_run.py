@@ -41,8 +41,8 @@ def test_the_reference_network_reaches_98_percent(reference: str) -> None:
 
 
 @pytest.mark.mnist
-def test_the_first_test_digit_is_a_seven(reference: str, folder: Path, run_cli: RunCli) -> None:
-    done = run_cli("format=json", module="predict", cwd=folder, EXPERIMENTS_DATA_DIR=str(MNIST.parent))
+def test_the_first_test_digit_is_a_seven(reference: str, folder: Path, fork_cli: RunCli) -> None:
+    done = fork_cli("format=json", module="predict", cwd=folder, EXPERIMENTS_DATA_DIR=str(MNIST.parent))
     guesses = json.loads(done.stdout)["predictions"]
     assert len(guesses) == 10
     assert (guesses[0]["guess"], guesses[0]["truth"]) == (7, 7)
@@ -50,7 +50,7 @@ def test_the_first_test_digit_is_a_seven(reference: str, folder: Path, run_cli: 
 
 
 @pytest.mark.mnist
-def test_photographs_of_test_digits_are_read(reference: str, folder: Path, run_cli: RunCli, tmp_path: Path) -> None:
+def test_photographs_of_test_digits_are_read(reference: str, folder: Path, fork_cli: RunCli, tmp_path: Path) -> None:
     """Enlarged, on white paper and off centre: what a person's own image looks like."""
     with np.load(MNIST) as data:
         images, labels = data["x_test"][:20], data["y_test"][:20]
@@ -60,6 +60,6 @@ def test_photographs_of_test_digits_are_read(reference: str, folder: Path, run_c
         paper.paste(Image.fromarray(255 - pixels).resize((196, 196), Image.Resampling.BICUBIC), (10 * number, 60))
         paper.save(tmp_path / f"{number}.png")
         files.append(str(tmp_path / f"{number}.png"))
-    done = run_cli(f"images=[{','.join(files)}]", "format=json", module="predict", cwd=folder)
+    done = fork_cli(f"images=[{','.join(files)}]", "format=json", module="predict", cwd=folder)
     guesses = [guess["guess"] for guess in json.loads(done.stdout)["predictions"]]
     assert (np.array(guesses) == labels).mean() >= 0.9

@@ -1,24 +1,20 @@
 """Runs cases in forks of a process that has imported what the commands import, and has run no TensorFlow."""
 
-import gc
-import importlib
 import io
 import os
-import pkgutil
 import resource
 import signal
 import sys
-import tempfile
 import time
-import traceback
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import psutil
+from forks import become, forked, import_everything
 
 from fuzzing import files, records
 from fuzzing.case import FOLDER, RUN, SWEEP, Case
@@ -91,25 +87,6 @@ class Prepared(NamedTuple):
     sweep: str = ""
 
 
-def import_everything() -> None:
-    """Import what the commands import; no operation of TensorFlow may run."""
-    import experiments
-    from experiments import backend
-    from experiments.tracking import client
-
-    client.import_mlflow()
-    client.import_what_is_used_late()
-    backend.import_keras()
-    for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
-        if not module.name.endswith((".preload", ".__main__")):
-            importlib.import_module(module.name)
-    importlib.import_module("mlflow.keras")
-    importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
-    importlib.import_module("sklearn.datasets").load_digits()
-    gc.collect()
-    gc.freeze()
-
-
 def prepare(folder: Path) -> Prepared:
     """Record the runs that cases start with.
 
@@ -178,11 +155,7 @@ def _started(case: Case, place: Path, prepared: Prepared, limit: float) -> "_Run
         if value is not None:
             environment[key] = str(_filled_in(value, folder, prepared))
     outcome = Outcome(place, folder, state(place), records.rows_below(place))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if (pid := os.fork()) == 0:
-        _be(case, arguments, environment, outcome)
-    return _Running(pid, outcome, limit * busy())
+    return _Running(forked(_be, case, arguments, environment, outcome), outcome, limit * busy())
 
 
 def busy() -> float:
@@ -205,27 +178,16 @@ def state(place: Path) -> State:
     return found
 
 
-def _be(case: Case, arguments: list[str], environment: Mapping[str, str], outcome: Outcome) -> NoReturn:
+def _be(case: Case, arguments: list[str], environment: Mapping[str, str], outcome: Outcome) -> None:
     """Become the command, in a process that was forked for it."""
-    try:
-        os.setsid()
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.chdir(outcome.folder)
-        _redirect(case, outcome.place / "out")
-        if case.fresh:
-            os.execve(sys.executable, [sys.executable, "-m", f"experiments.{case.command}", *arguments], environment)  # noqa: S606
-        os.environ.clear()
-        os.environ.update(environment)
-        tempfile.tempdir = None
-        gc.enable()
-        module = importlib.import_module(f"experiments.{case.command}")
-        sys.path[0] = str(outcome.folder)
-        sys.argv = [str(module.__file__), *arguments]
-        module.main()
-    except BaseException:  # what Python would do with it
-        traceback.print_exc()
-    finally:
-        os._exit(1)
+    os.setsid()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.chdir(outcome.folder)
+    _redirect(case, outcome.place / "out")
+    module = f"experiments.{case.command}"
+    if case.fresh:
+        os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)  # noqa: S606
+    become(module, arguments, outcome.folder, environment)
 
 
 def _redirect(case: Case, out: Path) -> None:

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from tests.browser.page import PICTURES, Page
-from tests.sweeps.processes import environment, parents, query, sweep
+from tests.prepared import Prepared
+from tests.sweeps.processes import environment, parents, query
 
 pytestmark = pytest.mark.browser
 SWEPT = ("model.layer_sizes=[8],[64]", "optimizer=rmsprop,adam", "seed=0,1", "data.validation_size=0.2")
@@ -49,16 +50,16 @@ class Records:
 
 
 @pytest.fixture(scope="module")
-def folder(page: Page, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(page: Page, tmp_path_factory: pytest.TempPathFactory, prepared: Prepared) -> Path:
     """Where a sweep of 8 runs was recorded. It depends on the page, as without one it is not needed."""
     place = tmp_path_factory.mktemp("ui")
-    status, output = sweep(place, *SWEPT, *LENGTH)
-    assert status == 0, output
+    done = prepared("experiments.run", "-m", *SWEPT, *LENGTH, cwd=place, env=environment())
+    assert done.returncode == 0, done.stderr
     return place
 
 
 @pytest.fixture(scope="module")
-def records(folder: Path) -> Iterator[Records]:
+def records(folder: Path, prepared: Prepared) -> Iterator[Records]:
     """The sweep in the MLflow UI, its best run promoted."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -67,7 +68,7 @@ def records(folder: Path) -> Iterator[Records]:
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, cwd=folder, env=environment(), start_new_session=True, **silent) as server:  # type: ignore[call-overload]
         try:
-            subprocess.run([sys.executable, "-m", "experiments.promote"], cwd=folder, check=True, capture_output=True)
+            assert prepared("experiments.promote", cwd=folder, env=environment()).returncode == 0
             yield _recorded(folder, f"http://127.0.0.1:{port}")
         finally:
             os.killpg(server.pid, signal.SIGKILL)

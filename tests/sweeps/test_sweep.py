@@ -38,6 +38,18 @@ from tests.sweeps.processes import (
 )
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
+ForkSweep = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def fork_sweep(fork_cli: RunCli, tmp_path: Path) -> ForkSweep:
+    """Do what `sweep` does in a fork: for tests of what becomes of the runs."""
+
+    def call(*args: str, folder: Path = tmp_path) -> tuple[int, str]:
+        done = fork_cli("-m", *args, cwd=folder)
+        return done.returncode, done.stdout + done.stderr
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +104,10 @@ def test_each_run_has_a_log_and_a_model_of_its_own(done: tuple[Path, str]) -> No
     assert len(list((folder / "mlruns" / "artifacts").rglob("model.keras"))) == 4
 
 
-def test_what_has_finished_is_kept(done: tuple[Path, str]) -> None:
+def test_what_has_finished_is_kept(done: tuple[Path, str], fork_sweep: ForkSweep) -> None:
     folder, _ = done
     command = (*QUICK, "data.validation_size=0.2", "optimizer=rmsprop,adam", "seed=0,1", "resume=true")
-    status, output = sweep(folder, *command)
+    status, output = fork_sweep(*command, folder=folder)
     assert status == 0
     assert output.startswith("resume: 4 kept\n")
     assert len(ranking(output)) == 4
@@ -123,9 +135,9 @@ def test_an_override_with_an_unknown_reference_is_named_beside_the_others(tmp_pa
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_damaged_data_refuses_the_sweep(tmp_path: Path) -> None:
+def test_damaged_data_refuses_the_sweep(tmp_path: Path, fork_sweep: ForkSweep) -> None:
     (tmp_path / "mine.npz").write_bytes(b"PK nonsense")
-    status, output = sweep(tmp_path, "data=npz", "data.path=mine.npz", "seed=0,1")
+    status, output = fork_sweep("data=npz", "data.path=mine.npz", "seed=0,1")
     assert status == 2
     assert "mine.npz: is damaged" in output
     assert not list(tmp_path.rglob("*.db"))
@@ -160,9 +172,9 @@ def test_failures_leave_the_others_alone_and_are_listed(tmp_path: Path) -> None:
     assert len(list((tmp_path / "mlruns" / "artifacts").rglob("traceback.txt"))) == 3
 
 
-def test_a_failed_run_is_tried_again_and_enough_is_enough(tmp_path: Path) -> None:
+def test_a_failed_run_is_tried_again_and_enough_is_enough(tmp_path: Path, fork_sweep: ForkSweep) -> None:
     command = (*QUICK, "optimizer=sgd", "optimizer.learning_rate=1e30", "seed=0,1,2,3", "hydra.launcher.workers=1")
-    status, output = sweep(tmp_path, *command, "hydra.launcher.retries=1", "hydra.launcher.max_failures=1")
+    status, output = fork_sweep(*command, "hydra.launcher.retries=1", "hydra.launcher.max_failures=1")
     assert status == 1
     assert output.count("is tried again") == 1
     assert "3 runs are not started: hydra.launcher.max_failures=1" in output
@@ -344,9 +356,9 @@ def test_an_edit_during_a_sweep_changes_nothing_in_it(tmp_path: Path) -> None:
     assert list(finished(tmp_path).values()) == [1] * 2
 
 
-def test_hydras_basic_launcher_records_the_same(tmp_path: Path) -> None:
+def test_hydras_basic_launcher_records_the_same(tmp_path: Path, fork_sweep: ForkSweep) -> None:
     command = (*QUICK, "optimizer=sgd", "optimizer.learning_rate=0.1,1e30", "hydra/launcher=basic")
-    status, output = sweep(tmp_path, *command)
+    status, output = fork_sweep(*command)
     assert status == 1
     assert sorted(status for _, status, _ in children(tmp_path)) == ["FAILED", "FINISHED"]
     assert [status for _, status in parents(tmp_path)] == ["FAILED"]
@@ -374,8 +386,8 @@ def test_why_no_worker_can_be_forked_is_told(tmp_path: Path, code: str, told: st
     assert not (tmp_path / "temporary").exists(), "who shoots the launcher leaves it to this process to remove it"
 
 
-def test_a_sweep_without_a_record(tmp_path: Path) -> None:
-    status, output = sweep(tmp_path, *QUICK, "tracking=off", "seed=0,1")
+def test_a_sweep_without_a_record(tmp_path: Path, fork_sweep: ForkSweep) -> None:
+    status, output = fork_sweep(*QUICK, "tracking=off", "seed=0,1")
     assert status == 0
     assert len(ranking(output)) == 2
     assert not list(tmp_path.rglob("*.db"))

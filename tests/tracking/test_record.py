@@ -158,11 +158,11 @@ def _wait_for(url: str, seconds: float = 90) -> None:
             time.sleep(0.5)
 
 
-def test_predict_shows_the_latest_and_the_best(folder: Path, run_cli: Callable[..., Any]) -> None:
-    latest = run_cli(module="predict", cwd=folder)
+def test_predict_shows_the_latest_and_the_best(folder: Path, fork_cli: Callable[..., Any]) -> None:
+    latest = fork_cli(module="predict", cwd=folder)
     assert (latest.returncode, latest.stderr) == (0, "")
     assert len(latest.stdout.splitlines()) == 12
-    best = run_cli("run=best", "test=5:8", "format=json", module="predict", cwd=folder)
+    best = fork_cli("run=best", "test=5:8", "format=json", module="predict", cwd=folder)
     answer = json.loads(best.stdout)
     assert [guess["image"] for guess in answer["predictions"]] == ["5", "6", "7"]
     first = answer["predictions"][0]
@@ -184,26 +184,26 @@ def test_predict_shows_the_latest_and_the_best(folder: Path, run_cli: Callable[.
         ),
     ],
 )
-def test_predict_refuses(folder: Path, run_cli: Callable[..., Any], args: list[str], message: str) -> None:
-    done = run_cli(*args, module="predict", cwd=folder)
+def test_predict_refuses(folder: Path, fork_cli: Callable[..., Any], args: list[str], message: str) -> None:
+    done = fork_cli(*args, module="predict", cwd=folder)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_model_with_code_of_ones_own_needs_trust_anew(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_model_with_code_of_ones_own_needs_trust_anew(fork_cli: Callable[..., Any], tmp_path: Path) -> None:
     """The stored run grants nothing: trust comes from the command line only."""
     (tmp_path / "mypackage.py").write_text(
         "import keras\n\n\nclass Same(keras.layers.Layer):\n    def call(self, x):\n        return x\n"
     )
     layers = "model.layers=[Flatten,mypackage.Same,{Dense:{units:classes,activation:softmax}}]"
     training = ["data=digits", "epochs=1", "model=sequential", layers]
-    trained = run_cli(*training, "trust=[mypackage]")
+    trained = fork_cli(*training, "trust=[mypackage]")
     assert (trained.returncode, trained.stderr) == (0, "")
-    refused = run_cli("test=0:3", module="predict")
+    refused = fork_cli("test=0:3", module="predict")
     assert refused.returncode == 2
     assert "try  trust=[mypackage]" in refused.stderr
-    done = run_cli("test=0:3", "trust=[mypackage]", module="predict")
+    done = fork_cli("test=0:3", "trust=[mypackage]", module="predict")
     assert (done.returncode, done.stderr) == (0, "")
 
 

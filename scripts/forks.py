@@ -1,0 +1,95 @@
+"""Commands in forks of a process that has imported what they need, which saves each of them the seconds of its imports.
+
+No operation of TensorFlow may run in that process: its threads do not survive a fork.
+"""
+
+import atexit
+import gc
+import importlib
+import multiprocessing.util
+import os
+import pkgutil
+import runpy
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+
+def import_everything() -> None:
+    """Import what the commands import."""
+    import experiments
+    from experiments import backend
+    from experiments.tracking import client
+
+    client.import_mlflow()
+    client.import_what_is_used_late()
+    backend.import_keras()
+    for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
+        if not module.name.endswith((".preload", ".__main__")):
+            importlib.import_module(module.name)
+    importlib.import_module("mlflow.keras")
+    importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+    importlib.import_module("sklearn.datasets").load_digits()
+    gc.collect()
+    gc.freeze()
+
+
+def forked(function: Callable[..., object], *arguments: object) -> int:
+    """Call a function in a fork; return its process. Exit status: the function's, where it leaves with one; else 0."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if pid := os.fork():
+        return pid
+    status: object = 1
+    try:
+        function(*arguments)
+        status = 0
+    except SystemExit as left:
+        status = left.code
+        if isinstance(status, str):
+            print(status, file=sys.stderr)
+    except BaseException:  # what Python would do with it
+        traceback.print_exc()
+    finally:
+        with suppress(AttributeError, OSError):  # a stream is closed
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else int(status is not None))
+
+
+def become(name: str, arguments: Sequence[str], folder: str | Path, environment: Mapping[str, str]) -> None:
+    """Do in this fork what ``python -m NAME``, or ``python FILE``, would do with exactly this environment."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    tempfile.tempdir = None
+    multiprocessing.util.spawnv_passfds = _fork_instead  # type: ignore[attr-defined]
+    gc.enable()
+    sys.path[0] = str(folder)
+    sys.argv = [name, *arguments]
+    if name.endswith(".py"):
+        runpy.run_path(name, run_name="__main__")
+    elif name in sys.modules:
+        sys.argv[0] = str(sys.modules[name].__file__)
+        sys.modules[name].main()
+    else:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _fork_instead(path: str, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
+    """Stand for the function with which multiprocessing starts Python: the process that sweeps fork workers from."""
+    return forked(_serve, arguments[-1], {*range(3), *descriptors})
+
+
+def _serve(code: str, descriptors: set[int]) -> None:
+    for descriptor in {int(name) for name in os.listdir("/dev/fd")} - descriptors:
+        with suppress(OSError):
+            os.close(descriptor)
+    atexit._clear()
+    try:
+        exec(code, {"__name__": "__main__"})  # noqa: S102 - multiprocessing's own
+    finally:
+        atexit._run_exitfuncs()
