@@ -47,18 +47,20 @@ launchers: $(LAUNCHERS) ## add the joblib and Ray launchers, see docs/scaling.md
 clean: ## remove the environment and what tools left behind; records stay
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# Without ensurepip (a package of its own on Debian) the system's pip fills the environment.
-FIND_PIP = if [ -x $(BIN)/pip ]; then pip="$(BIN)/python -m pip"; else pip="$(PYTHON) -m pip --python $(abspath $(BIN)/python)"; fi
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
+# The newest pip needs half the time of those that Python brings along. Without ensurepip (a package of its own on
+# Debian) the system's pip installs it.
 $(INSTALLED): requirements.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2; exit 2; }
 	@echo "setting up $(VENV) with $(PYTHON): a few minutes, once"
-	@$(PYTHON) -m venv --clear $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
-	@$(FIND_PIP); \
-	$$pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt && \
-	$$pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(PYTHON) -m venv --clear $(VENV) 2>/dev/null || { $(PYTHON) -m venv --clear --without-pip $(VENV) && \
+	$(PYTHON) -m pip --python $(abspath $(BIN)/python) install --quiet pip; }
+	@$(INSTALL) --upgrade pip
+	@$(INSTALL) -r requirements.txt
+	@$(INSTALL) --no-build-isolation --editable .
 	@touch $@
 
 $(LAUNCHERS): requirements-launchers.txt $(INSTALLED)
-	@$(FIND_PIP); $$pip install --quiet --disable-pip-version-check --no-deps -r requirements-launchers.txt
+	@$(INSTALL) -r requirements-launchers.txt
 	@touch $@
