@@ -66,7 +66,7 @@ def become(name: str, arguments: Sequence[str], folder: str | Path, environment:
     os.environ.update(environment)
     os.chdir(folder)
     tempfile.tempdir = None
-    multiprocessing.util.spawnv_passfds = _fork_instead  # type: ignore[attr-defined]
+    multiprocessing.util.spawnv_passfds = _fork_instead  # type: ignore[assignment]
     gc.enable()
     sys.path[0] = str(folder)
     sys.argv = [name, *arguments]
