@@ -20,10 +20,13 @@ from pathlib import Path
 
 def import_everything() -> None:
     """Import what the commands import."""
+    from hydra.core.plugins import Plugins
+
     import experiments
     from experiments import backend
     from experiments.tracking import client
 
+    Plugins.instance()  # first, as Hydra imports plugins anew, and ours would be there twice
     client.import_mlflow()
     client.import_what_is_used_late()
     backend.import_keras()

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from glob import glob
 from pathlib import Path
 from random import Random
 
@@ -142,8 +143,8 @@ def _resumed(place: Path, words: Sequence[str]) -> list[str]:
 
     def reached() -> bool:
         """Whether the first epoch is on the disk, and in the record: until then a run begins anew."""
-        saved = any(folder.glob("mlruns/outputs/*/*/checkpoints/epoch_*.npz"))
-        return saved and "loss" in recorded_metrics(folder / "mlruns/mlflow.db")
+        saved = glob(f"{folder}/mlruns/outputs/*/*/checkpoints/epoch_*.npz")
+        return bool(saved) and "loss" in recorded_metrics(folder / "mlruns/mlflow.db")
 
     killed, _ = command("run", folder, words, until=reached)
     status, output = command("run", folder, [*words, "resume=true"])

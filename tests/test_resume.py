@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing, suppress
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,8 @@ def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 def saved(folder: Path) -> int:
     """Up to which epoch a run is saved. Its record may be behind."""
-    return max((int(file.stem[-6:]) for file in folder.rglob("checkpoints/epoch_*.npz")), default=0)
+    found = glob(f"{folder}/**/checkpoints/epoch_*.npz", recursive=True)  # pathlib's fails where a folder vanishes
+    return max((int(Path(file).stem[-6:]) for file in found), default=0)
 
 
 def kill_after(folder: Path, process: "subprocess.Popen[str]", epochs: int, everything: bool) -> None:

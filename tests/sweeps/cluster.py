@@ -16,10 +16,18 @@ import psutil
 from tests.sweeps.processes import wait_until
 
 RAY = str(Path(sys.executable).with_name("ray"))
-ALIVE = (
-    "import sys; from ray._raylet import GcsClient; "
-    "print(sum(node.state == 0 for node in GcsClient(address=sys.argv[1]).get_all_node_info().values()))"
-)
+WAIT = """
+import sys, time
+from ray._raylet import GcsClient
+while True:
+    try:
+        nodes = GcsClient(address=sys.argv[1]).get_all_node_info().values()
+        if sum(node.state == 0 for node in nodes) == int(sys.argv[2]):
+            break
+    except Exception:  # there is none yet
+        pass
+    time.sleep(0.2)
+"""
 
 
 class Cluster:
@@ -54,9 +62,9 @@ class Cluster:
     def start(self) -> None:
         head = ["--head", f"--port={self.address.partition(':')[2]}", f"--temp-dir={self.folder}/ray"]
         self._start("head", *head, "--include-dashboard=false")
-        wait_until(lambda: self._alive() == 1)
+        self._wait_for(1)
         self._start("other", f"--address={self.address}")
-        wait_until(lambda: self._alive() == 2)
+        self._wait_for(2)
 
     def _start(self, name: str, *arguments: str) -> None:
         options = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=80000000", "--node-ip-address=127.0.0.1"]
@@ -66,15 +74,15 @@ class Cluster:
         with (self.folder / "cluster.log").open("ab") as log:
             self._nodes.append(subprocess.Popen(command, cwd=self.folder, env=env, stdout=log, stderr=log))
 
-    def _alive(self) -> int:
-        """How many nodes there are."""
-        assert all(node.poll() is None for node in self._nodes), (self.folder / "cluster.log").read_text()
-        command = self.command(sys.executable, "-c", ALIVE, self.address)
-        env = {**os.environ, **self.env}
-        with suppress(subprocess.TimeoutExpired):
-            asked = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
-            return int(asked.stdout or 0)
-        return 0
+    def _wait_for(self, nodes: int) -> None:
+        """Until there are so many: in one process, as to import Ray takes a second."""
+        command = self.command(sys.executable, "-c", WAIT, self.address, str(nodes))
+        with subprocess.Popen(command, env={**os.environ, **self.env}, stderr=subprocess.DEVNULL) as asking:
+            try:
+                wait_until(lambda: asking.poll() is not None or any(node.poll() is not None for node in self._nodes))
+            finally:
+                asking.kill()
+        assert asking.returncode == 0, (self.folder / "cluster.log").read_text()
 
     def processes(self) -> list[psutil.Process]:
         """All that live; those seen before are remembered, for an orphan is nobody's child."""

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing, suppress
+from glob import glob
 from pathlib import Path
 
 import psutil
@@ -45,7 +46,8 @@ def wait_until(holds: Callable[[], object], seconds: float = 90.0) -> None:
 
 def logs(folder: Path) -> dict[str, str]:
     """The runs' own output, by the number of the job."""
-    return {file.parent.name: file.read_text() for file in (folder / "mlruns").glob("multirun/*/*/*/run.log")}
+    found = map(Path, glob(f"{folder}/mlruns/multirun/*/*/*/run.log"))  # pathlib's fails where a folder vanishes
+    return {file.parent.name: file.read_text() for file in found}
 
 
 def in_training(folder: Path, runs: int) -> Callable[[], bool]:

@@ -10,7 +10,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from experiments.config.problems import Problem, assign, closest, cut, dotted, shown, suggest
+from experiments.config.problems import Problem, assign, closest, cut, dotted, key_of, shown, suggest
 
 # What pydantic wants, in our words, by the type of its error.
 EXPECTED = {
@@ -42,7 +42,7 @@ def explain(
         by_path.pop(outer, None)  # of a union's other member, such as text for a mapping whose entry is wrong
     mended = deepcopy(plain)
     problems = [_problem(path, group, plain, defaults, schema, mended) for path, group in by_path.items()]
-    keys = [path[: _depth(path)] for path in by_path]
+    keys = [key_of(path) for path in by_path]
     return [
         replace(problem, remedy=assign(dotted(key), at(mended, key))) if problem.remedy and key != path else problem
         for problem, path, key in zip(problems, by_path, keys, strict=True)
@@ -153,7 +153,7 @@ def _corrected(
                 continue
         with suppress(LookupError, TypeError):  # what it is in was replaced
             at(mended, path[:-1])[path[-1]] = candidate
-        return assign(dotted(path[: _depth(path)]), at(changed, path[: _depth(path)]))
+        return assign(dotted(key_of(path)), at(changed, key_of(path)))
     return ""
 
 
@@ -172,28 +172,24 @@ def _expected(details: ErrorDetails, given: Any) -> str:
     return EXPECTED[kind].format(number=number, **context) if kind in EXPECTED else details["msg"]
 
 
-def _depth(path: tuple[str | int, ...]) -> int:
-    """How many parts of a path an override can name: up to the first entry of a list."""
-    return next((i for i, part in enumerate(path) if isinstance(part, int)), len(path))
-
-
 def remedy(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping[str, Any]) -> str:
     """The key's default as an override; in a list, the rest of the user's entries stay."""
     value = _default(path, plain, defaults)
-    depth = _depth(path)
-    if depth < len(path):
-        given, default = at(plain, path[:depth]), value
-        entries = [default if i == path[depth] else item for i, item in enumerate(given or ())]
-        value = entries if isinstance(given, list) and default is not None else at(defaults, path[:depth])
-    return "" if value is None or isinstance(value, dict) else assign(dotted(path[:depth]), value)
+    key = key_of(path)
+    if key != path:
+        given, default = at(plain, key), value
+        entries = [default if i == path[len(key)] else item for i, item in enumerate(given or ())]
+        value = entries if isinstance(given, list) and default is not None else at(defaults, key)
+    return "" if value is None or isinstance(value, dict) else assign(dotted(key), value)
 
 
 def _default(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping[str, Any]) -> Any:
     """The default of a key; of an entry of a list, the default's entry at its place, or its last one."""
-    depth = _depth(path)
-    value = at(defaults, path[:depth])
-    if depth < len(path) and isinstance(value, list) and isinstance(path[depth], int):
-        return at(value, (min(cast(int, path[depth]), len(value) - 1), *path[depth + 1 :])) if value else None
+    key = key_of(path)
+    value = at(defaults, key)
+    if key != path and isinstance(value, list):
+        index, *below = path[len(key) :]
+        return at(value, (min(cast(int, index), len(value) - 1), *below)) if value else None
     return value
 
 

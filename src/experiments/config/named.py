@@ -7,7 +7,7 @@ from typing import Any
 from experiments.config import keras_names
 from experiments.config.explain import at
 from experiments.config.measures import CHOSEN_BY_KERAS, without_repeats
-from experiments.config.problems import Problem, assign, closest, dotted, suggest
+from experiments.config.problems import Problem, assign, closest, dotted, key_of, suggest
 
 Path = tuple[str | int, ...]
 # Longer remedies are left out: the message names what was meant.
@@ -118,7 +118,7 @@ class _Names:
         if meant is None:
             return ""
         self._meant[path] = name, meant
-        key = path[: next((number for number, part in enumerate(path) if isinstance(part, int)), len(path))]
+        key = key_of(path)
         if key not in self.remedies:
             override = assign(dotted(key), self._mended(key))
             self.remedies[key] = override if len(override) <= LONGEST_REMEDY else ""

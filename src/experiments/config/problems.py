@@ -121,6 +121,11 @@ def dotted(path: Sequence[str | int]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
+def key_of(path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """The part of a path that an override can name: up to the first entry of a list."""
+    return path[: next((number for number, part in enumerate(path) if isinstance(part, int)), len(path))]
+
+
 def beyond_64_bits(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """Find the whole numbers that no library can hold, and Python itself may refuse to print.
 
