@@ -145,6 +145,7 @@ def test_other_versions_are_another_run(package: str, monkeypatch: pytest.Monkey
         ("TF_ENABLE_ONEDNN_OPTS", "", False),
         ("TF_CPP_MIN_LOG_LEVEL", "0", False),
         ("ONEDNN_VERBOSE", "1", False),
+        ("MKL_NUM_THREADS", "1", False),
         ("ONEDNN_MAX_CPU_ISA", "SSE41", True),
     ],
 )

@@ -50,8 +50,8 @@ FLAGS = re.compile(
     r"XLA_FLAGS|TF_XLA_FLAGS|NVIDIA_TF32_OVERRIDE|(ONEDNN|DNNL|MKL|CUBLAS|CUDNN)_\w+"
     r"|TF_(ENABLE|DISABLE|DETERMINISTIC|CUDNN|CUBLAS|USE|FP16|BF16|FP32|MKL|ONEDNN|AUTO_MIXED|CONV|MATMUL)\w*"
 )
-# Those of them that concern output only, or TensorFlow's older Keras.
-WITHOUT_EFFECT = re.compile(r"\w*_(VERBOSE|LOG\w*)|TF_USE_LEGACY_KERAS")
+# Those of them that concern output only, TensorFlow's older Keras, or how many threads compute, which joblib sets.
+WITHOUT_EFFECT = re.compile(r"\w*_(VERBOSE|LOG\w*|NUM_THREADS)|TF_USE_LEGACY_KERAS")
 # Where XLA keeps its programs and writes its dumps.
 XLA_FILES = re.compile(r"""--(tf_xla_persistent_cache|xla_dump)\w*(=("[^"]*"|'[^']*'|\S*))?""")
 # Losses that are no means over images: the mean over batches depends on how large those are.
