@@ -42,8 +42,7 @@ def import_everything() -> None:
 
 def forked(function: Callable[..., object], *arguments: object) -> int:
     """Call a function in a fork; return its process. Exit status: the function's, where it leaves with one; else 0."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     if pid := os.fork():
         return pid
     status: object = 1
@@ -57,10 +56,14 @@ def forked(function: Callable[..., object], *arguments: object) -> int:
     except BaseException:  # what Python would do with it
         traceback.print_exc()
     finally:
-        with suppress(AttributeError, OSError):  # a stream is closed
-            sys.stdout.flush()
-            sys.stderr.flush()
+        _flush()
         os._exit(status if isinstance(status, int) else int(status is not None))
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # it is closed, or its disk is full
+            stream.flush()
 
 
 def become(name: str, arguments: Sequence[str], folder: str | Path, environment: Mapping[str, str]) -> None:
@@ -72,14 +75,12 @@ def become(name: str, arguments: Sequence[str], folder: str | Path, environment:
     multiprocessing.util.spawnv_passfds = _fork_instead  # type: ignore[assignment]
     gc.enable()
     sys.path[0] = str(folder)
-    sys.argv = [name, *arguments]
-    if name.endswith(".py"):
-        runpy.run_path(name, run_name="__main__")
-    elif name in sys.modules:
-        sys.argv[0] = str(sys.modules[name].__file__)
-        sys.modules[name].main()
+    module = sys.modules.get(name)
+    sys.argv = [str(module.__file__) if module else name, *arguments]
+    if module:
+        module.main()
     else:
-        runpy.run_module(name, run_name="__main__", alter_sys=True)
+        runpy.run_path(name, run_name="__main__")
 
 
 def _fork_instead(path: str, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
