@@ -16,6 +16,9 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
+
+_hidden = dict[str, ModuleType]()
 
 
 def import_everything() -> None:
@@ -40,14 +43,14 @@ def import_everything() -> None:
     gc.freeze()
 
 
-def forked(function: Callable[..., object], *arguments: object) -> int:
+def forked(function: Callable[..., object], *arguments: object, **options: object) -> int:
     """Call a function in a fork; return its process. Exit status: the function's, where it leaves with one; else 0."""
     _flush()
     if pid := os.fork():
         return pid
     status: object = 1
     try:
-        function(*arguments)
+        function(*arguments, **options)
         status = 0
     except SystemExit as left:
         status = left.code
@@ -76,6 +79,8 @@ def become(name: str, arguments: Sequence[str], folder: str | Path, environment:
     gc.enable()
     sys.path[0] = str(folder)
     module = sys.modules.get(name)
+    if name == "experiments.run":
+        _hidden.update(mlflow=sys.modules.pop("mlflow"))  # or a thread would stand for its recording process
     sys.argv = [str(module.__file__) if module else name, *arguments]
     if module:
         module.main()
@@ -84,15 +89,18 @@ def become(name: str, arguments: Sequence[str], folder: str | Path, environment:
 
 
 def _fork_instead(path: str, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
-    """Stand for the function with which multiprocessing starts Python: the process that sweeps fork workers from."""
-    return forked(_serve, arguments[-1], {*range(3), *descriptors})
+    """Stand for the function with which multiprocessing starts Python, to record or to fork workers from."""
+    option = list(arguments).index("-c")
+    return forked(_serve, *arguments[option + 1 :], descriptors={*range(3), *descriptors})
 
 
-def _serve(code: str, descriptors: set[int]) -> None:
+def _serve(code: str, *arguments: str, descriptors: set[int]) -> None:
     for descriptor in {int(name) for name in os.listdir("/dev/fd")} - descriptors:
         with suppress(OSError):
             os.close(descriptor)
     atexit._clear()
+    sys.modules.update(_hidden)
+    sys.argv = ["-c", *arguments]
     try:
         exec(code, {"__name__": "__main__"})  # noqa: S102 - multiprocessing's own
     finally:

@@ -15,14 +15,13 @@ import pytest
 
 from experiments.cli import CONF
 from experiments.config.files import own_folders
-from tests.prepared import Prepared
+from tests.prepared import Prepared, Started, environment
 
 hypothesis.settings.register_profile("few", max_examples=10)  # for versions of Python beside the first
 MNIST = Path(os.environ.get("EXPERIMENTS_DATA_DIR", "missing"), "mnist.npz").absolute()
 # Where pytest itself was started in the background, the shell had it ignore Ctrl-C, and its children would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 STORE = os.environ.get("MLFLOW_TRACKING_URI")
-UNSET = ("EXPERIMENTS_DATA_DIR", "MLFLOW_TRACKING_URI", "PYTHONWARNINGS", "COLUMNS")
 
 
 @pytest.fixture
@@ -32,10 +31,9 @@ def run_cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     def call(
         *args: str, module: str = "run", cwd: Path = tmp_path, flags: tuple[str, ...] = (), **env: str
     ) -> subprocess.CompletedProcess[str]:
-        clean = {key: value for key, value in os.environ.items() if key not in UNSET}
         command = [sys.executable, *flags, "-m", f"experiments.{module}", *args]
         return subprocess.run(
-            command, cwd=cwd, env={**clean, **env}, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=300, check=False
         )
 
     return call
@@ -54,8 +52,17 @@ def fork_cli(tmp_path: Path, prepared: Prepared) -> Callable[..., subprocess.Com
     """Do what `run_cli` does in a fork, without the seconds of the imports: for tests of what a command does."""
 
     def call(*args: str, module: str = "run", cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
-        clean = {key: value for key, value in os.environ.items() if key not in UNSET}
-        return prepared(f"experiments.{module}", *args, cwd=cwd, env={**clean, **env})
+        return prepared(f"experiments.{module}", *args, cwd=cwd, env=environment(**env))
+
+    return call
+
+
+@pytest.fixture
+def fork_start(tmp_path: Path, prepared: Prepared) -> Callable[..., Started]:
+    """Do what `fork_cli` does without waiting for the end; output goes to the file ``out``."""
+
+    def call(*args: str, **env: str) -> Started:
+        return prepared.start("experiments.run", *args, cwd=tmp_path, env=environment(**env), out=tmp_path / "out")
 
     return call
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import UNSET
+from tests.prepared import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 MISSING = "*** MNIST is not available here: this quick start continues with data=digits ***"
@@ -31,11 +31,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Ours, but with no MNIST and no way to download it."""
+def without_mnist(folder: Path) -> dict[str, str]:
+    """Our environment, but with no MNIST and no way to download it."""
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    ours = {key: value for key, value in os.environ.items() if key not in UNSET}
-    return {**ours, "KERAS_HOME": str(folder), **proxies, "no_proxy": "127.0.0.1"}
+    return environment(KERAS_HOME=str(folder), **proxies, no_proxy="127.0.0.1")
 
 
 @contextmanager
@@ -45,7 +44,7 @@ def make(folder: Path, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
     with subprocess.Popen(
         command,
         cwd=folder,
-        env=environment(folder),
+        env=without_mnist(folder),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -94,7 +93,7 @@ def test_ui_without_records_is_refused(folder: Path) -> None:
 
 def test_quick_start_continues_with_digits_and_says_so(folder: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "quickstart.py"), "epochs=1", "data.limit=500", "tracking=off"]
-    done = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=without_mnist(folder), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert MISSING in done.stdout
     assert "test_accuracy" in done.stdout

@@ -263,9 +263,8 @@ def test_the_saved_model_gives_the_recorded_measures(overrides: list[str], tmp_p
     run = train(*QUICK, "epochs=1", *overrides, eager=True)
     for_keras_alone(run.model, run.config).save(tmp_path / "model.keras")
     model = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(
-        model.predict(run.dataset.test.x, verbose=0), run.model.predict(run.dataset.test.x, verbose=0)
-    )
+    x = run.dataset.test.x  # one of the models is compiled for graphs: with AVX-512 the last bits differ
+    np.testing.assert_allclose(model.predict(x, verbose=0), run.model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
     ours = any(word in str(overrides) for word in ("auc", "f1_score", "sparse_top_k", "delta=0.1"))
     assert model.compiled != ours
     if ours:

@@ -21,8 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tests.conftest import UNSET
-from tests.prepared import Prepared
+from tests.prepared import Prepared, environment
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/results.md", "docs/sweeps.md", "docs/scaling.md", "docs/performance.md", "CONTRIBUTING.md")
@@ -67,7 +66,8 @@ class Line(NamedTuple):
 
 
 def commands() -> Iterator[Line]:
-    """The commands of all pages, in their order: in blocks, which are fenced or indented, and within sentences."""
+    """The commands of all pages, in their order and once: in blocks, fenced or indented, and within sentences."""
+    seen = set[str]()
     for page, text in TEXTS.items():
         fenced = re.sub(
             r"^```sh\n(.*?)^```", lambda block: indent(block[1], " " * 4), text, flags=re.MULTILINE | re.DOTALL
@@ -75,11 +75,12 @@ def commands() -> Iterator[Line]:
         joined = re.sub(r"\\\n +", "", fenced)
         for found in re.finditer(rf"^    (?:\$ )?({PROGRAMS}.*)$|`({PROGRAMS} [^`]+)`", joined, re.MULTILINE):
             command = re.split(r"  +", found[1] or found[2])[0]  # what follows says what it is for
-            if "…" not in command:
+            if "…" not in command and command not in seen:
+                seen.add(command)
                 yield Line(page, command)
 
 
-LINES = list(dict.fromkeys(commands()))
+LINES = list(commands())
 RUN = [line for line in LINES if not line.elsewhere]
 SCRIPTS = {line.command for line in LINES if line.command.startswith("python scripts/")}
 TARGETS = {line.command.split()[1] for line in LINES if re.match(r"make [a-z]+", line.command)}
@@ -100,8 +101,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(folder: Path, prepared: Prepared) -> Callable[..., Any]:
     """Run a module or a file in the folder, with nothing set."""
-    clean = {key: value for key, value in os.environ.items() if key not in UNSET}
-    return lambda *words: prepared(*words, cwd=folder, env=clean)
+    return lambda *words: prepared(*words, cwd=folder, env=environment())
 
 
 def recorded(folder: Path, sql: str) -> str:
@@ -174,10 +174,9 @@ def serve_and_ask(words: list[str], folder: Path) -> None:
         port = listener.getsockname()[1]
     settings = dict(word.split("=", 1) for word in words[: words.index("mlflow")])
     command = [sys.executable, "-m", *words[len(settings) :], "--port", str(port)]
-    environment = {key: value for key, value in os.environ.items() if key not in UNSET} | settings
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"  # as `activate` does
+    env = environment(**settings, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # as `activate` does
     silent: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # a pipe that is not read fills up
-    with subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **silent) as server:
+    with subprocess.Popen(command, cwd=folder, env=env, start_new_session=True, **silent) as server:
         try:
             end = time.monotonic() + 180
             image = np.zeros((1, 8, 8, 1)).tolist()

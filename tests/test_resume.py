@@ -6,8 +6,8 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from glob import glob
 from pathlib import Path
@@ -23,7 +23,7 @@ from experiments.tracking.client import experiment, open_store
 from experiments.tracking.record import Record
 from experiments.tracking.search import seconds
 from tests.composed import Run, config, names, train
-from tests.sweeps.processes import environment
+from tests.prepared import Prepared, Started, environment
 
 EVERYTHING = (
     "epochs=5",
@@ -122,35 +122,20 @@ LONG = [
 ]  # fmt: skip
 
 
-def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
-    folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "experiments.run", *LONG, *arguments]
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def saved(folder: Path) -> int:
     """Up to which epoch a run is saved. Its record may be behind."""
     found = glob(f"{folder}/**/checkpoints/epoch_*.npz", recursive=True)  # pathlib's fails where a folder vanishes
     return max((int(Path(file).stem[-6:]) for file in found), default=0)
 
 
-def kill_after(folder: Path, process: "subprocess.Popen[str]", epochs: int, everything: bool) -> None:
+def kill_after(folder: Path, process: Started, epochs: int, everything: bool) -> None:
     """Shoot a process, and those that it started, too, once it has saved so many epochs, and is in the record."""
     wanted = saved(folder) + epochs
     while saved(folder) < wanted or not query(folder, "SELECT 1 FROM runs"):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, (folder / "out").read_text()
         time.sleep(0.02)
     (os.killpg if everything else os.kill)(process.pid, signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
 
 
 def query(folder: Path, statement: str) -> list[Any]:
@@ -167,22 +152,28 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def never_killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def never_killed(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("never")
-    output, errors = start(folder).communicate()
-    assert "recorded as run" in output, errors
+    done = prepared("experiments.run", *LONG, cwd=folder, env=environment())
+    assert "recorded as run" in done.stdout, done.stderr
     found = outcome(folder)
     assert len(found["points"]) == EPOCHS * 2 + 3
     return found
 
 
-def test_shot_and_resumed(never_killed: dict[str, Any], tmp_path: Path) -> None:
+def test_shot_and_resumed(
+    never_killed: dict[str, Any],
+    tmp_path: Path,
+    fork_start: Callable[..., Started],
+    fork_cli: Callable[..., "subprocess.CompletedProcess[str]"],
+) -> None:
     """First the whole group of processes is shot, then, of the resumed run, the training process alone."""
     (tmp_path / "mlruns").mkdir()
     open_store(f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}")  # or training ends before it has been created
-    kill_after(tmp_path, start(tmp_path), 3, everything=True)
+    kill_after(tmp_path, fork_start(*LONG), 3, everything=True)
     assert query(tmp_path, "SELECT status FROM runs") == [("RUNNING",)]
-    kill_after(tmp_path, start(tmp_path, "resume=true"), 2, everything=False)
+    command = (*LONG, "resume=true")
+    kill_after(tmp_path, fork_start(*command), 2, everything=False)
     last = saved(tmp_path)
     end = time.monotonic() + 30
     while (status := query(tmp_path, "SELECT status FROM runs")) != [("FAILED",)]:  # by the recording process
@@ -190,10 +181,9 @@ def test_shot_and_resumed(never_killed: dict[str, Any], tmp_path: Path) -> None:
         time.sleep(0.2)
     (trace,) = (tmp_path / "mlruns" / "artifacts").rglob("traceback.txt")
     assert "died without a word" in trace.read_text()
-    done = start(tmp_path, "resume=true")
-    output, errors = done.communicate()
-    assert (done.returncode, errors) == (0, "")
-    went_on = re.search(rf"resume: goes on after epoch (\d+) of {EPOCHS}: run (\w+)\n", output)
+    done = fork_cli(*command)
+    assert (done.returncode, done.stderr) == (0, "")
+    went_on = re.search(rf"resume: goes on after epoch (\d+) of {EPOCHS}: run (\w+)\n", done.stdout)
     assert went_on
     assert int(went_on[1]) == last
     assert query(tmp_path, "SELECT run_uuid, status FROM runs") == [(went_on[2], "FINISHED")]
@@ -201,14 +191,12 @@ def test_shot_and_resumed(never_killed: dict[str, Any], tmp_path: Path) -> None:
     assert query(tmp_path, "SELECT value FROM tags WHERE key = 'resumed'") == [("2",)]
     assert not query(tmp_path, "SELECT value FROM tags WHERE key = 'failure'")
     assert not list((tmp_path / "mlruns" / "outputs").rglob("*.npz"))
-    output, _ = start(tmp_path, "resume=true").communicate()
-    assert output == f"resume: kept, as it finished before: run {went_on[2]}\n"
+    assert fork_cli(*command).stdout == f"resume: kept, as it finished before: run {went_on[2]}\n"
     with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as connection, connection:
         connection.execute("UPDATE tags SET value = 'Abacus' WHERE key = 'hardware.processor'")
         connection.execute("UPDATE params SET value = '99' WHERE key = 'runtime.threads'")
-    output, _ = start(tmp_path, "resume=true").communicate()
     told = r"resume: kept, as it finished before on another processor \(Abacus; here .+\) with 99 threads \(here \d+\)"
-    assert re.fullmatch(f"{told}: run {went_on[2]}\n", output)
+    assert re.fullmatch(f"{told}: run {went_on[2]}\n", fork_cli(*command).stdout)
 
 
 def test_only_one_goes_on_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

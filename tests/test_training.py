@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from experiments.config import RunFailed
 from experiments.data import Dataset, Split
+from tests.prepared import Prepared, environment
 from tests.composed import build, config, digits, keras, loaded, train
 from experiments.models import encode_labels
 from experiments.training import Batches, choose, fit, measurer
@@ -137,13 +138,13 @@ for overrides, dataset, seed in [(*case, seed) for seed in sys.argv[1:] for case
 """
 
 
-def test_a_seed_gives_the_same_weights_in_every_process() -> None:
-    root = Path(__file__).parents[1]
-    command = [sys.executable, "-c", FRESH]
-    running = [
-        subprocess.Popen([*command, *seeds], cwd=root, stdout=subprocess.PIPE, text=True) for seeds in ("3", "34")
-    ]
-    first, again = (process.communicate(timeout=200)[0].splitlines() for process in running)
+def test_a_seed_gives_the_same_weights_in_every_process(prepared: Prepared, tmp_path: Path) -> None:
+    root, program = Path(__file__).parents[1], tmp_path / "program.py"
+    program.write_text(FRESH)
+    command = [sys.executable, "-c", FRESH, "3", "4"]
+    fresh = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    first = prepared(str(program), "3", cwd=root, env=environment()).stdout.splitlines()
+    again = fresh.stdout.splitlines()
     assert len(first) == 2
     assert first == again[:2]
     assert first[0] != again[2]

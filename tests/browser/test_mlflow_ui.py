@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from tests.browser.page import PICTURES, Page
-from tests.prepared import Prepared
-from tests.sweeps.processes import environment, parents, query
+from tests.prepared import Prepared, environment
+from tests.sweeps.processes import parents, query
 
 pytestmark = pytest.mark.browser
 SWEPT = ("model.layer_sizes=[8],[64]", "optimizer=rmsprop,adam", "seed=0,1", "data.validation_size=0.2")

@@ -14,20 +14,17 @@ from pathlib import Path
 
 import psutil
 
+from tests.prepared import Started, environment
+
 QUICK = ("data=digits", "data.limit=300", "epochs=2", "model.layer_sizes=[8]")
 LONG = ("data=digits", "epochs=4000", "runtime.xla=false")
-
-
-def environment() -> dict[str, str]:
-    """Ours, without a store that MLflow was told of in this process."""
-    return {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
 
 
 def start(folder: Path, *args: str, **env: str) -> "subprocess.Popen[str]":
     """Start a sweep; its output goes to the file ``out``."""
     command = [sys.executable, "-m", "experiments.run", "-m", *args]
     with (folder / "out").open("a") as out:
-        return subprocess.Popen(command, cwd=folder, stdout=out, stderr=subprocess.STDOUT, env={**environment(), **env})  # type: ignore[return-value]
+        return subprocess.Popen(command, cwd=folder, stdout=out, stderr=subprocess.STDOUT, env=environment(**env))  # type: ignore[return-value]
 
 
 def sweep(folder: Path, *args: str, **env: str) -> tuple[int, str]:
@@ -92,13 +89,13 @@ def finished(folder: Path) -> Counter[str]:
     return Counter(fingerprint for fingerprint, status, _ in children(folder) if status == "FINISHED")
 
 
-def family(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+def family(process: "subprocess.Popen[str] | Started") -> list[psutil.Process]:
     """A process and all that it started, at whatever remove."""
     own = psutil.Process(process.pid)
     return [own, *own.children(recursive=True)]
 
 
-def workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+def workers(process: "subprocess.Popen[str] | Started") -> list[psutil.Process]:
     """The worker processes of a sweep: those that write the log of a run."""
 
     def writes_log(child: psutil.Process) -> bool:

@@ -16,11 +16,11 @@ import pytest
 
 from experiments.sweeps import expect
 from experiments.sweeps.server import PRELOAD, WANTED
+from tests.prepared import Started, environment
 from tests.sweeps.processes import (
     LONG,
     QUICK,
     children,
-    environment,
     family,
     finished,
     in_training,
@@ -39,6 +39,7 @@ from tests.sweeps.processes import (
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
 ForkSweep = Callable[..., tuple[int, str]]
+ForkStart = Callable[..., Started]
 
 
 @pytest.fixture
@@ -153,10 +154,10 @@ def test_flags_that_tensorflow_cannot_use_refuse_the_sweep(tmp_path: Path) -> No
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_failures_leave_the_others_alone_and_are_listed(tmp_path: Path) -> None:
+def test_failures_leave_the_others_alone_and_are_listed(tmp_path: Path, fork_start: ForkStart) -> None:
     """One run diverges, one is shot; both are FAILED with their reasons, and the rest goes on."""
     command = ("data=digits", "epochs=80", "optimizer=sgd", "optimizer.learning_rate=0.01,1e30", "seed=0,1")
-    process = start(tmp_path, *command, "hydra.launcher.workers=2", "hydra.launcher.retries=0")
+    process = fork_start("-m", *command, "hydra.launcher.workers=2", "hydra.launcher.retries=0")
     wait_until(in_training(tmp_path, 1))
     workers(process)[0].kill()
     assert process.wait(timeout=200) == 1
@@ -182,8 +183,8 @@ def test_a_failed_run_is_tried_again_and_enough_is_enough(tmp_path: Path, fork_s
     assert query(tmp_path, "SELECT value FROM tags WHERE key = 'resumed'") == [("1",)]
 
 
-def test_an_interrupted_sweep_leaves_nothing_running(tmp_path: Path) -> None:
-    process = start(tmp_path, *LONG, "seed=0,1,2,3", "hydra.launcher.workers=2")
+def test_an_interrupted_sweep_leaves_nothing_running(tmp_path: Path, fork_start: ForkStart) -> None:
+    process = fork_start("-m", *LONG, "seed=0,1,2,3", "hydra.launcher.workers=2")
     wait_until(in_training(tmp_path, 2))
     members = family(process)
     process.send_signal(signal.SIGINT)
@@ -195,12 +196,12 @@ def test_an_interrupted_sweep_leaves_nothing_running(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text().endswith("interrupted\n")
 
 
-def test_a_shot_launcher_is_resumed_where_it_was(tmp_path: Path) -> None:
+def test_a_shot_launcher_is_resumed_where_it_was(tmp_path: Path, fork_start: ForkStart, fork_sweep: ForkSweep) -> None:
     """At random moments, also when it has hardly begun: what had finished is kept, and no run is left RUNNING."""
     command = (*QUICK, "epochs=30", "seed=range(3)", "hydra.launcher.workers=2", "resume=true")
     moment, temporary = random.Random(0), Path(tempfile.mkdtemp())  # pytest's own may be too long for a socket
     for runs in (1, 2):
-        process = start(tmp_path, *command, TMPDIR=str(temporary))
+        process = fork_start("-m", *command, TMPDIR=str(temporary))
         wait_until(lambda runs=runs: len(logs(tmp_path)) >= runs and in_training(tmp_path, 1)())
         members = family(process)
         time.sleep(moment.random())
@@ -213,7 +214,7 @@ def test_a_shot_launcher_is_resumed_where_it_was(tmp_path: Path) -> None:
         assert [status for _, status in parents(tmp_path)] == ["KILLED"]
     temporary.rmdir()
     kept = sum(finished(tmp_path).values())
-    status, output = sweep(tmp_path, *command)
+    status, output = fork_sweep(*command)
     assert status == 0, output
     assert f"resume: {kept} kept" in output
     assert list(finished(tmp_path).values()) == [1] * 3
@@ -232,10 +233,10 @@ def test_wrong_settings_of_the_pool_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_another_sweeper_has_its_runs_looked_after(tmp_path: Path) -> None:
+def test_another_sweeper_has_its_runs_looked_after(tmp_path: Path, fork_start: ForkStart) -> None:
     """Hydra's own, which has no parent run: of a run whose worker is shot the record ends, and goes on with it."""
     settings = ("hydra/sweeper=basic", "hydra.launcher.workers=1", "hydra.launcher.retries=1")
-    process = start(tmp_path, *QUICK, "epochs=150", "seed=0", *settings)
+    process = fork_start("-m", *QUICK, "epochs=150", "seed=0", *settings)
     wait_until(lambda: recorded(tmp_path))
     workers(process)[0].kill()
     assert process.wait(timeout=200) == 0, (tmp_path / "out").read_text()
@@ -257,17 +258,19 @@ def test_a_long_name_of_the_temporary_folder_is_told(letters: int, tmp_path: Pat
     Path(folder).rmdir()
 
 
-def test_what_xla_compiles_for_one_run_serves_the_others(tmp_path: Path, run_cli: RunCli) -> None:
+def test_what_xla_compiles_for_one_run_serves_the_others(
+    tmp_path: Path, fork_cli: RunCli, fork_start: ForkStart
+) -> None:
     """To the last bit as if each run compiled for itself, and nothing of it stays."""
     temporary = Path(tempfile.mkdtemp(prefix="a folder"))  # pytest's own may be too long for a socket
     settings = (*QUICK, "runtime.xla=true")
-    process = start(tmp_path, *settings, "runtime.threads=1,2", "hydra.launcher.workers=1", TMPDIR=str(temporary))
+    process = fork_start("-m", *settings, "runtime.threads=1,2", "hydra.launcher.workers=1", TMPDIR=str(temporary))
     wait_until(lambda: list(temporary.rglob("*XLA_CPU_JIT.pb")))
     status, output = process.wait(timeout=200), (tmp_path / "out").read_text()
     assert status == 0, output
     assert len({row[-1] for row in ranking(output)}) == 2, "one fingerprint, but two runs"
     temporary.rmdir()
-    assert run_cli(*settings, "runtime.threads=2").returncode == 0
+    assert fork_cli(*settings, "runtime.threads=2").returncode == 0
     weights = query(
         tmp_path,
         "SELECT t.value FROM tags t JOIN params p ON p.run_uuid = t.run_uuid AND p.key = 'runtime.threads' "
@@ -277,9 +280,9 @@ def test_what_xla_compiles_for_one_run_serves_the_others(tmp_path: Path, run_cli
     assert weights[0] == weights[1]
 
 
-def test_a_shot_server_is_replaced(tmp_path: Path) -> None:
+def test_a_shot_server_is_replaced(tmp_path: Path, fork_start: ForkStart) -> None:
     """The process that workers are forked from: those under way are lost with it, the others run."""
-    process = start(tmp_path, *QUICK, "epochs=100", "seed=0,1", "hydra.launcher.workers=1", "hydra.launcher.retries=1")
+    process = fork_start("-m", *QUICK, "epochs=100", "seed=0,1", "hydra.launcher.workers=1", "hydra.launcher.retries=1")
     wait_until(in_training(tmp_path, 1))
     members = family(process)
     workers(process)[0].parent().kill()
@@ -327,10 +330,10 @@ def test_a_plain_sweep_is_expected(arguments: list[str], plain: bool, monkeypatc
     assert begun == ["server"] * plain
 
 
-def test_two_people_start_the_same_sweep_at_once(tmp_path: Path) -> None:
+def test_two_people_start_the_same_sweep_at_once(tmp_path: Path, fork_start: ForkStart) -> None:
     """On a store that does not exist yet."""
     command = (*QUICK, "seed=0,1", "hydra.launcher.workers=1")
-    both = [start(tmp_path, *command), start(tmp_path, *command)]
+    both = [fork_start("-m", *command), fork_start("-m", *command)]
     assert [process.wait(timeout=300) for process in both] == [0, 0]
     assert [status for _, status in parents(tmp_path)] == ["FINISHED"] * 2
     assert sorted(finished(tmp_path).values()) == [2, 2]
@@ -338,7 +341,7 @@ def test_two_people_start_the_same_sweep_at_once(tmp_path: Path) -> None:
     assert len(list((tmp_path / "mlruns").glob("multirun/*/*/*/run.log"))) == 4, "no folder is shared"
 
 
-def test_an_edit_during_a_sweep_changes_nothing_in_it(tmp_path: Path) -> None:
+def test_an_edit_during_a_sweep_changes_nothing_in_it(tmp_path: Path, fork_start: ForkStart) -> None:
     """Neither of a config nor of a module."""
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "conf" / "model" / "mine.yaml").write_text(
@@ -348,7 +351,7 @@ def test_an_edit_during_a_sweep_changes_nothing_in_it(tmp_path: Path) -> None:
     module = tmp_path / "mine.py"
     module.write_text("import keras\n\nclass Layer(keras.layers.Dense):\n    pass\n")
     command = ("--config-dir", "conf", "data=digits", "epochs=40", "model=mine", "trust=[mine]", "seed=0,1")
-    process = start(tmp_path, *command, "hydra.launcher.workers=1", PYTHONPATH=str(tmp_path))
+    process = fork_start("-m", *command, "hydra.launcher.workers=1")
     wait_until(in_training(tmp_path, 1))
     module.write_text("raise RuntimeError('edited')\n")
     (tmp_path / "conf" / "model" / "mine.yaml").write_text("name: nonsense\n")

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,13 +21,13 @@ from experiments.tracking.process import Failure, RecordingProcess
 from experiments.tracking.recorder import Recorder
 from experiments.tracking.store import _sqlite_trouble
 from experiments.tracking.sweep_recorder import SweepRecorder
+from tests.prepared import Started
+from tests.sweeps.processes import wait_until
+
+ForkStart = Callable[..., Started]
+RunCli = Callable[..., subprocess.CompletedProcess[str]]
 
 LONG = ["data=digits", "epochs=5000", "runtime.xla=false"]
-
-
-def start(folder: Path, *args: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "experiments.run", *args]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def records(folder: Path) -> list[tuple[str, str]]:
@@ -35,20 +36,16 @@ def records(folder: Path) -> list[tuple[str, str]]:
         return connection.execute("SELECT name, status FROM runs ORDER BY start_time").fetchall()
 
 
-def wait_for_epochs(process: "subprocess.Popen[str]") -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch") and line.split()[1].startswith("50/"):
-            return
-    raise AssertionError("it ended before its time")
+def wait_for_epochs(out: Path) -> None:
+    wait_until(lambda: out.exists() and " 20/" in out.read_text())
 
 
-def test_an_interrupted_run_is_killed(tmp_path: Path) -> None:
-    process = start(tmp_path, *LONG)
-    wait_for_epochs(process)
+def test_an_interrupted_run_is_killed(tmp_path: Path, fork_start: ForkStart) -> None:
+    process = fork_start(*LONG)
+    wait_for_epochs(tmp_path / "out")
     process.send_signal(signal.SIGTERM)  # Ctrl-C does the same, and is tried on a sweep
-    _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "interrupted\n")
+    assert process.wait(timeout=60) == 130
+    assert (tmp_path / "out").read_text().endswith("\ninterrupted\n")
     assert records(tmp_path) == [("data=digits epochs=5000 runtime.xla=false", "KILLED")]
 
 
@@ -67,25 +64,21 @@ def test_an_interrupt_that_a_library_made_another_error_of_is_one() -> None:
     assert told == [("KILLED", "")]
 
 
-def test_a_run_that_fails_says_why(tmp_path: Path) -> None:
-    process = start(
-        tmp_path, "data=digits", "optimizer=sgd", "optimizer.learning_rate=1e30", "callbacks=terminate_on_nan"
-    )
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert errors.startswith("error: the loss became")
-    assert "Traceback" not in errors
+def test_a_run_that_fails_says_why(tmp_path: Path, fork_cli: RunCli) -> None:
+    done = fork_cli("data=digits", "optimizer=sgd", "optimizer.learning_rate=1e30", "callbacks=terminate_on_nan")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the loss became")
+    assert "Traceback" not in done.stderr
     assert records(tmp_path)[0][1] == "FAILED"
     (trace,) = (tmp_path / "mlruns" / "artifacts").rglob("traceback.txt")
     assert "RunFailed" in trace.read_text()
 
 
-def test_refused_data_leaves_no_store_and_no_process(tmp_path: Path) -> None:
+def test_refused_data_leaves_no_store_and_no_process(tmp_path: Path, run_cli: RunCli) -> None:
     (tmp_path / "mine.npz").write_bytes(b"nonsense")
-    process = start(tmp_path, "data=npz", "data.path=mine.npz")
-    _, errors = process.communicate(timeout=60)  # until all processes are gone that could still write to the pipe
-    assert process.returncode == 2
-    assert errors == (
+    done = run_cli("data=npz", "data.path=mine.npz")  # until all processes are gone that could still write to the pipe
+    assert done.returncode == 2
+    assert done.stderr == (
         "error: mine.npz: is damaged, or not an .npz file of plain arrays (File is not a zip file); "
         "fetch or save it again\n"
     )
@@ -93,24 +86,22 @@ def test_refused_data_leaves_no_store_and_no_process(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("mlruns/outputs/*/*"))
 
 
-def test_without_tracking_nothing_is_recorded(tmp_path: Path) -> None:
-    process = start(tmp_path, "experiment=debug", "tracking=off")
-    output, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors) == (0, "")
-    assert "recorded" not in output
+def test_without_tracking_nothing_is_recorded(tmp_path: Path, fork_cli: RunCli) -> None:
+    done = fork_cli("experiment=debug", "tracking=off")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "recorded" not in done.stdout
     assert not list(tmp_path.rglob("*.db"))
 
 
-def test_a_store_that_breaks_during_the_run_fails_it(tmp_path: Path) -> None:
+def test_a_store_that_breaks_during_the_run_fails_it(tmp_path: Path, fork_start: ForkStart) -> None:
     """The run ends with a reason instead of a silent gap in its record."""
-    process = start(tmp_path, *LONG)
-    wait_for_epochs(process)
+    process = fork_start(*LONG)
+    wait_for_epochs(tmp_path / "out")
     database = tmp_path / "mlruns" / "mlflow.db"
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("DROP TABLE metrics")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert errors.startswith("error: the run could not be recorded")
+    assert process.wait(timeout=120) == 1
+    assert "\nerror: the run could not be recorded" in (tmp_path / "out").read_text()
 
 
 def test_a_damaged_store_is_named(tmp_path: Path) -> None:
@@ -160,29 +151,28 @@ def test_shot_while_it_creates_the_store(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("mlflow.new*"))
 
 
-def test_what_could_not_be_recorded_is_no_success(tmp_path: Path) -> None:
+def test_what_could_not_be_recorded_is_no_success(tmp_path: Path, fork_start: ForkStart, fork_cli: RunCli) -> None:
     """It is FAILED, and recorded when it is resumed. Another run in its folder begins anew."""
-    folder, short = tmp_path / "out", ("data=digits", "epochs=100", "runtime.xla=false", "hydra.run.dir=out")
-    process = start(tmp_path, *short)
-    wait_for_epochs(process)
+    folder, short = tmp_path / "run", ("data=digits", "epochs=100", "runtime.xla=false", "hydra.run.dir=run")
+    process = fork_start(*short)
+    wait_for_epochs(tmp_path / "out")
     members = psutil.Process(process.pid).children(recursive=True)
     (artifacts,) = (tmp_path / "mlruns" / "artifacts").glob("*/artifacts")
     (artifacts / "figures").write_text("where a folder should be")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert errors.startswith("error: the run could not be recorded")
+    assert process.wait(timeout=120) == 1
+    assert "\nerror: the run could not be recorded" in (tmp_path / "out").read_text()
     assert [status for _, status in records(tmp_path)] == ["FAILED"]
     assert members
     assert not psutil.wait_procs(members, timeout=30)[1], "left behind"
     (artifacts / "figures").unlink()
     shutil.copytree(folder / "checkpoints", tmp_path / "kept")
-    output, errors = start(tmp_path, *short, "resume=true").communicate(timeout=120)
-    assert "goes on after epoch 100 of 100" in output, errors
+    done = fork_cli(*short, "resume=true")
+    assert "goes on after epoch 100 of 100" in done.stdout, done.stderr
     assert [status for _, status in records(tmp_path)] == ["FINISHED"]
     assert list((tmp_path / "mlruns" / "artifacts").rglob("model.keras"))
     shutil.copytree(tmp_path / "kept", folder / "checkpoints")
-    output, errors = start(tmp_path, *short, "epochs=2", "tracking=off").communicate(timeout=120)
-    assert "\nepoch 1/2 " in output, errors
+    done = fork_cli(*short, "epochs=2", "tracking=off")
+    assert "\nepoch 1/2 " in done.stdout, done.stderr
 
 
 def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next() -> None:
