@@ -10,6 +10,7 @@ import multiprocessing.util
 import os
 import pkgutil
 import runpy
+import signal
 import sys
 import tempfile
 import traceback
@@ -98,6 +99,9 @@ def _serve(code: str, *arguments: str, descriptors: set[int]) -> None:
     for descriptor in {int(name) for name in os.listdir("/dev/fd")} - descriptors:
         with suppress(OSError):
             os.close(descriptor)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if callable(signal.getsignal(number)):  # a new program would not have it
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     atexit._clear()
     sys.modules.update(_hidden)
     sys.argv = ["-c", *arguments]

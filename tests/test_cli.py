@@ -178,6 +178,44 @@ def test_a_refusal_names_the_key_and_its_remedy_works(
         assert [left for left in after if "there is no such key" in left.what or "cannot be read" in left.what] == []
 
 
+MEANT = [
+    (("epochs", "5"), "epochs 5", "epochs=5"),
+    (("epochs", "=", "5"), "epochs = 5", "epochs=5"),
+    (("epochs", "=5"), "epochs =5", "epochs=5"),
+    (("epochs:5",), "epochs:5", "epochs=5"),
+    (("epochs=5,", "optimizer=adam"), "epochs=5,", "epochs=5"),
+    (("model.layer_sizes=[256,", "128]"), "model.layer_sizes=[256, 128]", "'model.layer_sizes=[256, 128]'"),
+    (("tracking.experiment=é",), "tracking.experiment=é", "\"tracking.experiment='é'\""),
+    (("--config-name", "compare", "filter=accuracy>0.1"), "filter=accuracy>0.1", "\"filter='accuracy>0.1'\""),
+    (("=",), "=", ""),
+    (("5=epochs",), "5=epochs", ""),
+    (("--epochs", "5"), "--epochs", "epochs=5"),
+    (("--epochs=5",), "--epochs=5", "epochs=5"),
+    (("--verbose",), "--verbose", ""),
+    (("callback=early_stopping", "data.validation_size=9"), "callback", "callbacks=early_stopping"),
+    (("experiments=debug",), "experiments", "experiment=debug"),
+    (("callbacks=none",), "callbacks", "callbacks=[]"),
+    (("callbacks=csv_log,best_weights",), "callbacks", "callbacks=[csv_log,best_weights]"),
+    (("optimizer.lr=0.1",), "optimizer.lr", "optimizer.learning_rate=0.1"),
+    (("lr=0.1",), "lr", "optimizer.learning_rate=0.1"),
+    (("loss=mse",), "loss", "loss=mean_squared_error"),
+    (("data.scale=0",), "data.scale", "data.scale=255.0"),
+    (("optimizer.name=adam",), "optimizer.name", "optimizer=adam"),
+    (("data.name=digits",), "data.name", "data=digits"),
+]
+
+
+@pytest.mark.usefixtures("_in_process")
+@pytest.mark.parametrize(("argv", "where", "remedy"), MEANT, ids=str)
+def test_what_was_meant_is_offered_and_works(argv: tuple[str, ...], where: str, remedy: str) -> None:
+    [problem] = explained(*argv)
+    assert (problem.where, problem.remedy) == (where, remedy)
+    assert not any(hint in problem.what for hint in ("_dummy", "expecting {"))
+    options = argv[:2] if "--config-name" in argv else ()
+    validated = ["data.validation_size=9"] * ("callbacks" in remedy)
+    assert explained(*options, *shlex.split(remedy), *validated) == []
+
+
 FILES = {
     "latin_1": ("# é".encode("latin-1"), "is not text in UTF-8: byte 0xe9"),
     "utf_16": ("epochs: 3\n".encode("utf-16"), "is not text in UTF-8: byte 0xff"),
@@ -285,9 +323,16 @@ def test_files_of_ones_own_count_before_ours_and_those_of_the_last_folder_first(
     (tmp_path / "a" / "data" / "digits.yaml").write_text("name: digits\nscale: 0\n")
     found = explained("--config-dir", "a", "--config-dir", "b", "experiment=debug", "data=digits")
     assert [(problem.where, problem.what.partition(",")[0]) for problem in found] == [
-        ("data.scale", "got 0"), ("data.path", "is missing"), ("data.validation_size", "is missing"),
-        ("data.limit", "is missing"), ("epochs", "got -1"),
+        ("data.scale", "got 0"), ("data.path", "is missing; add it"), ("data.validation_size", "is missing; add it"),
+        ("data.limit", "is missing; add it"), ("epochs", "got -1"),
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("_in_process")
+def test_a_file_of_ones_own_takes_over_the_keys_of_another(tmp_path: Path) -> None:
+    (tmp_path / "own" / "model").mkdir(parents=True)
+    (tmp_path / "own" / "model" / "tiny.yaml").write_text("defaults: [mlp]\nlayer_sizes: [8]\n")
+    assert explained("--config-dir", "own", "model=tiny") == []
 
 
 @pytest.mark.usefixtures("_in_process")

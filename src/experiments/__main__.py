@@ -1,5 +1,7 @@
 """The commands: ``python -m experiments``."""
 
+import sys
+
 HELP = """experiments: Keras networks from short YAML files, recorded in MLflow.
 
   python -m experiments.run        train one config, or with -m a sweep
@@ -12,3 +14,6 @@ Each explains itself with --help."""
 
 if __name__ == "__main__":  # a sweep's server imports all modules
     print(HELP)
+    if set(sys.argv[1:]) - {"--help", "-h"}:
+        print(f"\nerror: {sys.argv[1]}: the command is joined with a dot: python -m experiments.run", file=sys.stderr)
+        sys.exit(2)

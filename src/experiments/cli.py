@@ -40,7 +40,7 @@ from experiments.config.overrides import (
     no_folder,
     without_plus,
 )
-from experiments.config.problems import NAME_LENGTH, assign, first_lines
+from experiments.config.problems import NAME_LENGTH, assign, first_lines, quoted
 from experiments.config.schema import Section
 from experiments.tracking import store
 from hydra_plugins.experiments_sweeps import CheckedSource
@@ -148,7 +148,9 @@ def _arguments(argv: Sequence[str]) -> Namespace:
     """Read the arguments as Hydra does, but for ``--config-dir``, which may come several times."""
     parser = ArgumentParser(parents=[get_args_parser()], conflict_handler="resolve", add_help=False)
     parser.add_argument("--config-dir", "-cd", action="append", default=[])
-    arguments, _ = parser.parse_known_intermixed_args(list(argv))
+    arguments, unknown = parser.parse_known_intermixed_args(list(argv))
+    following = dict(zip(argv, [*argv[1:], ""], strict=False))
+    arguments.unknown = [(word, following[word]) for word in unknown if word.startswith("-")]
     return arguments
 
 
@@ -167,6 +169,11 @@ def _config_folders(arguments: Namespace, config_name: str) -> list[str]:
     if arguments.experimental_rerun is not None:
         what = "is not supported, as it would run code from that file"
         problems.append(Problem("--experimental-rerun", f"{what}; python -m experiments.reproduce repeats a run"))
+    for option, following in arguments.unknown:
+        key, equals, value = option.lstrip("-").partition("=")
+        typed = value if equals else following
+        remedy = quoted(f"{key}={typed}") if option.startswith("--") and typed and "=" not in typed else ""
+        problems.append(Problem(option, "there is no such option; settings are written KEY=VALUE", remedy))
     if arguments.config_name is None:
         found = [folder for folder in folders if os.path.isdir(folder)]
         problems += [problem for folder in found for problem in lacks_defaults(folder, config_name)]
@@ -249,12 +256,25 @@ def check_run(config: DictConfig, defaults: Callable[[], DictConfig] | None = No
         misspelt = [(group, name) for group, name in choices(config) if name.endswith(".yaml")]
         what = "got {}, expected a choice without .yaml"
         problems = [Problem(group, what.format(name), assign(group, name[:-5])) for group, name in misspelt]
-        problems += output_problems(config)
+        problems += [*_names_of_choices(config), *output_problems(config)]
         if problems:
             raise Refused(problems)
     checked = check(config, Config, defaults)
     check_places(checked)
     return checked
+
+
+def _names_of_choices(config: DictConfig) -> Iterator[Problem]:
+    """Find names such as ``optimizer.name=adam``, which leave the other keys as those of the file that is chosen."""
+    chosen = dict(choices(config))
+    for text in cast(list[str], OmegaConf.to_container(config.hydra.overrides.task)):
+        key, _, name = text.lstrip("+").partition("=")
+        group = key.removesuffix(".name").replace(".", "/")
+        if not key.endswith(".name") or chosen.get(group, name) == name or chosen[group] == "npz":  # has any name
+            continue
+        if name in _loader().repository.get_group_options(group):
+            what = f"got {name}, but the other keys are those of {assign(group, chosen[group])}"
+            yield Problem(key, what, assign(group, name))
 
 
 def choices(config: DictConfig) -> list[tuple[str, str]]:
@@ -434,7 +454,8 @@ def explain(error: Exception, config_name: str, argv: Sequence[str]) -> list[Pro
         if not arguments.multirun and composed.hydra.callbacks.check._target_.endswith(".CheckBeforeRun"):
             check_run(composed, functools.partial(group_defaults, composed, config_name, loader))
     except Refused as refused:
-        problems += refused.problems
+        known = {problem.where.partition("=")[0].lstrip("+") for problem in problems}
+        problems += [problem for problem in refused.problems if problem.where not in known]
     except Exception as other:
         error = other
     if problems:

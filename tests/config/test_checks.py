@@ -210,7 +210,7 @@ def test_a_missing_key_is_named(key: str) -> None:
         ),
         (("metrics=['${nope}']",), "metrics[0]", "Interpolation key 'nope' not found", "metrics=[accuracy]"),
         (("~epochs",), "epochs", "is missing", "+epochs=5"),
-        (("+epohcs=3",), "epohcs", "no such key; did you mean 'epochs'?", "~epohcs"),
+        (("+epohcs=3",), "epohcs", "no such key; did you mean 'epochs'?", "~epohcs epochs=3"),
         (
             ("+model.class_name=x",),
             "model.class_name",

@@ -19,8 +19,8 @@ def usable(*overrides: str, config_name: str = "config", sweep: bool = True) -> 
 def test_each_choice_of_a_sweep_is_looked_at() -> None:
     _, problems = usable("optimizer=adam,adma,sgdd", "optimizer/schedule=glob(cos*)")
     assert [(problem.what, problem.remedy) for problem in problems] == [
-        ("there is no adma; did you mean 'adam'?", "optimizer=adam"),
-        ("there is no sgdd; did you mean 'sgd'?", "optimizer=sgd"),
+        ("there is no adma; did you mean 'adam'?", "optimizer=adam,sgd"),
+        ("there is no sgdd; did you mean 'sgd'?", "optimizer=adam,sgd"),
     ]
 
 

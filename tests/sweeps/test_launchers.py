@@ -5,40 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.prepared import environment
 from tests.sweeps.cluster import Cluster
-from tests.sweeps.processes import LONG, QUICK, children, family, parents, query, ranking, wait_until
-
-
-@dataclass
-class Launch:
-    """Starts sweeps in a folder, two jobs at a time.
-
-    Attributes:
-        prefix: Of the command.
-        options: Of the launcher.
-        env: Beside the test's own.
-        nodes: Where the runs are, and their parent.
-    """
-
-    folder: Path
-    prefix: Sequence[str]
-    options: Sequence[str]
-    env: Mapping[str, str]
-    nodes: set[str]
-
-    def __call__(self, *arguments: str) -> "subprocess.Popen[str]":
-        ours = [*self.options, "runtime.threads=1", "+tracking.tags.node=${oc.env:NODE}"]
-        command = [*self.prefix, sys.executable, "-m", "experiments.run", "-m", *ours, *arguments]
-        with (self.folder / "out").open("w") as out:
-            env = {**os.environ, **self.env, "NODE": "launcher"}
-            return subprocess.Popen(command, cwd=self.folder, env=env, stdout=out, stderr=subprocess.STDOUT, text=True)
+from tests.sweeps.processes import QUICK, children, family, parents, query, ranking, wait_until
 
 
 def require(plugin: str) -> None:
@@ -59,49 +34,61 @@ def cluster() -> Iterator[Cluster]:
     assert not killed, "processes of the cluster that did not end"
 
 
-@pytest.fixture(params=["joblib", "ray"])
-def launch(request: pytest.FixtureRequest, tmp_path: Path) -> Launch:
-    if request.param == "joblib":
-        require("hydra_joblib_launcher")
-        return Launch(tmp_path, [], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], {}, {"launcher"})
-    cluster: Cluster = request.getfixturevalue("cluster")
-    options = ["hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster.address}"]
-    options += ["+hydra.launcher.ray.remote.num_cpus=1"]
-    return Launch(tmp_path, cluster.command(), options, cluster.env, {"launcher", "head", "other"})
-
-
-def test_a_sweep_is_recorded_the_same(launch: Launch, tmp_path: Path) -> None:
-    """One run fails, the others go on, and to resume repeats that one only."""
-    command = (*QUICK, "optimizer=sgd", "optimizer.learning_rate=1e30,0.1")
-    process = launch(*command)
-    assert process.wait(timeout=400) == 1
-    output = (tmp_path / "out").read_text()
+def test_a_sweep_with_joblib_is_recorded_the_same(
+    tmp_path: Path, fork_cli: Callable[..., "subprocess.CompletedProcess[str]"]
+) -> None:
+    """One run fails, the other goes on, and to resume repeats the failed one only."""
+    require("hydra_joblib_launcher")
+    command = ("-m", *QUICK, "optimizer=sgd", "optimizer.learning_rate=1e30,0.1", "runtime.threads=1")
+    command += ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    done = fork_cli(*command)
+    assert done.returncode == 1
     [(parent, status)] = parents(tmp_path)
     assert status == "FAILED"
     assert {child[2] for child in children(tmp_path)} == {parent}
     assert sorted(child[1] for child in children(tmp_path)) == ["FAILED", "FINISHED"]
-    assert len(ranking(output)) == 2
-    assert "the loss became" in output
-    assert "\nerror: 1 of 2 runs did not finish; the same command with resume=true goes on\n" in output
-    assert {node for (node,) in query(tmp_path, "SELECT value FROM tags WHERE key = 'node'")} == launch.nodes
-    if "other" in launch.nodes:
-        return  # to resume is the sweep's work, not the launcher's: once, without a cluster, is enough
-    process = launch(*command, "resume=true")
-    assert process.wait(timeout=400) == 1
-    assert "resume: 1 kept, 1 failed before: rerun" in (tmp_path / "out").read_text()
+    assert len(ranking(done.stdout)) == 2
+    assert "the loss became" in done.stdout + done.stderr
+    assert done.stderr.endswith("error: 1 of 2 runs did not finish; the same command with resume=true goes on\n")
+    done = fork_cli(*command, "resume=true")
+    assert done.returncode == 1
+    assert "resume: 1 kept, 1 failed before: rerun" in done.stdout
     assert sorted(child[1] for child in children(tmp_path)) == ["FAILED", "FINISHED"]
     assert len(parents(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("launch", ["ray"], indirect=True)  # joblib's workers are plain processes, as the pool's are
-def test_an_interrupted_sweep_leaves_nothing_running(launch: Launch, tmp_path: Path) -> None:
-    process = launch(*LONG, "seed=0,1,2")
-    wait_until(lambda: "/4000 " in (tmp_path / "out").read_text() and len(children(tmp_path)) == 2, seconds=180)
+def test_a_sweep_on_a_ray_cluster_is_recorded_until_it_is_interrupted(cluster: Cluster, tmp_path: Path) -> None:
+    """Two runs fail, one finishes, one is interrupted: on both nodes, beneath a parent that is none of theirs."""
+    command = ["hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster.address}"]
+    command += ["+hydra.launcher.ray.remote.num_cpus=1", "runtime.threads=1", "+tracking.tags.node=${oc.env:NODE}"]
+    command += [
+        "data=digits",
+        "runtime.xla=false",
+        "optimizer=sgd",
+        "optimizer.learning_rate=1e30,0.1",
+        "epochs=2,4000",
+    ]
+    with (tmp_path / "out").open("w") as out:
+        process = subprocess.Popen(
+            cluster.command(sys.executable, "-m", "experiments.run", "-m", *command),
+            cwd=tmp_path,
+            env=environment(**cluster.env),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    wait_until(lambda: "/4000 " in (tmp_path / "out").read_text() and len(children(tmp_path)) == 4, seconds=240)
     members = family(process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 130
     _, left = psutil.wait_procs(members, timeout=30)
     assert not left, "an orphan"
-    assert [status for _, status in parents(tmp_path)] == ["KILLED"]
-    assert [status for _, status, _ in children(tmp_path)] == ["KILLED"] * 2
-    assert "\ninterrupted\n" in (tmp_path / "out").read_text()
+    [(parent, status)] = parents(tmp_path)
+    assert status == "KILLED"
+    assert {child[2] for child in children(tmp_path)} == {parent}
+    assert sorted(child[1] for child in children(tmp_path)) == ["FAILED", "FAILED", "FINISHED", "KILLED"]
+    nodes = query(tmp_path, "SELECT DISTINCT value FROM tags WHERE key = 'node' ORDER BY value")
+    assert nodes == [("head",), ("launcher",), ("other",)]
+    output = (tmp_path / "out").read_text()
+    assert "the loss became" in output
+    assert "\ninterrupted\n" in output

@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import pytest
 
 from experiments.sweeps import expect
 from experiments.sweeps.server import PRELOAD, WANTED
-from tests.prepared import Started, environment
+from tests.prepared import Prepared, Started, environment
 from tests.sweeps.processes import (
     LONG,
     QUICK,
@@ -375,16 +374,14 @@ def test_hydras_basic_launcher_records_the_same(tmp_path: Path, fork_sweep: Fork
         ("1", "source files were edited while the sweep was starting"),
     ],
 )
-def test_why_no_worker_can_be_forked_is_told(tmp_path: Path, code: str, told: str) -> None:
+def test_why_no_worker_can_be_forked_is_told(tmp_path: Path, prepared: Prepared, code: str, told: str) -> None:
     (tmp_path / "mine.py").write_text(f"import tensorflow as tf\n\nONE = {code}\n")
-    show = "import experiments.sweeps.preload as server; print(server.trouble)"
+    program = tmp_path / "program.py"
+    program.write_text("import experiments.sweeps.preload as server; print(server.trouble)")
     (tmp_path / "temporary").mkdir()
     (tmp_path / "temporary" / WANTED).write_text(json.dumps({"trust": ["mine"], "code": "before", "data": []}))
     preload = {"code": "before", "folder": str(tmp_path / "temporary"), "launcher": os.getpid()}
-    wanted = {"PYTHONPATH": str(tmp_path), PRELOAD: json.dumps(preload)}
-    command = [sys.executable, "-c", show]
-    own = {**environment(), **wanted}
-    done = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, check=False)
+    done = prepared(str(program), cwd=tmp_path, env=environment(**{PRELOAD: json.dumps(preload)}))
     assert told in done.stdout, done.stderr
     assert not (tmp_path / "temporary").exists(), "who shoots the launcher leaves it to this process to remove it"
 

@@ -77,7 +77,9 @@ def _problem(
     if "extra_forbidden" in kinds:
         return _unknown(path, plain, defaults)
     if kinds.keys() & {"missing", "union_tag_not_found"}:
-        return Problem(where, "is missing", default and f"+{default}")
+        take_over = "; add it, or begin your file with 'defaults: [NAME]' to take over the keys of another"
+        whole = "" if default or len(path) == 1 else take_over
+        return Problem(where, f"is missing{whole}", default and f"+{default}")
     if kinds.keys() == {"model_type"} and isinstance(given, str) and len(path) > 1:
         what = "is a group of files, which is chosen with a slash"
         return Problem(where, what, assign("/".join(map(str, path)), given))
@@ -96,7 +98,8 @@ def _unknown(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mappi
         return Problem(where, what)
     siblings = at(defaults, path[:-1]) or at(plain, path[:-1])
     known = [str(key) for key in siblings if str(key) not in (str(path[-1]), "hydra")]
-    return Problem(where, f"no such key; {suggest(str(path[-1]), known)}", f"~{where}")
+    kept = "" if (meant := closest(str(path[-1]), known)) is None else f" {assign(dotted((*path[:-1], meant)), given)}"
+    return Problem(where, f"no such key; {suggest(str(path[-1]), known)}", f"~{where}{kept}")
 
 
 def _near(given: Any) -> Iterator[Any]:
@@ -168,7 +171,8 @@ def _expected(details: ErrorDetails, given: Any) -> str:
         choices = _choices(details)
         meant = closest(str(given), choices)
         return " or ".join(choices) + (f"; did you mean '{meant}'?" if meant else "")
-    number = "a whole number" if isinstance(given, int) else "a number"
+    whole = not any(isinstance(bound, float) for bound in context.values())
+    number = "a whole number" if isinstance(given, int) and whole else "a number"
     return EXPECTED[kind].format(number=number, **context) if kind in EXPECTED else details["msg"]
 
 

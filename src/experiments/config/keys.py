@@ -4,10 +4,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from experiments.config.problems import assign, closest, quoted, suggest
 from experiments.config.schema import CHOICES_OF_A_RUN
+
+
+def groups_of(repository: Any) -> list[str]:
+    """The groups of files at the top level, also those of which nothing is chosen; Hydra's own is none."""
+    return [str(group) for group in repository.get_group_options("", ObjectType.GROUP) if group != "hydra"]
 
 
 class Keys:
@@ -20,7 +26,8 @@ class Keys:
 
     def __init__(self, composed: DictConfig, repository: Any) -> None:
         self._composed, self._repository = composed, repository
-        self._groups = [str(group) for group in composed.hydra.runtime.choices if not str(group).startswith("hydra/")]
+        chosen = [str(group) for group in composed.hydra.runtime.choices]
+        self._groups = [group for group in {*chosen, *groups_of(repository)} if not group.startswith("hydra/")]
 
     def meant(self, key: str, known: list[str], value: Any, typed: str) -> tuple[str, str]:
         """Say what was probably meant, and give the override that sets it.

@@ -16,9 +16,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from experiments.config import sweep_values
+from experiments.config import sweep_values, unreadable
 from experiments.config.files import DEEPEST, BrokenFile
-from experiments.config.keys import Keys
+from experiments.config.keys import Keys, groups_of
 from experiments.config.problems import (
     NAME_LENGTH,
     Problem,
@@ -100,7 +100,7 @@ def compose_usable(
         composed, untried = compose(usable), []
     except Exception:  # a sweep's choices exclude each other, a group has no place there, a file is broken
         composed, untried = compose([]), usable
-    problems += [_choice_problem(item, repository, composed) for item in groups if item not in usable]
+    problems += [_choice_problem(item, repository, composed, overrides) for item in groups if item not in usable]
     fitting = []
     for item in untried:
         try:
@@ -129,17 +129,29 @@ def _parse(overrides: Sequence[str], loader: ConfigLoaderImpl, sweep: bool) -> t
     """Read overrides; of a sweep, each choice of a group and one value of a key."""
     parser = OverridesParser.create(loader)
     parsed: list[Override] = []
-    problems = []
-    for text in overrides:
+    problems, left = [], list(overrides)
+
+    def read(text: str) -> Override:
+        if not text.partition("=")[0].strip("+~"):
+            raise OverrideParseException(text, "no key")
+        return parser.parse_overrides([text])[0]
+
+    def readable(text: str) -> bool:
+        with suppress(OverrideParseException, ValueError, RecursionError):
+            return not nested_too_deeply(text) and bool(read(text))
+        return False
+
+    while left:
+        text = left.pop(0)
         if what := nested_too_deeply(text):
             problems.append(Problem(text.partition("=")[0], what))
             continue
         try:
-            override = parser.parse_overrides([text])[0]
+            override = read(text)
         except (OverrideParseException, ValueError, RecursionError) as error:
-            reason = re.sub(r"^(Error parsing .*\n|LexerNoViableAltException: )", "", str(error)).splitlines()[0]
-            hint = "put quotes around a value with brackets, blanks or commas: 'KEY=[A, B]'"
-            problems.append(Problem(text, f"cannot be read as KEY=VALUE ({reason}); {hint}"))
+            problem, words = unreadable.explain([text, *left], error, readable)
+            problems.append(problem)
+            del left[: words - 1]
             continue
         key = override.get_key_element()
         if any(len(os.fsencode(part)) > NAME_LENGTH for part in re.split("[./@]", key)):
@@ -175,11 +187,18 @@ def no_folder(key: str, given: str, composed: DictConfig) -> Problem:
 def _sweep_problem(override: Override, composed: DictConfig) -> Problem:
     """Several values outside a sweep: a list without brackets, or a sweep without -m."""
     key, _, values = str(override.input_line).partition("=")
-    if isinstance(OmegaConf.select(composed, key), ListConfig) and override.is_choice_sweep():
+    takes_list = isinstance(OmegaConf.select(composed, key), ListConfig) or _takes_several(key, composed)
+    if takes_list and override.is_choice_sweep():
         return Problem(key, "got several values without brackets, expected a list", quoted(f"{key}=[{values}]"))
     if composed.hydra.job.name != "run":
         return Problem(key, "got several values, expected one")
     return Problem(key, "got several values, which is a sweep", f"-m {quoted(str(override.input_line))}")
+
+
+def _takes_several(group: str, composed: DictConfig) -> bool:
+    """Whether a group's files can be chosen together, as callbacks can; Hydra tells of those that are chosen only."""
+    chosen = composed.hydra.runtime.choices.get(group, [])
+    return isinstance(chosen, list | ListConfig) and isinstance(OmegaConf.select(composed, group), DictConfig)
 
 
 def _choices(override: Override) -> list[Any]:
@@ -187,7 +206,7 @@ def _choices(override: Override) -> list[Any]:
     return given if isinstance(given, list) else [] if override.is_delete() else [given]
 
 
-def _choice_problem(override: Override, repository: Any, composed: DictConfig) -> Problem:
+def _choice_problem(override: Override, repository: Any, composed: DictConfig, overrides: Sequence[str]) -> Problem:
     group, given = override.key_or_group, _choices(override)
     if given == [None] and composed.hydra.runtime.choices.get(group) is None:
         return Problem(group, "got null, which stands for no choice in a list of defaults only", f"~{group}")
@@ -196,7 +215,14 @@ def _choice_problem(override: Override, repository: Any, composed: DictConfig) -
     what = "; ".join(f"there is no {choice}; {suggest(choice, known)}" for choice in wrong)
     meant: Any = [best for choice in given if (best := closest(str(choice), known))]
     if not isinstance(override.value(), list):
-        meant = meant[0] if meant else composed.hydra.runtime.choices.get(group)
+        if meant:
+            swept = next((text for text in overrides if re.fullmatch(rf"{re.escape(group)}=[\w,]+,\w+", text)), "")
+            values = swept.partition("=")[2].split(",") if swept else given  # of a sweep, the other values stay
+            mended = dict.fromkeys(value if value in known else closest(str(value), known) or value for value in values)
+            return Problem(group, what, quoted(f"{group}={','.join(map(str, mended))}"))
+        if str(given[0]).lower() in ("none", "false", "off") and _takes_several(group, composed):
+            return Problem(group, what, f"{group}=[]")
+        meant = composed.hydra.runtime.choices.get(group)
     return Problem(group, what, assign(group, meant) if meant else "")
 
 
@@ -228,6 +254,8 @@ def _problem(override: Override, error: Exception, composed: DictConfig, reposit
         chosen = [*(choices.get(parent) or []), name]
         return Problem(where, f"{name} is not chosen", f"{assign(parent, chosen)} {quoted(f'{key}={given}')}")
     known = [str(name) for name in (choices if "/" in key else section) if str(name).split("/")[0] != "hydra"]
+    if not parent and "/" not in key and name not in (groups := groups_of(repository)):
+        known = sorted({*known, *groups})
     hint, remedy = suggest(name, known), ""
     if not override.is_delete():
         keys, value = Keys(composed, repository), override.value()

@@ -17,6 +17,17 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202
 # How much of a refusal is shown: lines, characters of a line, and of a remedy, which is left out rather than cut.
 LINES, LENGTH, REMEDY_LENGTH = 40, 600, 2000
 NAME_LENGTH = 255  # bytes of a file's name that file systems take
+# What people type who know other tools.
+ABBREVIATIONS = {
+    "lr": "learning_rate",
+    "bs": "batch_size",
+    "mse": "mean_squared_error",
+    "mae": "mean_absolute_error",
+    "bce": "binary_crossentropy",
+    "ce": "sparse_categorical_crossentropy",
+    "kld": "kl_divergence",
+    "layers": "layer_sizes",
+}
 BEYOND_64_BITS = "a whole number of more than 64 bits, expected one within -2^63 and 2^63"
 
 
@@ -100,6 +111,8 @@ def cut(text: str, length: int) -> str:
 def closest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that was probably meant, or None where none is near."""
     by_lower_case = {choice.lower(): choice for choice in sorted(known)}
+    if (meant := ABBREVIATIONS.get(word.lower())) in by_lower_case:
+        return by_lower_case[meant]
     close = get_close_matches(word.lower(), by_lower_case, n=5)
     # For adma, difflib prefers adamax to adam; but swapped letters are the likelier slip.
     close.sort(key=lambda choice: sorted(choice) != sorted(word.lower()))
