@@ -14,7 +14,7 @@ from experiments.checkpoints import Checkpoints
 from experiments.cli import CONF
 from experiments.config import Config
 from experiments.data import Dataset, Split, load
-from experiments.evaluation import Report, evaluate
+from experiments.evaluation import Report, evaluate, last_activation
 from tests import composing
 
 backend.start("auto", "float32", 0)
@@ -90,4 +90,4 @@ def train(
     model.run_eagerly = eager
     history = training.fit(model, dataset, checked, choices, configured, watchers=watchers, checkpoints=checkpoints)
     measure = training.measurer(model, checked, dataset.classes, choices.evaluation_batch_size)
-    return Run(checked, dataset, model, dict(history.metrics), evaluate(measure, dataset))
+    return Run(checked, dataset, model, dict(history.metrics), evaluate(measure, dataset, last_activation(model)))

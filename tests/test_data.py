@@ -541,3 +541,14 @@ def test_tampered_mnist_is_refused(tmp_path: Path) -> None:
     remedy = dict(override.split("=") for override in message.split("try  ")[1].split())
     accepted = load(config(remedy["data"], path=remedy["data.path"], scale=float(remedy["data.scale"])), 0)
     assert accepted.train.y[0] == 6
+
+
+def test_all_seeds_are_measured_on_the_same_test_images_whose_numbers_are_kept() -> None:
+    whole = load(config("digits"), 0)
+    first, second = (load(config("digits", limit=50, validation_size=10), seed) for seed in (0, 1))
+    np.testing.assert_array_equal(first.test.x, second.test.x)
+    assert not np.array_equal(first.train.x, second.train.x)
+    for part, of in ((first.test, whole.test), (first.train, whole.train), (first.validation, whole.train)):
+        assert part is not None
+        assert part.numbers is not None
+        np.testing.assert_array_equal(part.x, of.x[part.numbers])

@@ -14,7 +14,7 @@ def report(validation: Split | None = None) -> Report:
     def measure(split: Split) -> tuple[dict[str, float], np.ndarray]:
         return {"loss": float(len(split)), "accuracy": 0.25}, OUTPUTS
 
-    return evaluate(measure, Dataset("made up", "", "", 3, SPLIT, validation, SPLIT))
+    return evaluate(measure, Dataset("made up", "", "", 3, SPLIT, validation, SPLIT), "softmax")
 
 
 def test_the_report_counts_by_truth_and_guess() -> None:
@@ -23,7 +23,7 @@ def test_the_report_counts_by_truth_and_guess() -> None:
 
 
 def test_mistakes_come_surest_first() -> None:
-    mistakes = worst_mistakes(SPLIT, OUTPUTS, count=2)
+    mistakes = worst_mistakes(SPLIT, OUTPUTS.argmax(axis=1), OUTPUTS, count=2)
     assert mistakes.index.tolist() == [3, 1]
     assert (mistakes.truth.tolist(), mistakes.guess.tolist()) == ([1, 2], [2, 1])
     assert mistakes.probability == pytest.approx([0.8, 0.7])
@@ -46,17 +46,19 @@ def test_the_objective_is_of_the_finished_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "expected"),
+    ("activation", "outputs", "expected"),
     [
-        ([[0.2, 0.8]], [[0.2, 0.8]]),  # softmax
-        ([[0.5, 1.0]], [[1 / 3, 2 / 3]]),  # sigmoid
-        ([[0.0, np.log(3.0)]], [[0.25, 0.75]]),  # logits
-        ([[-1000.0, 1000.0]], [[0.0, 1.0]]),
-        ([[-1.0, -1.0]], [[0.5, 0.5]]),  # tanh
+        ("softmax", [[0.2, 0.8]], [[0.2, 0.8]]),
+        ("sigmoid", [[0.5, 1.0], [0.0, 0.0]], [[1 / 3, 2 / 3], [0.5, 0.5]]),
+        ("linear", [[0.0, np.log(3.0)]], [[0.25, 0.75]]),
+        ("linear", [[0.0, np.log(3.0)], [-1.0, 1e3]], [[0.25, 0.75], [0.0, 1.0]]),
+        ("linear", [[0.5, 0.5]], [[0.5, 0.5]]),
+        ("tanh", [[-1.0, -1.0]], [[0.5, 0.5]]),
     ],
 )
-def test_outputs_become_probabilities(outputs: list[list[float]], expected: list[list[float]]) -> None:
-    found = probabilities(np.array(outputs, np.float64))
+def test_outputs_become_probabilities(activation: str, outputs: list[list[float]], expected: list[list[float]]) -> None:
+    """Of each image by itself, whatever stands beside it."""
+    found = probabilities(np.array(outputs, np.float64), activation)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert found.dtype == np.float32
 
@@ -68,5 +70,7 @@ def test_a_measure_that_is_not_finite_fails_the_run(metric: str, value: float, w
     measured = {"loss": 1.0, "mine": 1.0, metric: value}
     with pytest.raises(RunFailed, match=words):
         evaluate(
-            lambda split: (measured, np.eye(2, dtype=np.float32)[split.y]), Dataset("", "", "", 2, split, None, split)
+            lambda split: (measured, np.eye(2, dtype=np.float32)[split.y]),
+            Dataset("", "", "", 2, split, None, split),
+            "softmax",
         )

@@ -13,7 +13,9 @@ def report(classes: int, wrong: int, shape: tuple[int, ...] = (8, 8, 1), scale: 
     rng = np.random.default_rng(0)
     y = np.arange(120) % classes
     outputs = np.eye(classes, dtype=np.float32)[np.where(np.arange(120) < wrong, (y + 1) % classes, y)]
-    mistakes = worst_mistakes(Split(rng.random((120, *shape), np.float32) * np.float32(scale), y), outputs)
+    mistakes = worst_mistakes(
+        Split(rng.random((120, *shape), np.float32) * np.float32(scale), y), outputs.argmax(1), outputs
+    )
     return Report({"test_loss": 0.3, "test_accuracy": 0.9}, y, outputs.argmax(1), classes, mistakes)
 
 

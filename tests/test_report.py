@@ -232,6 +232,14 @@ def test_effects_are_sorted_by_their_share(sweep: Comparison) -> None:
     assert [(group.label, group.at) for group in found[0].groups] == [("adam", 94.5), ("sgd", 90.5)]
 
 
+@pytest.mark.parametrize("values", [range(100, 112), [f"{0.01 + n / 1e6:.6f}" for n in range(12)]])
+def test_no_run_is_lost_where_the_ranges_of_a_number_lie_near_each_other(values: Sequence[object]) -> None:
+    runs = [run(number / 12, rate=str(value)) for number, value in enumerate(values)]
+    (effect,) = effects(comparison(*map(standing, runs)), Scale(0, 1, 0, 100))
+    assert sum(len(group.dots) for group in effect.groups) == 12
+    assert len({group.label for group in effect.groups}) == 5
+
+
 def test_many_values_of_a_number_are_grouped_into_ranges() -> None:
     runs = [run(n / 100, rate=str(n)) for n in range(1, 51)]
     (effect,) = effects(comparison(*map(standing, runs)), Scale(0, 1, 0, 100))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config import Config, RunFailed
+from experiments.config.measure_checks import PROBABILITIES
 from experiments.data import Dataset, Images, Labels, Split
 
 CAUSES = (
@@ -81,12 +82,13 @@ class Report:
         }
 
 
-def evaluate(measure: Measure, dataset: Dataset) -> Report:
+def evaluate(measure: Measure, dataset: Dataset, activation: str) -> Report:
     """Measure a model on the test set, and on the validation set if there is one.
 
     Args:
         measure: Gives the metrics of a model on a split, and its outputs (n, classes).
         dataset: The data set that the model was trained on.
+        activation: What the outputs come from, see `last_activation`.
 
     Raises:
         RunFailed: A measure is NaN or infinite.
@@ -98,7 +100,9 @@ def evaluate(measure: Measure, dataset: Dataset) -> Report:
         measures |= {f"final_val_{name}": value for name, value in measure(dataset.validation)[0].items()}
     _refuse_what_is_not_finite(measures)
     guess = outputs.argmax(axis=1)
-    return Report(measures, test.y, guess, dataset.classes, worst_mistakes(test, probabilities(outputs)))
+    return Report(
+        measures, test.y, guess, dataset.classes, worst_mistakes(test, guess, probabilities(outputs, activation))
+    )
 
 
 def _refuse_what_is_not_finite(measures: Mapping[str, float]) -> None:
@@ -119,12 +123,13 @@ def _refuse_what_is_not_finite(measures: Mapping[str, float]) -> None:
     )
 
 
-def worst_mistakes(split: Split, predicted: NDArray[np.float32], count: int = 15) -> Mistakes:
-    """Find the wrong guesses with the highest probabilities (n, classes)."""
-    guess, certainty = predicted.argmax(axis=1), predicted.max(axis=1)
+def worst_mistakes(split: Split, guess: NDArray[np.intp], predicted: NDArray[np.float32], count: int = 15) -> Mistakes:
+    """Find the wrong guesses (n,) with the highest probabilities (n, classes)."""
+    certainty = predicted[np.arange(len(guess)), guess]
     wrong = np.flatnonzero(guess != split.y)
     worst = wrong[np.argsort(-certainty[wrong], kind="stable")[:count]]
-    return Mistakes(split.x[worst], split.y[worst], guess[worst], certainty[worst], worst, len(wrong))
+    numbers = worst if split.numbers is None else split.numbers[worst]
+    return Mistakes(split.x[worst], split.y[worst], guess[worst], certainty[worst], numbers, len(wrong))
 
 
 def objective(config: Config, history: Mapping[str, Sequence[float]], report: Report) -> float:
@@ -142,14 +147,25 @@ def objective(config: Config, history: Mapping[str, Sequence[float]], report: Re
     return value
 
 
-def probabilities(outputs: NDArray[Any]) -> NDArray[np.float32]:
-    """Turn a model's outputs (n, classes) into probabilities: as they are where they are, else by softmax.
+def probabilities(outputs: NDArray[Any], activation: str) -> NDArray[np.float32]:
+    """Turn a model's outputs (n, classes), which come from an activation, into probabilities.
 
-    Sigmoid outputs are scaled to the sum 1. Logits and margins go through softmax, which keeps their order.
+    Those of a softmax are some already; those of sigmoids are scaled to the sum 1. Logits and margins, which any other
+    activation gives, go through softmax, which keeps their order.
     """
     outputs = outputs.astype(np.float32)
+    if activation not in PROBABILITIES:
+        powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
     total = outputs.sum(axis=1, keepdims=True)
-    if (outputs >= 0).all() and (outputs <= 1).all() and (total > 0).all():
-        return outputs if np.allclose(total, 1, atol=1e-3) else outputs / total
-    powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
+    if np.allclose(total, 1, atol=1e-3):
+        return outputs
+    even = np.full_like(outputs, 1 / outputs.shape[1])
+    return np.divide(outputs, total, out=even, where=total > 0)  # type: ignore[no-any-return]
+
+
+def last_activation(model: Any) -> str:
+    """The name of what a model's outputs come from: an activation, or a layer such as Softmax."""
+    last = model.layers[-1]
+    activation = getattr(last, "activation", None)
+    return str(getattr(activation, "__name__", "") or type(activation or last).__name__).lower()

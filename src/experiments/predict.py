@@ -16,7 +16,7 @@ from experiments import backend
 from experiments.cli import check_command, command
 from experiments.config import PredictConfig, Problem, Refused
 from experiments.data import Images, Labels, load
-from experiments.evaluation import probabilities
+from experiments.evaluation import last_activation, probabilities
 from experiments.images import read_images, to_input
 from experiments.terminal import Console, say
 from experiments.tracking.artifacts import SavedModel, own_classes, unusable_model
@@ -105,7 +105,7 @@ def _probabilities(saved: SavedModel, model: Any, x: Images) -> NDArray[np.float
         raise unusable_model(saved, error) from error
     if predicted.ndim != 2 or predicted.shape[1] < 2:
         raise unusable_model(saved, f"it gives values of shape {predicted.shape}, expected some for each class")
-    return probabilities(predicted)
+    return probabilities(predicted, last_activation(model))
 
 
 def _bounds(span: str) -> tuple[int, int]:
@@ -125,7 +125,7 @@ def _test_images(span: str, run: RecordedRun) -> tuple[Images, Labels]:
 def _guesses(predicted: Any, names: list[str], truth: Labels | None) -> list[dict[str, Any]]:
     guesses = []
     for number, (name, row) in enumerate(zip(names, predicted, strict=True)):
-        second, first = np.argsort(row, kind="stable")[-2:]
+        first, second = np.argsort(-row, kind="stable")[:2]  # of equal ones the first, as when it was measured
         guess = {
             "image": name,
             "guess": int(first),

@@ -82,7 +82,7 @@ def train(
     from keras.callbacks import LambdaCallback
 
     from experiments import callbacks, models, training  # they import TensorFlow, which `backend` has started
-    from experiments.evaluation import evaluate, objective
+    from experiments.evaluation import evaluate, last_activation, objective
     from experiments.progress import ShowProgress, show_result
 
     choices = training.choose(config, dataset, threads)
@@ -93,7 +93,8 @@ def train(
         watchers = [progress, LambdaCallback(on_epoch_end=recorder.log_epoch)]
         saved = checkpoints if config.tracking.enabled else None
         history = training.fit(model, dataset, config, choices, configured, watchers=watchers, checkpoints=saved)
-        report = evaluate(training.measurer(model, config, dataset.classes, choices.evaluation_batch_size), dataset)
+        measure = training.measurer(model, config, dataset.classes, choices.evaluation_batch_size)
+        report = evaluate(measure, dataset, last_activation(model))
         measures = {**report.measures, "objective": objective(config, history.metrics, report)}
         digest = models.weights_digest(model)
         recorder.log_results({**measures, **history.timings}, history.metrics, report, digest)

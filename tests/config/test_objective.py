@@ -133,3 +133,22 @@ def test_whatever_a_record_says_is_an_objective_or_none(
 ) -> None:
     found = recorded_objective({**tags, "objective": "val_accuracy"}, {**parameters, "metrics": metrics})
     assert found is None or found.metric == "val_accuracy"
+
+
+@pytest.mark.parametrize(
+    "penalty",
+    [
+        ["model.regularizer=l2"],
+        ["model=sequential", "model.layers=[Flatten,{Dense:{units:classes,activation:softmax,bias_regularizer:l1}}]"],
+        [
+            "model=sequential",
+            "model.layers=[Flatten,{ActivityRegularization:{l2:0.1}},{Dense:{units:classes,activation:softmax}}]",
+        ],
+    ],
+    ids=str,
+)
+def test_a_loss_with_other_penalties_is_another_measure(penalty: list[str]) -> None:
+    plain = ["model=sequential", "model.layers=[Flatten,{Dense:{units:classes,activation:softmax}}]"]
+    of_loss = [objective(*model, "objective=val_loss").measured_as for model in ([], plain, penalty)]
+    assert of_loss[0] == of_loss[1] != of_loss[2]
+    assert objective(*penalty).measured_as == objective().measured_as

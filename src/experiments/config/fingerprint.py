@@ -172,11 +172,13 @@ def _runtime(config: Config) -> dict[str, Any]:
     """The settings that can matter. Code of the user's own may depend on how often it is called."""
     loss, metrics = config.loss, [next(iter(each)) if isinstance(each, dict) else each for each in config.metrics]
     arguments = loss.arguments()
+    of_metrics = [given or {} for each in config.metrics if isinstance(each, dict) for given in each.values()]
     matters: dict[str, Any] = {"xla": config.runtime.xla}
     of_batches = (
         loss.name.lower() in LOSSES_OF_BATCHES
         or arguments.get("reduction", "mean") not in MEANS
         or arguments.get("ignore_class") is not None
+        or any(each.get("axis", -1) in (0, -2) for each in (arguments, *of_metrics))
     )
     if of_batches or any("." in name for name in (loss.name, *metrics)):
         matters["evaluation_batch_size"] = config.runtime.evaluation_batch_size

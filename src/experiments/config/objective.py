@@ -1,7 +1,7 @@
 """What a run is ranked by, and what makes two runs comparable: the one definition of both."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import yaml
@@ -20,8 +20,9 @@ class Objective(NamedTuple):
     Attributes:
         metric: Its name, such as ``val_accuracy``.
         lower_is_better: Whether it is to be made small.
-        measured_as: Metric and mode, the class and arguments of the metric or loss, the data's digest, and how much of
-            the data is used and held out. Runs are comparable if this text is the same.
+        measured_as: Metric and mode, the class and arguments of the metric or loss, of a loss also the regularizers
+            that are part of it, the data's digest, and how much of the data is used and held out. Runs are comparable
+            if this text is the same.
     """
 
     metric: str
@@ -46,6 +47,7 @@ def objective_of(config: Config, digest: str) -> Objective:
         bool(config.lower_is_better),
         config.metrics,
         config.loss.model_dump(exclude_unset=True),
+        config.model.model_dump(exclude_unset=True),
         {"name": config.data.name, "digest": digest, **config.data.model_dump()},
     )
 
@@ -66,9 +68,10 @@ def recorded_objective(tags: Mapping[str, str], parameters: Mapping[str, str]) -
     if (mode := mode_of(metric, specs)) is None:
         return None
     loss = {key.partition(".")[2]: _read(value) for key, value in parameters.items() if key.startswith("loss.")}
+    model = {key: _read(value) for key, value in parameters.items() if key.startswith("model.")}
     data = {key: _read(parameters.get(f"data.{key}", "")) for key in ("limit", "validation_size")}
     data |= {"name": tags.get("dataset", ""), "digest": tags.get("dataset.digest", "")}
-    return _objective(metric, mode == "min", specs, loss, data)
+    return _objective(metric, mode == "min", specs, loss, model, data)
 
 
 def _read(text: str) -> Any:
@@ -79,11 +82,17 @@ def _read(text: str) -> Any:
 
 
 def _objective(
-    metric: str, lower: bool, specs: list[Any], loss: Mapping[str, Any], data: Mapping[str, Any]
+    metric: str,
+    lower: bool,
+    specs: list[Any],
+    loss: Mapping[str, Any],
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
 ) -> Objective:
     base = base_name(metric)
     if base == "loss":
         measure = _described(str(loss.get("name", base)), {key: loss[key] for key in loss if key not in NOT_THE_LOSS})
+        measure = " ".join([measure, *dict.fromkeys(_penalties(model))])
     else:
         one = next((each for each in named_metrics(specs) if each.name == base), None)
         arguments = {key: value for key, value in one.arguments.items() if key != "name"} if one else {}
@@ -93,6 +102,18 @@ def _objective(
     where = " ".join([str(data["name"]), str(data["digest"])[:12], *used])
     better = "lower is better" if lower else "higher is better"
     return Objective(metric, lower, f"{metric}{'' if same else f' ({measure})'}, {better}, on {where}")
+
+
+def _penalties(model: Any) -> Iterator[str]:
+    """What a network adds to its loss: all regularizers of its layers."""
+    for key, value in model.items() if isinstance(model, Mapping) else ():
+        name = measures.plain(str(key).rpartition(".")[2])
+        if value is not None and name.endswith(("regularizer", "activityregularization")):
+            yield f"{name}={json.dumps(value, sort_keys=True)}"
+        else:
+            yield from _penalties(value)
+    for entry in model if isinstance(model, list | tuple) else ():
+        yield from _penalties(entry)
 
 
 def _described(name: str, arguments: Mapping[str, Any]) -> str:

@@ -21,10 +21,15 @@ Images = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, height, width, channels) or features (n, features), scaled, and their labels (n,)."""
+    """Images (n, height, width, channels) or features (n, features), scaled, and their labels (n,).
+
+    Attributes:
+        numbers: Those of the images among all that there are (n,); None for all.
+    """
 
     x: Images
     y: Labels
+    numbers: NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -72,7 +77,8 @@ def load(config: Data, seed: int) -> Dataset:
     whole = PRELOADED.get(everything) or _load_whole(everything)
     train, test, validation = whole.train, whole.test, None
     if config.limit:
-        train, test = (_take(part, stratified(part.y, config.limit, seed)[0]) for part in (train, test))
+        train = _take(train, stratified(train.y, config.limit, seed)[0])
+        test = _take(test, stratified(test.y, config.limit, seed=0)[0])  # all seeds are measured on the same images
     if config.validation_size:
         held_out, rest = stratified(train.y, validation_count(config, len(train)), seed)
         train, validation = _take(train, rest), _take(train, held_out)
@@ -143,4 +149,4 @@ def _prepare(x: NDArray[np.generic], y: Labels, scale: float) -> Split:
 
 
 def _take(split: Split, indices: NDArray[np.intp]) -> Split:
-    return Split(split.x[indices], split.y[indices])
+    return Split(split.x[indices], split.y[indices], indices if split.numbers is None else split.numbers[indices])

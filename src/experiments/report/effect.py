@@ -98,5 +98,16 @@ def _grouped(key: str, points: Sequence[Point]) -> Mapping[str, Sequence[Point]]
     for value, members in by_value.items():
         ranges[before * BINS // len(points)].append(value)
         before += len(members)
-    names = {f"{float(values[0]):.2g} to {float(values[-1]):.2g}": values for values in ranges if values}
-    return {name: [point for value in values for point in by_value[value]] for name, values in names.items()}
+    filled = [values for values in ranges if values]
+    names = _names([(float(values[0]), float(values[-1])) for values in filled])
+    return {
+        name: [point for value in values for point in by_value[value]]
+        for name, values in zip(names, filled, strict=True)
+    }
+
+
+def _names(ranges: Sequence[tuple[float, float]]) -> list[str]:
+    """Ranges of numbers, with as few digits, but two at least, as tell their ends apart."""
+    ends = {end for one in ranges for end in one}
+    digits = next((n for n in range(2, 17) if len({f"{end:.{n}g}" for end in ends}) == len(ends)), 17)
+    return [f"{low:.{digits}g} to {high:.{digits}g}" if low < high else f"{low:.{digits}g}" for low, high in ranges]

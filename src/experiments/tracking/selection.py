@@ -229,7 +229,8 @@ def _selection(title: str, found: Sequence[Any]) -> Selection:
     chosen = {word.lstrip("+").partition("=")[0] for word in typed.split()}
     runs = [_run(item) for item in found]
     keys = {key for run in runs for key in run.parameters if key.startswith(CIRCUMSTANCES)}
-    return Selection(title, runs, frozenset(keys - chosen))
+    asked_for = {key for key in chosen if key.startswith("runtime.")}  # the others cannot change even the speed
+    return Selection(title, runs, frozenset(keys - asked_for))
 
 
 def _run(item: Any) -> Run:
