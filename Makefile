@@ -14,6 +14,13 @@ endif
 PORT ?= 5000
 ARGS ?=
 
+# A setting of the program that is typed as a variable of make would have no effect.
+UNKNOWN := $(strip $(filter-out VENV BIN PYTHON PORT ARGS EXPERIMENTS_DATA_DIR,$(foreach name,$(.VARIABLES),\
+	$(if $(findstring command line,$(origin $(name))),$(name)))))
+ifneq ($(UNKNOWN),)
+$(error make has no variable $(UNKNOWN); try  make $(MAKECMDGOALS) ARGS="$(foreach name,$(UNKNOWN),$(name)=$($(name)))")
+endif
+
 .PHONY: help run test check ui format wheel launchers clean
 .DEFAULT_GOAL := help
 

@@ -158,6 +158,10 @@ REFUSALS = [
     # the command
     (("--config-name", "confg"), "--config-name", "there is no 'confg'; did you mean 'config'?", "--config-name config"),
     (("--config-dir", "nope"), "--config-dir", "there is no folder nope", ""),
+    (("--config-path", "mine"), "--config-path", "is not supported; --config-dir adds a folder", ""),
+    (("hydra.searchpath=[file:///tmp]",), "hydra.searchpath", "is not supported; --config-dir adds a folder", ""),
+    (("hydra.job.chdir=true",), "hydra.job.chdir", "got true, but commands stay in the folder", "hydra.job.chdir=false"),
+    (("hydra.job.num=abc",), "hydra.job.num", "there is no such key", ""),
     (("--experimental-rerun", "x"), "--experimental-rerun", "is not supported, as it would run code from that file", ""),
 ]  # fmt: skip
 
@@ -219,6 +223,8 @@ def test_what_was_meant_is_offered_and_works(argv: tuple[str, ...], where: str, 
 FILES = {
     "latin_1": ("# é".encode("latin-1"), "is not text in UTF-8: byte 0xe9"),
     "utf_16": ("epochs: 3\n".encode("utf-16"), "is not text in UTF-8: byte 0xff"),
+    "text": (b"# @package _global_\njust text", "is a single value, expected a mapping of keys to values"),
+    "number_as_key": (b"# @package _global_\n3: 4\n", "has the key 3, expected names of settings"),
     "scalar": (b"42\n", "is a single value, expected a mapping of keys to values"),
     "listed": (b"- 1\n", "is a list, expected a mapping"),
     "no_list": (b"defaults: {data: digits}\n", "defaults: got {'data': 'digits'}, expected a list"),
@@ -403,7 +409,7 @@ def test_a_preset_of_ones_own_is_checked(run_cli: RunCli, tmp_path: Path) -> Non
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nepohcs: 3\n")
     done = run_cli("--config-dir", ".", "experiment=mine", "tracking=off", "data=digits")
     assert (done.returncode, done.stderr) == (
-        2, "error: epohcs: no such key; did you mean 'epochs'?\n       try  ~epohcs\n"
+        2, "error: epohcs: no such key; did you mean 'epochs'?\n       try  ~epohcs epochs=3\n"
     )  # fmt: skip
 
 
@@ -415,6 +421,28 @@ def test_what_only_informs_is_quick_and_leaves_nothing(
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("argv", ["--cfg job", "--cfg hydra", "--info config", "--info all", "--help"])
+def test_what_only_informs_shows_no_password(argv: str, run_cli: RunCli) -> None:
+    done = run_cli(*argv.split(), "tracking.uri=http://me:secret@host:5/")
+    assert done.returncode == 0
+    assert "//***@host:5" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("columns", ["0", "00", "1", "²", "9" * 5000, "x"])
+def test_a_width_that_cannot_be_is_not_taken(columns: str, run_cli: RunCli) -> None:
+    done = run_cli(module="compare", COLUMNS=columns, LINES=columns)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: sweep: nothing is recorded in ")
+
+
+def test_a_word_after_the_package_is_no_command_without_a_dot() -> None:
+    command = [sys.executable, "-m", "experiments", "run", "epochs=1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "\nerror: run: the command is joined with a dot: python -m experiments.run\n"
 
 
 @pytest.mark.parametrize(

@@ -552,3 +552,18 @@ def test_all_seeds_are_measured_on_the_same_test_images_whose_numbers_are_kept()
         assert part is not None
         assert part.numbers is not None
         np.testing.assert_array_equal(part.x, of.x[part.numbers])
+
+
+def test_text_without_bytes_or_that_is_none_is_refused(tmp_path: Path) -> None:
+    """The first would become a gigabyte, the second raises an error that no text does."""
+    x, file = np.zeros((40, 8, 8), np.uint8), tmp_path / "mine.npz"
+    wrong = np.frombuffer(b"\xff\xff\xff\x7f" * 40, "<U1")
+    np.savez(file, x_train=x, y_train=wrong, x_test=x, y_test=np.zeros(40, int))
+    with pytest.raises(Refused, match="mine"):
+        read(config(path=str(file)))
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            header = "{'descr': '|S0', 'fortran_order': False, 'shape': (1000000000,), }".ljust(117) + "\n"
+            archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00v\x00" + header.encode())
+    with pytest.raises(Refused, match="1,000,000,000 values without any bytes"):
+        read(config(path=str(file)))

@@ -218,3 +218,20 @@ def test_dots_that_vanish_are_no_error(tmp_path: Path) -> None:
     pixels[::2999, ::2999] = 60
     Image.fromarray(pixels).save(tmp_path / "dots.png")
     assert as_seen([str(tmp_path / "dots.png")], SHAPE, DIGITS, False).shape == (1, *SHAPE)
+
+
+def test_no_program_is_started_for_postscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, file = tmp_path / "gs", tmp_path / "a.png"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    file.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(Refused, match=r"a\.png: is no readable image"):
+        list(read_images([str(file)]))
+    assert not (tmp_path / "started").exists()
+
+
+def test_the_home_folder_can_be_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert [picture.size for picture in read_images(["~/a.png"])] == [(8, 8)]

@@ -91,6 +91,13 @@ def test_ui_without_records_is_refused(folder: Path) -> None:
     assert not (folder / "mlruns").exists()
 
 
+def test_a_setting_that_is_typed_as_a_variable_of_make_is_refused(folder: Path) -> None:
+    with make(folder, "run", "epochs=3") as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert 'make has no variable epochs; try  make run ARGS="epochs=3"' in errors
+
+
 def test_quick_start_continues_with_digits_and_says_so(folder: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "quickstart.py"), "epochs=1", "data.limit=500", "tracking=off"]
     done = subprocess.run(command, cwd=folder, env=without_mnist(folder), capture_output=True, text=True, check=False)

@@ -260,7 +260,7 @@ def test_a_version_that_somebody_registered_by_hand_is_taken(promoted: Promote, 
     [
         ({"status": "FAILED"}, "is FAILED; only a finished run can be promoted"),
         ({"model": False}, "(FINISHED) left no model"),
-        ({"model": False, "sweep": "identity"}, "is a sweep; promote one of its runs"),
+        ({"model": False, "sweep": "identity"}, "is a sweep; choose one of its runs"),
     ],
 )
 def test_a_run_that_cannot_be_used_is_refused(

@@ -72,7 +72,12 @@ def available_cores() -> int:
     """Count the cores that this process may use: its affinity and a container's limit (cgroup) restrict them."""
     import joblib  # only where it is needed: it takes a fifth as long to import as Hydra
 
-    return int(joblib.cpu_count())
+    try:
+        return int(joblib.cpu_count())
+    except ValueError as error:
+        name = "LOKY_MAX_CPU_COUNT"  # the only setting that it reads
+        what = f"got {os.environ.get(name)}, expected a number of cores; correct or unset it"
+        raise Refused(Problem(name, what)) from error
 
 
 def available_memory() -> int:
@@ -196,7 +201,7 @@ def _readable_settings() -> Iterator[None]:
     """Name Keras's ``keras.json`` where Keras cannot be imported because of it."""
     try:
         yield
-    except (ValueError, AttributeError) as error:
+    except Exception as error:
         if not Path(traceback.extract_tb(error.__traceback__)[-1].filename).match("keras/src/backend/config.py"):
             raise
         file = Path(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json")

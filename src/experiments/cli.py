@@ -94,7 +94,7 @@ def command(
                         raise Refused(explain(RecursionError(), config_name, sys.argv[1:]))
                     if ahead:
                         ahead(sys.argv[1:])
-                    with _help_that_fits(arguments):
+                    with _shown_safely(arguments):
                         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
             except Ended as ended:
                 _leave(int(ended.code or DONE))
@@ -116,8 +116,9 @@ def _prepare() -> None:
         if signal.getsignal(number) != signal.SIG_IGN:  # as for a command in the background of a script
             signal.signal(number, signal.default_int_handler)
     streams.secure()
-    if os.environ.get("COLUMNS") == "0":
-        del os.environ["COLUMNS"]  # not known
+    for name in ("COLUMNS", "LINES"):
+        if not re.fullmatch("[1-9][0-9]{1,3}", os.environ.get(name, "80")):
+            del os.environ[name]  # not known, or nothing that can be used
     os.environ["HYDRA_FULL_ERROR"] = "1"  # have Hydra raise what it would print
     # Warnings of other packages are not the user's to mend, and must not end a run where PYTHONWARNINGS=error is set.
     os.environ.pop("PYTHONWARNINGS", None)
@@ -131,9 +132,9 @@ def _prepare() -> None:
 
 
 @contextmanager
-def _help_that_fits(arguments: Namespace) -> Iterator[None]:
-    """Break the long lines of ``--help`` between words where it is shown on a terminal."""
-    if not arguments.help or not sys.stdout.isatty():
+def _shown_safely(arguments: Namespace) -> Iterator[None]:
+    """Show ``--help``, ``--cfg`` and the like without passwords, and on a terminal with lines broken between words."""
+    if not any((arguments.help, arguments.hydra_help, arguments.cfg, arguments.info)):
         yield
         return
     text = io.StringIO()
@@ -141,7 +142,8 @@ def _help_that_fits(arguments: Namespace) -> Iterator[None]:
         with redirect_stdout(text):
             yield
     finally:
-        print(streams.wrapped(text.getvalue(), sys.stdout))
+        safe = store.redact(text.getvalue())
+        print(streams.wrapped(safe, sys.stdout) if arguments.help else safe, end="")
 
 
 def _arguments(argv: Sequence[str]) -> Namespace:
@@ -174,6 +176,13 @@ def _config_folders(arguments: Namespace, config_name: str) -> list[str]:
         typed = value if equals else following
         remedy = quoted(f"{key}={typed}") if option.startswith("--") and typed and "=" not in typed else ""
         problems.append(Problem(option, "there is no such option; settings are written KEY=VALUE", remedy))
+    if arguments.config_path is not None:
+        what = "is not supported; --config-dir adds a folder of your own to those of the project"
+        problems.append(Problem("--config-path", what))
+    if any(word.lstrip("+~").startswith("hydra.searchpath") for word in arguments.overrides):
+        problems.append(
+            Problem("hydra.searchpath", "is not supported; --config-dir adds a folder, several times if need be")
+        )
     if arguments.config_name is None:
         found = [folder for folder in folders if os.path.isdir(folder)]
         problems += [problem for folder in found for problem in lacks_defaults(folder, config_name)]
@@ -384,6 +393,11 @@ def output_problems(config: DictConfig) -> list[Problem]:
     """List what is wrong with the folders that all output, and within a run's one Hydra's own files, would go into."""
     parts = {key: cast(Any, OmegaConf.to_container(config.hydra[key.split(".")[1]])) for key in FOLDERS}  # unresolved
     problems = [no_folder(key, "''", config) for key, part in parts.items() if part["dir"] == ""]
+    if config.hydra.job.chdir:
+        what = (
+            "got true, but commands stay in the folder that they are started in, where mlruns/ and data are looked for"
+        )
+        problems.append(Problem("hydra.job.chdir", what, "hydra.job.chdir=false"))
     if (given := config.hydra.output_subdir) is None:
         return problems
     key, path = "hydra.output_subdir", PurePosixPath(given)

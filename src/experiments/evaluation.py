@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config import Config, RunFailed
-from experiments.config.measure_checks import PROBABILITIES
+from experiments.config.measures import PROBABILITIES
 from experiments.data import Dataset, Images, Labels, Split
 
 CAUSES = (

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib import colormaps, rcParams
+from matplotlib import colormaps, rcdefaults, rcParams
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from experiments.evaluation import Mistakes, Report
 COMPARED = 40  # runs that the picture of a sweep has room for
 TRAINING, VALIDATION, TEST = "#1f77b4", "#ff7f0e", "#555555"
 
+rcdefaults()  # figures are the same whatever style a user has set
 rcParams["text.parse_math"] = False  # a value with two $ is no formula
 warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it; no news for the terminal
 

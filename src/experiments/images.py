@@ -20,6 +20,11 @@ CENTRED = ("mnist", "digits")
 # Share of a digit's square that its longer side fills (LeCun et al., 1998: 20 of 28 pixels).
 INK_SHARE = 20 / 28
 MOST_PIXELS = 1_000_000_000  # of all pictures of a command
+# Those that Pillow reads by itself: for PostScript it would start another program.
+FORMATS = (
+    "BMP", "DDS", "GIF", "ICNS", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA", "TIFF",
+    "WEBP", "XBM",
+)  # fmt: skip
 SEEN = 0.2  # brightness from which a pixel counts as ink
 
 
@@ -62,12 +67,13 @@ def _picture(file: str) -> Image.Image:
 
 
 def _read(file: str) -> Image.Image:
+    file = os.path.expanduser(file)
     if not stat.S_ISREG(os.stat(file).st_mode):
         raise ValueError("it is a folder, a pipe or a device")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about what does not concern the pixels
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(file) as opened:
+        with Image.open(file, formats=FORMATS) as opened:
             picture = ImageOps.exif_transpose(opened)
             if picture.mode.startswith(("I", "F")):
                 return _to_8_bits(np.asarray(picture), 65535 if picture.mode.startswith("I;16") else None)

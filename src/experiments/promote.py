@@ -34,8 +34,6 @@ def promote(composed: DictConfig) -> None:
 
 def _refuse_unusable(run: Any) -> None:
     run_id, tags = run.info.run_id, run.data.tags
-    if "sweep" in tags:
-        raise Refused(Problem("run", f"{run_id} is a sweep; promote one of its runs", "run=best"))
     if run.info.status != "FINISHED":
         what = f"{run_id} is {run.info.status}; only a finished run can be promoted"
         raise Refused(Problem("run", what, "run=latest"))

@@ -3,9 +3,12 @@
 import json
 import os
 import re
+import socket
 import sqlite3
 import string
-from contextlib import closing
+import threading
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -266,3 +269,27 @@ def test_reading_a_store_without_experiments_makes_none(whole: Path, tmp_path: P
         empty.executescript("CREATE TABLE x (y); DROP TABLE x")
     with pytest.raises(Refused, match="nothing is recorded in"):
         look_up("latest", Tracking(enabled=True, uri=sqlite.address(tmp_path / "new.db"), experiment=""))
+
+
+def test_a_lock_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    """To open it would wait for a reader for ever."""
+    os.mkfifo(tmp_path / "mlflow.lock")
+    [problem] = problems(Tracking(enabled=True, uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="e"))
+    assert "mlflow.lock is no file" in problem.what
+
+
+def test_a_server_that_never_ends_its_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.tracking.store.PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            with suppress(OSError), listener.accept()[0] as connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\n")
+                while True:
+                    connection.sendall(b"X-A: b\r\n")
+                    time.sleep(0.1)
+
+        threading.Thread(target=drip, daemon=True).start()
+        uri = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        [problem] = problems(Tracking(enabled=True, uri=uri, experiment="e"))
+    assert "no whole answer within 0.5 seconds" in problem.what

@@ -7,8 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.config import measures
 from experiments.config.callback_checks import callback_problems, meant_metric, watched_metric
-from experiments.config.measure_checks import PROBABILITIES, measure_problems
-from experiments.config.measures import base_name
+from experiments.config.measure_checks import measure_problems
+from experiments.config.measures import PROBABILITIES, base_name
 from experiments.config.problems import Problem
 from experiments.config.schema import Config, Mlp, Sequential
 

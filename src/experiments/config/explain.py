@@ -94,6 +94,8 @@ def _problem(
 def _unknown(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping[str, Any]) -> Problem:
     where, given = dotted(path), at(plain, path)
     if path == ("experiment",) and isinstance(given, dict):
+        if not given:
+            return Problem(where, "the preset is empty; it starts with the line '# @package _global_'")
         what = "the preset sets keys of the top level, so its file has to start with the line '# @package _global_'"
         return Problem(where, what)
     siblings = at(defaults, path[:-1]) or at(plain, path[:-1])

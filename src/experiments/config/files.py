@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from hydra.errors import HydraException
@@ -81,16 +81,19 @@ def _trouble(file: Path) -> str:
     """Why a file cannot be used; empty if it can."""
     try:
         with file.open(encoding="utf-8") as stream:  # not its text: the parser's errors name the stream's file
-            values = _expanded(yaml.compose(stream, ShallowLoader))
+            root = yaml.compose(stream, ShallowLoader)
+        if isinstance(root, yaml.ScalarNode):
+            raise OSError  # OmegaConf's, about the type; it takes a text for a key
+        values = _expanded(root)
         if values > LARGEST:
             return f"holds {values:.2g} values, as its aliases (*name) stand for each other, expected at most {LARGEST}"
         loaded = OmegaConf.load(file)
         if not isinstance(loaded, DictConfig):
             return "is a list, expected a mapping of keys to values"
-        plain = OmegaConf.to_container(loaded)
+        plain = cast(dict[Any, Any], OmegaConf.to_container(loaded))
         for path in beyond_64_bits(plain):
             return f"{dotted(path)} holds {BEYOND_64_BITS}"
-        return _header_trouble(file.read_text(encoding="utf-8")) or _defaults_trouble(plain)
+        return _header_trouble(file.read_text(encoding="utf-8")) or _keys_trouble(plain)
     except Exception as error:
         return _reason(error)
 
@@ -132,7 +135,9 @@ def _header_trouble(text: str) -> str:
     return ""
 
 
-def _defaults_trouble(plain: Any) -> str:
+def _keys_trouble(plain: dict[Any, Any]) -> str:
+    if strange := [key for key in plain if not isinstance(key, str)]:
+        return f"has the key {strange[0]!r}, expected names of settings"
     defaults = plain.get("defaults", [])
     if not isinstance(defaults, list):
         return f"defaults: got {defaults!r}, expected a list, such as [{{override /model: lenet5}}, _self_]"

@@ -6,9 +6,6 @@ from experiments.config import measures
 from experiments.config.problems import Problem, assign
 from experiments.config.schema import Config
 
-PROBABILITIES = ("softmax", "sigmoid", "hard_sigmoid", "sparsemax")
-"""Last activations that give probabilities, the most usual first."""
-
 
 def measure_problems(config: Config, activation: str | None) -> Iterator[Problem]:
     """List what is wrong with the loss and each metric.
@@ -46,7 +43,7 @@ def measure_problems(config: Config, activation: str | None) -> Iterator[Problem
 
 def _needs_probabilities_of_others(config: Config, entry: measures.NamedMetric, activation: str | None) -> bool:
     """Whether a metric that needs probabilities is handed margins or the like. Logits are made probabilities."""
-    if activation is None or activation in PROBABILITIES or config.loss.from_logits:
+    if activation is None or activation in measures.PROBABILITIES or config.loss.from_logits:
         return False
     loss = measures.loss(config.loss.name)
     if loss and loss.reads == "probabilities":  # which is a problem of the loss

@@ -16,6 +16,9 @@ Outputs = Literal["any", "probabilities", "thresholded", "margins"]
 ``thresholded``: probabilities, if it has an argument `threshold`; else only the order of the outputs counts.
 """
 
+PROBABILITIES = ("softmax", "sigmoid", "hard_sigmoid", "sparsemax")
+"""Last activations that give probabilities, the most usual first."""
+
 
 class Metric(NamedTuple):
     """A Keras metric.

@@ -260,4 +260,6 @@ def _problem(override: Override, error: Exception, composed: DictConfig, reposit
     if not override.is_delete():
         keys, value = Keys(composed, repository), override.value()
         hint, remedy = keys.elsewhere(key, value, given) or keys.meant(key, known, value, given)
+        if remedy == quoted(str(override.input_line)):
+            hint, remedy = "", ""
     return Problem(where, f"there is no such key; {hint}", remedy)

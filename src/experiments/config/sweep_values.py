@@ -21,7 +21,11 @@ def count(override: Override) -> int:
         return _count_range(override, value)
     if isinstance(value, Glob):
         return _count_matches(override, value)
-    return len(list(override.sweep_string_iterator())) if override.is_discrete_sweep() else 1
+    if not override.is_discrete_sweep():
+        return 1
+    if not (number := len(list(override.sweep_string_iterator()))):
+        raise Refused(Problem(override.get_key_element(), f"{_text(override)} gives no value"))
+    return number
 
 
 def _count_range(override: Override, value: RangeSweep) -> int:

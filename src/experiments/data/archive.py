@@ -85,6 +85,8 @@ def _declared(archive: zipfile.ZipFile, name: str) -> Declared:
         shape, _, dtype = HEADERS[npy.read_magic(member)](member)
         size = information.file_size - member.tell()
     values = int(np.prod(shape, dtype=object))
+    if dtype.itemsize == 0:
+        raise ValueError(f"{name} is said to have {values:,} values without any bytes")
     if not dtype.hasobject and values * dtype.itemsize != size:
         raise ValueError(f"{name} is said to have {values:,} values of {dtype}, and has {size:,} bytes")
     return Declared(shape, dtype, size)

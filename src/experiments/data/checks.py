@@ -111,11 +111,11 @@ def _images(x: NDArray[np.generic], scale: float, if_none: str) -> Iterator[Wron
 
 
 def _values(x: NDArray[np.generic], scale: float) -> Iterator[Wrong]:
-    low, high = float(x.min()), float(x.max())  # NaN, if one of them is
-    if not np.isfinite([low, high]).all():
+    low, high = x.min(), x.max()  # NaN, if one of them is
+    if not (np.isfinite(low) and np.isfinite(high)):
         wrong = len(x) - int(np.isfinite(x).reshape(len(x), -1).all(axis=1).sum())
         yield Wrong(f"holds NaN or infinity, in {wrong:,} of {len(x):,}", FINITE if wrong < len(x) else NO_NAN)
-    elif (largest := max(-low, high)) > LARGEST:
+    elif (largest := max(-float(low), float(high))) > LARGEST:  # infinity, of a long double
         what = f"holds values of up to {largest:.3g}, but training is done in float32, which ends at {LARGEST:.3g}"
         yield Wrong(what)
     elif largest / scale > LARGEST:
@@ -132,7 +132,7 @@ def _labels(y: NDArray[np.generic], images: int | None) -> Iterator[Wrong]:
     if y.ndim == 0:
         return
     if y.dtype.kind in "US":
-        shown = ", ".join(map(str, np.unique(y)[:3]))
+        shown = ", ".join(dict.fromkeys(map(str, y[:20].tolist()[:3])))
         yield Wrong(f"got text ({shown}, …), expected whole numbers from 0", ENCODE_CLASSES)
     elif not _whole(y):
         finite = y.dtype.kind not in "fcmM" or bool(np.isfinite(y).all())

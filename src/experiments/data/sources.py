@@ -7,6 +7,7 @@ import stat
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,9 +42,9 @@ def locate(config: Data) -> Path | None:
         Refused: It is neither here nor to be downloaded.
     """
     if config.path:
-        if not _is_file(Path(config.path)):
-            raise Refused(Problem("data.path", f"there is no file {config.path}{_kind(Path(config.path))}"))
-        return Path(config.path)
+        if not _is_file(file := Path(os.path.expanduser(config.path))):
+            raise Refused(Problem("data.path", f"there is no file {config.path}{_kind(file)}"))
+        return file
     folder = os.environ.get("EXPERIMENTS_DATA_DIR")
     if folder and _is_file(file := Path(folder, f"{config.name}.npz")):
         return file
@@ -62,7 +63,7 @@ def locate(config: Data) -> Path | None:
     url = KERAS_DOWNLOADS + Path(missing[0]).name
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=3).close()
-    except OSError as error:
+    except (OSError, ValueError, HTTPException) as error:  # also of a proxy's address
         raise Refused(
             Problem(
                 "data",
@@ -113,7 +114,8 @@ def read(config: Data) -> tuple[CheckedArrays, str, str]:
     file = locate(config)
     source = str(file) if file else f"{config.name} of scikit-learn" if config.name == "digits" else "Keras download"
     raw = _read_file(file) if file else _from_library(config.name)
-    arrays, found = check(raw, source, config.scale), digest_of(raw)
+    with _readable(source, "or not an .npz file of plain arrays", "fetch or save it again"):
+        arrays, found = check(raw, source, config.scale), digest_of(raw)
     if file and KNOWN_DIGESTS.get(config.name, found) != found:
         raise Refused(
             Problem(
@@ -193,7 +195,7 @@ def _read_idx(file: Path) -> NDArray[np.generic]:
 
 
 @contextmanager
-def _readable(file: Path, other: str, remedy: str) -> Iterator[None]:
+def _readable(file: Path | str, other: str, remedy: str) -> Iterator[None]:
     """Refuse a file, whatever the libraries raise that read it: nearly all classes of exceptions have been seen."""
     try:
         yield

@@ -29,7 +29,8 @@ USED_LATE = (
 def import_mlflow() -> Any:
     """Import MLflow without its telemetry and its chatter."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "CRITICAL")  # errors reach us as exceptions
+    if os.environ.get("MLFLOW_LOGGING_LEVEL", "").upper() not in logging.getLevelNamesMapping():
+        os.environ["MLFLOW_LOGGING_LEVEL"] = "CRITICAL"  # errors reach us as exceptions
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"  # what was logged must not be lost with the process
@@ -117,12 +118,15 @@ def experiment(client: Any, name: str, uri: str) -> str:
 
 
 def import_what_is_used_late() -> None:
-    """Import what MLflow and the figures import when they first need it, while somebody waits."""
+    """Import what MLflow and the figures import when they first need it, while somebody waits.
+
+    But not GitPython, which MLflow would ask for the commit: its import waits for git however long that takes, and the
+    commit is recorded by `provenance`.
+    """
+    os.environ["MPLBACKEND"] = "agg"
+    sys.modules.setdefault("git", None)  # type: ignore[arg-type]
     for name in USED_LATE:
         importlib.import_module(name)
-    from mlflow.utils.git_utils import get_git_commit
-
-    get_git_commit(".")  # imports GitPython where git is installed
 
 
 def import_keras_flavour() -> None:

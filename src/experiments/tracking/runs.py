@@ -87,6 +87,9 @@ def look_up(which: str, tracking: Tracking, *, writing: bool = False) -> Found:
     run_id = registry.run_behind(client, which) if "@" in which else which
     found = finders.get(which, _by_id)(client, run_id, tracking.experiment)
     refuse_damaged(found.run)
+    if "sweep" in found.run.data.tags:
+        what = f"{found.run.info.run_id} is a sweep; choose one of its runs, which python -m experiments.compare lists"
+        raise Refused(Problem("run", what, "run=best"))
     return found._replace(chosen=f"as {which}") if "@" in which else found
 
 
@@ -106,7 +109,8 @@ def logged_model(client: Any, run: Any) -> Any:
 
 def _latest(client: Any, which: str, experiment: str) -> Found:
     ids = experiment_ids(client, experiment)
-    found = search(client, ids, "attributes.status = 'FINISHED'", "attributes.start_time DESC", limit=1)
+    latest = search(client, ids, "attributes.status = 'FINISHED'", "attributes.start_time DESC", limit=100)
+    found = [run for run in latest if "sweep" not in run.data.tags]  # whose runs may all be older
     if not found:
         raise Refused(Problem("run", "no run has finished yet; train something first: python -m experiments.run"))
     return Found(client, found[0], "as the latest")

@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import sqlite3
+import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -201,9 +202,7 @@ def _unreachable(uri: str, writing: bool) -> str | None:
         if (file := sqlite_file(uri)) is not None:
             return _sqlite_trouble(file, writing)
         if scheme in ("http", "https"):
-            import urllib.request
-
-            urllib.request.urlopen(f"{re.sub(r'//[^/@]+@', '//', uri).rstrip('/')}/health", timeout=3).close()
+            _ask(f"{re.sub(r'//[^/@]+@', '//', uri).rstrip('/')}/health")
         elif scheme in ("postgresql", "mysql", "mssql"):
             import sqlalchemy
 
@@ -213,6 +212,33 @@ def _unreachable(uri: str, writing: bool) -> str | None:
     except Exception as error:  # whatever the driver raises: the store cannot be used
         return f"cannot be reached ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
     return None
+
+
+PATIENCE = 5.0  # seconds for the answer of a server
+
+
+def _ask(url: str) -> None:
+    """Ask a server for a page.
+
+    Raises:
+        Exception: It gives none within `PATIENCE`, however many bytes it sends.
+    """
+    import urllib.request
+
+    failed: list[Exception] = [TimeoutError(f"no whole answer within {PATIENCE:g} seconds")]
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=3).close()
+            failed.clear()
+        except Exception as error:
+            failed[:] = [error]
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PATIENCE)
+    if failed:
+        raise failed[0]
 
 
 def _unreadable(uri: str, scheme: str) -> str | None:
@@ -232,6 +258,8 @@ def _unreadable(uri: str, scheme: str) -> str | None:
 def _sqlite_trouble(file: Path, writing: bool = True) -> str | None:
     if file.name in ("", ":memory:") or file.is_dir():
         return "names no file, and a store in memory would be lost; expected sqlite:///FILE"
+    if (lock := file.with_suffix(".lock")).exists() and not lock.is_file():
+        return f"cannot be used: {lock} is no file, but a folder, a pipe or a device"
     if not file.exists():
         return None if not writing or _writable(file.parent) else "cannot be created: its folder cannot be written"
     if not file.is_file():
