@@ -63,7 +63,15 @@ def test_a_condition_holds_or_not(fact: str | float | None, condition: str, hold
     assert parse(condition).holds(fact) is holds
 
 
-@pytest.mark.parametrize("text", ["epochs", "=5", "", ">", "epochs>many", "optimizer<adam", "epochs>1 or seed=2"])
+def test_an_operator_in_the_wrong_order_is_mended() -> None:
+    with pytest.raises(Refused) as refused:
+        parse("val_loss=>0.5", ["seed=1"])
+    assert refused.value.problems[0].remedy == """'filter=["seed=1","val_loss>=0.5"]'"""
+
+
+@pytest.mark.parametrize(
+    "text", ["epochs", "=5", "", ">", "epochs>", "epochs>many", "optimizer<adam", "epochs>1 or seed=2"]
+)
 def test_a_wrong_condition_says_what_is_expected(text: str) -> None:
     with pytest.raises(Refused, match="filter: got"):
         parse(text)

@@ -73,6 +73,12 @@ def parse(text: str, others: Sequence[str] = ()) -> Condition:
         what = f"got {text!r}, expected a key, one of = != > >= < <=, and a value"
         raise Refused(Problem("filter", what, written(others or ["status=FINISHED"])))
     condition = Condition(found[1], found[2], found[3])
+    if condition.operator == "=" and condition.value[:1] in ("<", ">"):
+        what = f"got {text!r}, expected <= or >= with the = last"
+        meant = f"{condition.key}{condition.value[0]}={condition.value[1:].strip()}"
+        raise Refused(Problem("filter", what, written([*others, meant])))
+    if condition.operator[0] in "<>" and not condition.value:
+        raise Refused(Problem("filter", f"got {text!r}, expected a number after {condition.operator}"))
     if condition.operator[0] in "<>" and as_number(condition.value) is None:
         if CONDITION.fullmatch(condition.value):
             parts = split(text)

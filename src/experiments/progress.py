@@ -28,7 +28,7 @@ class ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not console.is_terminal or console.is_dumb_terminal,  # which shows empty lines of it
         )
 
     def __enter__(self) -> "ShowProgress":
