@@ -158,6 +158,10 @@ def check(flags):
 
 for flags in ("junk", "--nope", "--tf_xla_auto_jit=x", "--tf_xla_auto_jit=2"):
     check(flags)
+os.environ["TF_XLA_FLAGS"] = ""
+for value in ("yes", "1"):
+    os.environ["TF_DETERMINISTIC_OPS"] = value
+    check("")
 backend.PATIENCE, function = 1, tf.function
 tf.function = lambda *_, **__: time.sleep(5)
 check("--slow")
@@ -177,10 +181,13 @@ def test_flags_that_would_end_the_process_are_refused(tmp_path: Path) -> None:
         for line in done.stdout.splitlines()
     ]
     assert said[0].startswith('Could not open file "junk" to read flags')
+    assert said[4].startswith("error: TF_DETERMINISTIC_OPS: TensorFlow cannot use these flags (Check failed: ")
     assert said[1:] == [
         "Unknown flag in TF_XLA_FLAGS: --nope); correct or unset them",
         "--tf_xla_auto_jit=x); correct or unset them",
         "usable --tf_xla_auto_jit=2",
+        said[4],
+        "usable ",
         "usable --slow",
         "usable --never-read",
     ]

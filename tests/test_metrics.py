@@ -258,6 +258,11 @@ ARGUMENTS = [
 ]
 
 
+def test_a_loss_that_cannot_be_computed_is_refused_before_training() -> None:
+    with pytest.raises(Refused, match=r"loss: sparse_categorical_crossentropy cannot be computed: "):
+        build(config("loss.ignore_class=."), digits())
+
+
 @pytest.mark.parametrize("overrides", ARGUMENTS, ids=str)
 def test_the_saved_model_gives_the_recorded_measures(overrides: list[str], tmp_path: Path) -> None:
     run = train(*QUICK, "epochs=1", *overrides, eager=True)

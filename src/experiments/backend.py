@@ -26,7 +26,7 @@ LIMITS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
 OWN_GROUPS, GROUPS = "/proc/self/cgroup", "/sys/fs/cgroup"
 MEMORY_LIMITS = {"": "memory.max", "memory": "memory.limit_in_bytes"}
 # Variables whose flags TensorFlow reads at its first operation; it ends the process if it cannot use one of them.
-FLAGS = ("TF_XLA_FLAGS", "XLA_FLAGS")
+FLAGS = ("TF_XLA_FLAGS", "XLA_FLAGS", "TF_DETERMINISTIC_OPS")
 PATIENCE = 60  # seconds for the sum of two numbers
 T = TypeVar("T")
 
@@ -139,6 +139,7 @@ def refuse_wrong_flags() -> None:
                 os.dup2(stderr.fileno(), 2)
                 # Without AutoGraph, which writes a file that only the end of a process removes.
                 tf.function(lambda: tf.constant(1) + 1, jit_compile=True, autograph=False)()
+                next(iter(tf.data.Dataset.range(1)))  # reads the last of the flags
             os._exit(0)
         if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (0, -signal.SIGALRM):  # too slow to say
             return

@@ -62,22 +62,30 @@ def build(config: Config, classes: int) -> list[keras.metrics.Metric]:
     ]
 
 
-def try_out(metrics: Sequence[keras.metrics.Metric], config: Config, classes: int, xla: bool) -> None:
-    """Measure a few made-up outputs, so that a metric that cannot do so fails before training.
+def try_out(
+    loss: keras.losses.Loss, metrics: Sequence[keras.metrics.Metric], config: Config, classes: int, xla: bool
+) -> None:
+    """Measure a few made-up outputs, so that a loss or a metric that cannot do so fails before training.
 
     Args:
+        loss: The loss.
         metrics: What `build` gave.
         config: The config.
         classes: Number of classes.
         xla: Whether training compiles them.
 
     Raises:
-        Refused: One raises an error, or does not give one number.
+        Refused: One raises an error, or a metric does not give one number.
     """
     truth = np.arange(2 * classes) % classes
     labels = np.eye(classes, dtype=np.float32)[truth] if config.loss.labels == "one_hot" else truth.astype(np.int32)
     outputs = np.random.default_rng(0).random((len(truth), classes), dtype=np.float32)
     outputs /= outputs.sum(axis=1, keepdims=True)
+    try:
+        loss(labels, outputs)
+    except Exception as error:  # Keras and the user's own code raise all kinds
+        what = f"{config.loss.name} cannot be computed: {type(error).__name__}: {reason(error)}"
+        raise Refused(Problem("loss", what)) from error
     for index, (metric, entry) in enumerate(zip(metrics, named_metrics(config.metrics), strict=True)):
         try:
             metric.update_state(labels, outputs)

@@ -50,7 +50,7 @@ def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int)
         )
     steps_per_epoch = math.ceil(len(dataset.train) / config.batch_size)
     measured = compile_as(config, model, _optimizer(config, steps_per_epoch), xla, steps_per_execution)
-    metrics.try_out(measured, config, dataset.classes, xla)
+    metrics.try_out(model.loss, measured, config, dataset.classes, xla)
     return model
 
 
