@@ -567,3 +567,13 @@ def test_text_without_bytes_or_that_is_none_is_refused(tmp_path: Path) -> None:
             archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00v\x00" + header.encode())
     with pytest.raises(Refused, match="1,000,000,000 values without any bytes"):
         read(config(path=str(file)))
+
+
+def test_values_that_were_scaled_before_are_warned_of(tmp_path: Path) -> None:
+    x, y = np.ones((10, 4)), np.arange(10) % 2
+    file = save(tmp_path, x_train=x, y_train=y, x_test=x, y_test=y)
+    told = describe(load(config(path=file, scale=255.0), 0)).splitlines()
+    assert told[1:] == [
+        "warning: data.scale: values reach only 0.003922, networks train best on values near 1; data.scale=1"
+    ]
+    assert len(describe(load(config(path=file), 0)).splitlines()) == 1

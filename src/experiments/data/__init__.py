@@ -13,7 +13,7 @@ from experiments.data.splits import split_sizes, stratified, validation_count
 
 __all__ = ["Dataset", "Images", "Labels", "Split", "describe", "load", "outlines", "preload"]
 
-LARGE = 10.0  # scaled values beyond it are hard to train on
+SMALL, LARGE = 0.1, 10.0  # scaled values that reach less, or more, are hard to train on
 FEW = 100  # validation images by which accuracy moves in steps of more than a point
 
 Images = NDArray[np.float32]
@@ -116,7 +116,9 @@ def _load_whole(config: Data) -> Dataset:
     (x_train, y_train, x_test, y_test), found, source = read(config)
     train, test = _prepare(x_train, y_train, config.scale), _prepare(x_test, y_test, config.scale)
     classes = int(y_train.max()) + 1
-    return Dataset(config.name, found, source, classes, train, None, test, tuple(_warnings(train, classes)))
+    return Dataset(
+        config.name, found, source, classes, train, None, test, tuple(_warnings(train, classes, config.scale))
+    )
 
 
 def describe(dataset: Dataset) -> str:
@@ -133,9 +135,12 @@ def describe(dataset: Dataset) -> str:
     return "\n".join([line, *(f"warning: {warning}" for warning in dataset.warnings)])
 
 
-def _warnings(train: Split, classes: int) -> Iterator[str]:
+def _warnings(train: Split, classes: int, scale: float) -> Iterator[str]:
     if (largest := float(max(train.x.max(), -train.x.min()))) > LARGE:
         yield f"data.scale: values reach {largest:.4g}, networks train best on values near 1; data.scale={largest:g}"
+    elif 0 < largest < SMALL:
+        raw = f"data.scale={largest * scale:g}"
+        yield f"data.scale: values reach only {largest:.4g}, networks train best on values near 1; {raw}"
     absent = np.flatnonzero(np.bincount(train.y, minlength=classes) == 0)
     if len(absent):
         listed = ", ".join(map(str, absent[:10])) + (", …" if len(absent) > 10 else "")
