@@ -77,7 +77,9 @@ def test_a_sweep_on_a_ray_cluster_is_recorded_until_it_is_interrupted(cluster: C
             stderr=subprocess.STDOUT,
             text=True,
         )
-    wait_until(lambda: "/4000 " in (tmp_path / "out").read_text() and len(children(tmp_path)) == 4, seconds=240)
+    last = ["FAILED", "FAILED", "FINISHED", "RUNNING"]
+    wait_until(lambda: "/4000 " in (tmp_path / "out").read_text(), seconds=240)  # before, there may be no store
+    wait_until(lambda: sorted(child[1] for child in children(tmp_path)) == last)
     members = family(process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 130

@@ -377,7 +377,10 @@ def test_hydras_basic_launcher_records_the_same(tmp_path: Path, fork_sweep: Fork
 def test_why_no_worker_can_be_forked_is_told(tmp_path: Path, prepared: Prepared, code: str, told: str) -> None:
     (tmp_path / "mine.py").write_text(f"import tensorflow as tf\n\nONE = {code}\n")
     program = tmp_path / "program.py"
-    program.write_text("import experiments.sweeps.preload as server; print(server.trouble)")
+    # A fork that runs a program leads a session already, and leaves without what `atexit` was told.
+    lines = ["import atexit, os", "atexit._clear()", "os.setsid = os.getpid"]
+    lines += ["import experiments.sweeps.preload as server", "print(server.trouble)", "atexit._run_exitfuncs()"]
+    program.write_text("\n".join(lines))
     (tmp_path / "temporary").mkdir()
     (tmp_path / "temporary" / WANTED).write_text(json.dumps({"trust": ["mine"], "code": "before", "data": []}))
     preload = {"code": "before", "folder": str(tmp_path / "temporary"), "launcher": os.getpid()}
