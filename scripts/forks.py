@@ -91,17 +91,22 @@ def become(name: str, arguments: Sequence[str], folder: str | Path, environment:
 
 def _fork_instead(path: str, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
     """Stand for the function with which multiprocessing starts Python, to record or to fork workers from."""
-    option = list(arguments).index("-c")
-    return forked(_serve, *arguments[option + 1 :], descriptors={*range(3), *descriptors})
+    option, ends = list(arguments).index("-c"), (signal.SIGINT, signal.SIGTERM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # until it no longer has our handlers
+    try:
+        return forked(_serve, *arguments[option + 1 :], descriptors={*range(3), *descriptors}, mask=before)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(code: str, *arguments: str, descriptors: set[int]) -> None:
+def _serve(code: str, *arguments: str, descriptors: set[int], mask: set[int]) -> None:
     for descriptor in {int(name) for name in os.listdir("/dev/fd")} - descriptors:
         with suppress(OSError):
             os.close(descriptor)
     for number in (signal.SIGINT, signal.SIGTERM):
         if callable(signal.getsignal(number)):  # a new program would not have it
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     atexit._clear()
     sys.modules.update(_hidden)
     sys.argv = ["-c", *arguments]
