@@ -150,16 +150,16 @@ def objective(config: Config, history: Mapping[str, Sequence[float]], report: Re
 def probabilities(outputs: NDArray[Any], activation: str) -> NDArray[np.float32]:
     """Turn a model's outputs (n, classes), which come from an activation, into probabilities.
 
-    Those of a softmax are some already; those of sigmoids are scaled to the sum 1. Logits and margins, which any other
-    activation gives, go through softmax, which keeps their order.
+    The outputs of softmax and sparsemax are probabilities; those of sigmoids are scaled to the sum 1. Logits and
+    margins, which any other activation gives, go through softmax, which keeps their order. Each image counts by itself.
     """
     outputs = outputs.astype(np.float32)
     if activation not in PROBABILITIES:
         powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)  # type: ignore[no-any-return]
-    total = outputs.sum(axis=1, keepdims=True)
-    if np.allclose(total, 1, atol=1e-3):
+    if activation in ("softmax", "sparsemax"):
         return outputs
+    total = outputs.sum(axis=1, keepdims=True)
     even = np.full_like(outputs, 1 / outputs.shape[1])
     return np.divide(outputs, total, out=even, where=total > 0)  # type: ignore[no-any-return]
 

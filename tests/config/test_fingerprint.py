@@ -61,6 +61,11 @@ def test_what_cannot_matter_does_not(override: str) -> None:
     assert of(override) == of()
 
 
+@pytest.mark.parametrize("measured", ["metrics=[accuracy,{cosine_similarity:{axis:0}}]", "+loss.axis=0"])
+def test_the_batch_size_counts_for_what_is_computed_over_a_batch(measured: str) -> None:
+    assert of(measured, "runtime.evaluation_batch_size=7") != of(measured)
+
+
 def test_trust_alone_changes_no_config() -> None:
     assert config_fingerprint(config("trust=[mine]")) == config_fingerprint(config())
 

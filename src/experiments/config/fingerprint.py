@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.choices import choose
+from experiments.config.measures import named_metrics
 from experiments.config.problems import Problem
 from experiments.config.schema import Config
 
@@ -170,17 +171,16 @@ def _what_matters(config: Config) -> dict[str, Any]:
 
 def _runtime(config: Config) -> dict[str, Any]:
     """The settings that can matter. Code of the user's own may depend on how often it is called."""
-    loss, metrics = config.loss, [next(iter(each)) if isinstance(each, dict) else each for each in config.metrics]
+    loss, metrics = config.loss, named_metrics(config.metrics)
     arguments = loss.arguments()
-    of_metrics = [given or {} for each in config.metrics if isinstance(each, dict) for given in each.values()]
     matters: dict[str, Any] = {"xla": config.runtime.xla}
     of_batches = (
         loss.name.lower() in LOSSES_OF_BATCHES
         or arguments.get("reduction", "mean") not in MEANS
         or arguments.get("ignore_class") is not None
-        or any(each.get("axis", -1) in (0, -2) for each in (arguments, *of_metrics))
+        or any(each.get("axis", -1) in (0, -2) for each in (arguments, *(metric.arguments for metric in metrics)))
     )
-    if of_batches or any("." in name for name in (loss.name, *metrics)):
+    if of_batches or any("." in name for name in (loss.name, *(metric.cls for metric in metrics))):
         matters["evaluation_batch_size"] = config.runtime.evaluation_batch_size
     if any("." in callback.name for callback in config.callbacks.values()):
         matters["steps_per_execution"] = config.runtime.steps_per_execution

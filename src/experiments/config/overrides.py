@@ -196,7 +196,7 @@ def _sweep_problem(override: Override, composed: DictConfig) -> Problem:
 
 
 def _takes_several(group: str, composed: DictConfig) -> bool:
-    """Whether a group's files can be chosen together, as callbacks can; Hydra tells of those that are chosen only."""
+    """Whether a group's files can be chosen together, as callbacks can. Hydra lists only groups with a choice."""
     chosen = composed.hydra.runtime.choices.get(group, [])
     return isinstance(chosen, list | ListConfig) and isinstance(OmegaConf.select(composed, group), DictConfig)
 

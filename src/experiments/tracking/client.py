@@ -118,10 +118,9 @@ def experiment(client: Any, name: str, uri: str) -> str:
 
 
 def import_what_is_used_late() -> None:
-    """Import what MLflow and the figures import when they first need it, while somebody waits.
+    """Import now what MLflow and the figures would import at first use, when a run waits for them.
 
-    But not GitPython, which MLflow would ask for the commit: its import waits for git however long that takes, and the
-    commit is recorded by `provenance`.
+    GitPython is left out: its import runs git without a time limit, and `provenance` records the commit.
     """
     os.environ["MPLBACKEND"] = "agg"
     sys.modules.setdefault("git", None)  # type: ignore[arg-type]
