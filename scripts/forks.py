@@ -14,12 +14,11 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import ModuleType
 
-_hidden = dict[str, ModuleType]()
+from experiments.tracking import process
 
 
 def import_everything() -> None:
@@ -33,6 +32,7 @@ def import_everything() -> None:
     Plugins.instance()  # first, as Hydra imports plugins anew, and ours would be there twice
     client.import_mlflow()
     client.import_what_is_used_late()
+    importlib.import_module("experiments.tracking.writer")
     backend.import_keras()
     for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
         if not module.name.endswith((".preload", ".__main__")):
@@ -77,11 +77,10 @@ def become(name: str, arguments: Sequence[str], folder: str | Path, environment:
     os.chdir(folder)
     tempfile.tempdir = None
     multiprocessing.util.spawnv_passfds = _fork_instead  # type: ignore[assignment]
+    process.spawn = _fork_writer  # type: ignore[assignment]
     gc.enable()
     sys.path[0] = str(folder)
     module = sys.modules.get(name)
-    if name == "experiments.run":
-        _hidden.update(mlflow=sys.modules.pop("mlflow"))  # or a thread would stand for its recording process
     sys.argv = [str(module.__file__) if module else name, *arguments]
     if module:
         module.main()
@@ -89,26 +88,62 @@ def become(name: str, arguments: Sequence[str], folder: str | Path, environment:
         runpy.run_path(name, run_name="__main__")
 
 
-def _fork_instead(path: str, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
-    """Stand for the function with which multiprocessing starts Python, to record or to fork workers from."""
-    option, ends = list(arguments).index("-c"), (signal.SIGINT, signal.SIGTERM)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # until it no longer has our handlers
+class _Writer:
+    """A writer process in a fork, with what is used of `subprocess.Popen`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def _fork_writer(command: Sequence[str], descriptor: int) -> _Writer:
+    """Stand for the function that starts a writer process."""
+    with _ends_wait() as mask:
+        return _Writer(forked(_write, descriptor, mask))
+
+
+def _write(descriptor: int, mask: set[int]) -> None:
+    os.setsid()
+    _as_a_new_program({descriptor}, mask)
+    for number in range(3):
+        os.dup2(os.open(os.devnull, os.O_RDWR), number)
+    process.main(descriptor)
+
+
+@contextmanager
+def _ends_wait() -> Iterator[set[int]]:
+    """Hold back signals until a fork no longer has our handlers; give the mask before."""
+    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     try:
-        return forked(_serve, *arguments[option + 1 :], descriptors={*range(3), *descriptors}, mask=before)
+        yield before
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(code: str, *arguments: str, descriptors: set[int], mask: set[int]) -> None:
+def _as_a_new_program(descriptors: set[int], mask: set[int]) -> None:
+    """Let go of what a new program would not have: open files and handlers of signals."""
     for descriptor in {int(name) for name in os.listdir("/dev/fd")} - descriptors:
         with suppress(OSError):
             os.close(descriptor)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if callable(signal.getsignal(number)):  # a new program would not have it
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if callable(signal.getsignal(number)):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     atexit._clear()
-    sys.modules.update(_hidden)
+
+
+def _fork_instead(path: str, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
+    """Stand for the function with which multiprocessing starts Python, to fork workers from."""
+    option = list(arguments).index("-c")
+    with _ends_wait() as mask:
+        return forked(_serve, *arguments[option + 1 :], descriptors={*range(3), *descriptors}, mask=mask)
+
+
+def _serve(code: str, *arguments: str, descriptors: set[int], mask: set[int]) -> None:
+    _as_a_new_program(descriptors, mask)
     sys.argv = ["-c", *arguments]
     try:
         exec(code, {"__name__": "__main__"})  # noqa: S102 - multiprocessing's own

@@ -143,7 +143,7 @@ def _resumed(place: Path, words: Sequence[str]) -> list[str]:
 
     def reached() -> bool:
         """Whether the first epoch is on the disk, and in the record: until then a run begins anew."""
-        saved = glob(f"{folder}/mlruns/outputs/*/*/checkpoints/epoch_*.npz")
+        saved = glob(f"{folder}/mlruns/outputs/*/*/record/checkpoints/epoch_*.npz")
         return bool(saved) and "loss" in recorded_metrics(folder / "mlruns/mlflow.db")
 
     killed, _ = command("run", folder, words, until=reached)

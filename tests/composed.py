@@ -28,7 +28,8 @@ MNIST = Path(os.environ.get("EXPERIMENTS_DATA_DIR", ""), "mnist.npz")
 
 def config(*overrides: str) -> Config:
     """The checked config of a small run on digits."""
-    return composing.config("data=digits", "tracking=off", "data.limit=100", "epochs=2", *overrides)
+    small = ("data=digits", "tracking=off", "data.limit=100", "epochs=2", "runtime.checkpoint_every=1")
+    return composing.config(*small, *overrides)
 
 
 loaded = cache(load)

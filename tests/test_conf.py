@@ -10,11 +10,11 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.cli import CONF, check_run
-from experiments.config import CompareConfig, PredictConfig, PromoteConfig, ReproduceConfig, check
+from experiments.config import CompareConfig, PredictConfig, PromoteConfig, ReproduceConfig, SyncConfig, check
 
 FILES = sorted(CONF.rglob("*.y*ml"))
 LISTING = {
-    ".": 5,
+    ".": 6,
     "callbacks": 6,
     "data": 4,
     "experiment": 4,
@@ -25,7 +25,7 @@ LISTING = {
     "model": 4,
     "optimizer": 14,
     "optimizer/schedule": 7,
-    "tracking": 2,
+    "tracking": 3,
 }
 
 
@@ -54,7 +54,13 @@ def composed(file: Path, overrides: list[str]) -> DictConfig:
     return hydra.compose(name, overrides, return_hydra_config=True)
 
 
-COMMANDS = {"predict": PredictConfig, "compare": CompareConfig, "reproduce": ReproduceConfig, "promote": PromoteConfig}
+COMMANDS = {
+    "predict": PredictConfig,
+    "compare": CompareConfig,
+    "reproduce": ReproduceConfig,
+    "promote": PromoteConfig,
+    "sync": SyncConfig,
+}
 
 
 def checked(config: DictConfig) -> None:
@@ -78,7 +84,7 @@ def test_a_file_says_how_it_is_used_and_that_works(file: Path) -> None:
     [usage] = [line for line in more if line.startswith(("Choose: ", "Run: "))]
     choose, _, tune = usage.partition("Tune: ")
     name = file.stem if file.stem in COMMANDS else "run"
-    command = rf"Run: python -m experiments\.{name} " if file.parent in (CONF, CONF / "experiment") else "Choose: "
+    command = rf"Run: python -m experiments\.{name}( |$)" if file.parent in (CONF, CONF / "experiment") else "Choose: "
     assert re.match(command, choose)
     chosen = words(re.sub(command, "", choose))
     if file.parent != CONF:

@@ -40,7 +40,7 @@ def test_the_result_says_what_to_do_next() -> None:
     report = Report({"test_loss": 0.1, "test_accuracy": 0.98765}, nothing, nothing, 10, mistakes)
     for run_id, lines in (("", 1), ("abc", 3)):
         console = Console(file=io.StringIO(), width=20)
-        show_result(console, report, run_id)
+        show_result(console, report, [f"recorded as run {run_id}"] if run_id else [], run_id)
         shown = console.file.getvalue()
         assert shown.startswith("test_loss 0.1000  test_accuracy 0.9877\n")
         assert len(shown.splitlines()) == lines

@@ -1,7 +1,6 @@
 """A run that was interrupted goes on, and comes out as the one that never was, to the last bit."""
 
 import gc
-import os
 import re
 import signal
 import sqlite3
@@ -15,15 +14,14 @@ from typing import Any
 
 import keras
 import numpy as np
+import psutil
 import pytest
 
 from experiments.checkpoints import Checkpoints
-from experiments.tracking import lock
-from experiments.tracking.client import experiment, open_store
-from experiments.tracking.record import Record
-from experiments.tracking.search import seconds
-from tests.composed import Run, config, names, train
+from experiments.tracking.client import open_store
+from tests.composed import Run, names, train
 from tests.prepared import Prepared, Started, environment
+from tests.sweeps.processes import family
 
 EVERYTHING = (
     "epochs=5",
@@ -118,13 +116,15 @@ def test_a_full_disk_does_not_end_the_run(tmp_path: Path, capsys: pytest.Capture
 EPOCHS = 24
 LONG = [
     "data=digits", f"epochs={EPOCHS}", "batch_size=16", "model.layer_sizes=[600]", "model.dropout=0.2",
-    "runtime.xla=false",
+    "runtime.xla=false", "runtime.checkpoint_every=1",
 ]  # fmt: skip
 
 
 def saved(folder: Path) -> int:
     """Up to which epoch a run is saved. Its record may be behind."""
-    found = glob(f"{folder}/**/checkpoints/epoch_*.npz", recursive=True)  # pathlib's fails where a folder vanishes
+    found = glob(
+        f"{folder}/**/record/checkpoints/epoch_*.npz", recursive=True
+    )  # pathlib's fails where a folder vanishes
     return max((int(Path(file).stem[-6:]) for file in found), default=0)
 
 
@@ -134,7 +134,8 @@ def kill_after(folder: Path, process: Started, epochs: int, everything: bool) ->
     while saved(folder) < wanted or not query(folder, "SELECT 1 FROM runs"):
         assert process.poll() is None, (folder / "out").read_text()
         time.sleep(0.02)
-    (os.killpg if everything else os.kill)(process.pid, signal.SIGKILL)
+    for member in family(process) if everything else [psutil.Process(process.pid)]:
+        member.kill()
     assert process.wait() == -signal.SIGKILL
 
 
@@ -190,86 +191,10 @@ def test_shot_and_resumed(
     assert outcome(tmp_path) == never_killed
     assert query(tmp_path, "SELECT value FROM tags WHERE key = 'resumed'") == [("2",)]
     assert not query(tmp_path, "SELECT value FROM tags WHERE key = 'failure'")
-    assert not list((tmp_path / "mlruns" / "outputs").rglob("*.npz"))
+    assert not list((tmp_path / "mlruns" / "outputs").rglob("epoch_*.npz"))
     assert fork_cli(*command).stdout == f"resume: kept, as it finished before: run {went_on[2]}\n"
     with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db")) as connection, connection:
         connection.execute("UPDATE tags SET value = 'Abacus' WHERE key = 'hardware.processor'")
         connection.execute("UPDATE params SET value = '99' WHERE key = 'runtime.threads'")
     told = r"resume: kept, as it finished before on another processor \(Abacus; here .+\) with 99 threads \(here \d+\)"
     assert re.fullmatch(f"{told}: run {went_on[2]}\n", fork_cli(*command).stdout)
-
-
-def test_only_one_goes_on_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "PATIENCE", 0.1)
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    checked = config("tracking=mlflow", f"tracking.uri={uri}", "data.limit=100")
-    client = open_store(uri)
-    origin = {"fingerprint": "1", "output_folder": str(tmp_path)}
-    run_id = client.create_run(experiment(client, checked.tracking.experiment, uri), tags=origin).info.run_id
-    first, second = Record(uri, own_process=False), Record(uri, own_process=False)
-    first.connect()
-    second.connect()
-    before = first.find_before(checked, "1")
-    assert before
-    assert (before.run_id, before.status, before.under_way) == (run_id, "RUNNING", False)
-    before = second.find_before(checked, "1")
-    assert before
-    assert before.under_way
-    first.go_on(checked, run_id, "1 2.0")
-    first.end("KILLED", "")
-    before = second.find_before(checked, "1")
-    assert before
-    assert (before.status, before.under_way) == ("KILLED", False)
-    second.go_on(checked, run_id, "1 2.0")
-    second.log_metrics({"objective": 0.5}, 1)
-    second.end("FINISHED", "")
-    assert not (tmp_path / "lock").exists()
-    before = first.find_before(checked, "1")
-    assert before
-    assert (before.status, before.objective) == ("FINISHED", 0.5)
-    assert first.find_before(checked, "2") is None
-
-
-def test_a_finished_run_of_the_same_config_with_other_code_is_found(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    checked = config("tracking=mlflow", f"tracking.uri={uri}", "data.limit=100")
-    client = open_store(uri)
-    tags = {"fingerprint": "1", "fingerprint.config": "2"}
-    run_id = client.create_run(experiment(client, checked.tracking.experiment, uri), tags=tags).info.run_id
-    record = Record(uri, own_process=False)
-    record.connect()
-    assert record.find_changed(checked, "2") == ""
-    client.set_terminated(run_id)
-    assert record.find_changed(checked, "2") == run_id
-    assert record.find_changed(checked, "3") == ""
-
-
-def test_the_seconds_of_a_resumed_run_are_without_the_pauses(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    checked = config("tracking=mlflow", f"tracking.uri={uri}", "data.limit=100")
-    client, begun = open_store(uri), int(time.time() * 1000) - 1_000_000
-    of_experiment = experiment(client, checked.tracking.experiment, uri)
-    run_id = client.create_run(of_experiment, start_time=begun, tags={"output_folder": str(tmp_path)}).info.run_id
-    client.log_metric(run_id, "loss", 1.0, timestamp=begun + 7_000, step=0)
-    assert seconds(client.get_run(run_id)) is None
-    for _ in range(2):  # the first attempt to go on is interrupted, too
-        record = Record(uri, own_process=False)
-        record.connect()
-        record.go_on(checked, run_id, "1 2.0")
-        assert seconds(client.get_run(run_id)) is None
-        record.end("KILLED", "")
-    assert seconds(client.get_run(run_id)) == pytest.approx(7, abs=5)
-
-
-def test_what_lies_elsewhere_cannot_go_on(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    checked = config("tracking=mlflow", f"tracking.uri={uri}", "data.limit=100")
-    client = open_store(uri)
-    here = {"fingerprint": "1", "output_folder": str(tmp_path)}
-    elsewhere = here | {"output_folder": str(tmp_path / "gone")}
-    client.create_run(experiment(client, checked.tracking.experiment, uri), tags=elsewhere)
-    measured = client.create_run(experiment(client, checked.tracking.experiment, uri), tags=here)
-    client.log_metric(measured.info.run_id, "loss", 1.0, step=0)  # and there is no checkpoint
-    record = Record(uri, own_process=False)
-    record.connect()
-    assert record.find_before(checked, "1") is None

@@ -9,6 +9,7 @@ HELP = """experiments: Keras networks from short YAML files, recorded in MLflow.
   python -m experiments.predict    classify images with a recorded model
   python -m experiments.reproduce  train a recorded run again, bit for bit
   python -m experiments.promote    register a recorded model
+  python -m experiments.sync       send records that were not sent yet
 
 Each explains itself with --help."""
 

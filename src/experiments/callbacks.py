@@ -21,6 +21,9 @@ from experiments.config.problems import assign
 from experiments.evaluation import CAUSES
 from experiments.vocabulary import create, find
 
+SHARE = 0.03  # of the time of training, that checkpoints may take
+SLOW_DISK = 1e8  # bytes a second, until the first checkpoint has shown how long one takes
+
 
 def build(config: Config, output_folder: Path, finished: int = 0) -> list[keras.callbacks.Callback]:
     """Build the callbacks that the config names. Their files stay in the run's output folder.
@@ -163,9 +166,17 @@ class KeepCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
     callback itself set it up: it must not be restored.
     """
 
-    def __init__(self, checkpoints: Checkpoints, callbacks: Sequence[keras.callbacks.Callback], threads: int) -> None:
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        callbacks: Sequence[keras.callbacks.Callback],
+        threads: int,
+        every: int | str,
+    ) -> None:
         super().__init__()
-        self._checkpoints, self._callbacks, self._threads = checkpoints, callbacks, threads
+        self._checkpoints, self._callbacks, self._threads, self._every = checkpoints, callbacks, threads, every
+        self._spent = 0.0  # seconds on checkpoints so far
+        self._cost: float | None = None  # of the last one, in seconds
         self._history: dict[str, list[float]] = {}
         self._earlier = 0.0
 
@@ -189,6 +200,9 @@ class KeepCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         for name, value in (logs or {}).items():
             self._history.setdefault(name, []).append(float(value))
+        began = time.perf_counter()
+        if not self._is_due(epoch + 1, began - self._started - self._spent):
+            return
         state = State(
             epochs=epoch + 1,
             stopped=bool(self.model.stop_training),
@@ -203,6 +217,16 @@ class KeepCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
             self._checkpoints.save(state)
         except OSError as error:  # a missing checkpoint must not end the run
             print(f"no checkpoint of epoch {epoch + 1}: {error.strerror or error}", file=sys.stderr)
+        self._cost = time.perf_counter() - began
+        self._spent += self._cost
+
+    def _is_due(self, epochs: int, trained: float) -> bool:
+        """Whether to save after so many epochs and so many seconds of training."""
+        if isinstance(self._every, int):
+            return epochs % self._every == 0
+        if self._cost is None:
+            self._cost = sum(variable.numpy().nbytes for variable in self._variables()) / SLOW_DISK
+        return self._spent + self._cost <= SHARE * trained
 
     def _variables(self) -> list[Any]:
         optimizer = self.model.optimizer

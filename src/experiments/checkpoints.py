@@ -28,6 +28,7 @@ class State:
         variables: Of the model and of its optimizer, in Keras's order.
         callbacks: What each callback of the config remembers: the attributes that training has changed.
         random: The states of Python's and NumPy's random numbers.
+        fingerprint: Of the run.
     """
 
     epochs: int
@@ -38,6 +39,7 @@ class State:
     variables: Sequence[NDArray[Any]]
     callbacks: Sequence[Mapping[str, Any]]
     random: Sequence[Any]
+    fingerprint: str = ""
 
     @property
     def by_epoch(self) -> list[dict[str, float]]:
@@ -72,15 +74,28 @@ def _interrupts_wait() -> Iterator[None]:
 class Checkpoints:
     """The checkpoints of one run.
 
+    Args:
+        folder: Of the run's output.
+        place: Of the checkpoints; None: ``checkpoints/`` in that folder.
+        fingerprint: Of the run. Checkpoints of another one are not read.
+
     Attributes:
-        folder: Of the run's output; they are in ``checkpoints/`` below it.
+        folder: Of the run's output.
         state: The latest one that can be read; None if there is none.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._own = folder / "checkpoints"
-        self.state = next(filter(None, map(_read, reversed(self._files()))), None)
+    def __init__(self, folder: Path, place: Path | None = None, fingerprint: str = "") -> None:
+        self.folder, self._fingerprint = folder, fingerprint
+        self._own = place or folder / "checkpoints"
+        self.state = next(filter(None, map(self._read, reversed(self._files()))), None)
+
+    def _read(self, file: Path) -> State | None:
+        state = _read(file)
+        return state if state and state.fingerprint == self._fingerprint else None
+
+    def keep_in(self, place: Path) -> None:
+        """Write further checkpoints into another folder."""
+        self._own = place
 
     @_interrupts_wait()
     def save(self, state: State) -> None:
@@ -94,7 +109,7 @@ class Checkpoints:
         """
         self._own.mkdir(parents=True, exist_ok=True)
         arrays: list[NDArray[Any]] = []
-        described = json.dumps(_packed(vars(state), arrays)).encode()
+        described = json.dumps(_packed({**vars(state), "fingerprint": self._fingerprint}, arrays)).encode()
         unfinished = self._own / "unfinished"
         try:
             with unfinished.open("wb") as file:

@@ -40,7 +40,7 @@ from experiments.config.overrides import (
     no_folder,
     without_plus,
 )
-from experiments.config.problems import NAME_LENGTH, assign, first_lines, quoted
+from experiments.config.problems import NAME_LENGTH, assign, first_lines, quoted, shown
 from experiments.config.schema import Section
 from experiments.tracking import store
 from hydra_plugins.experiments_sweeps import CheckedSource
@@ -48,6 +48,7 @@ from hydra_plugins.experiments_sweeps import CheckedSource
 HERE = Path(__file__).resolve().parent
 CONF = HERE / "conf" if (HERE / "conf").is_dir() else HERE.parents[1] / "conf"  # a wheel, or a checkout
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the last one: the terminal was closed
 # Ahead of all overrides: Hydra adds what is typed to these lists, which config files could have filled.
 TYPED_ONLY = ("hydra.overrides.hydra=[]", "hydra.overrides.task=[]")
 S = TypeVar("S", bound=Section)
@@ -60,14 +61,12 @@ class Ended(SystemExit):
     """A command ended, with its exit status, and has said what there is to say."""
 
 
-def command(
-    config_name: str, ahead: Callable[[Sequence[str]], None] | None = None
-) -> Callable[[Callable[[DictConfig], Any]], Callable[[], NoReturn]]:
+def command(config_name: str, positional: str = "") -> Callable[[Callable[[DictConfig], Any]], Callable[[], NoReturn]]:
     """Make a function of a composed config a command, with the exit statuses that the README promises.
 
     Args:
         config_name: Of the command.
-        ahead: Is called with the arguments before Hydra looks at them.
+        positional: The key, a list, that words without a key are values of; empty: there is none.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], NoReturn]:
@@ -84,6 +83,7 @@ def command(
             try:
                 with exit_status(config_name):
                     _prepare()
+                    sys.argv[1:] = _with_key(sys.argv[1:], positional)
                     arguments = _arguments(sys.argv[1:])
                     # Hydra wants all overrides in one place.
                     options = [word for word in sys.argv[1:] if word not in arguments.overrides]
@@ -92,8 +92,6 @@ def command(
                     own_folders[:] = _config_folders(arguments, config_name)
                     if any(map(nested_too_deeply, arguments.overrides)):
                         raise Refused(explain(RecursionError(), config_name, sys.argv[1:]))
-                    if ahead:
-                        ahead(sys.argv[1:])
                     with _shown_safely(arguments):
                         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
             except Ended as ended:
@@ -112,9 +110,9 @@ def command(
 
 def _prepare() -> None:
     """Set the process up: signals, standard streams, warnings, and Hydra's ways."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as for a command in the background of a script
-            signal.signal(number, signal.default_int_handler)
+    for number in ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as for a command in the background of a script, or with nohup
+            signal.signal(number, _interrupt)
     streams.secure()
     for name in ("COLUMNS", "LINES"):
         if not re.fullmatch("[1-9][0-9]{1,3}", os.environ.get(name, "80")):
@@ -129,6 +127,13 @@ def _prepare() -> None:
     warnings.filterwarnings("error", "Callback ")  # where Hydra would go on after an error of a callback
     # Hydra copies its store of built-in configs at each look into a group, 92 times for --help, only to read.
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """End the command in order, once: more signals would only interrupt that."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 @contextmanager
@@ -154,6 +159,12 @@ def _arguments(argv: Sequence[str]) -> Namespace:
     following = dict(zip(argv, [*argv[1:], ""], strict=False))
     arguments.unknown = [(word, following[word]) for word in unknown if word.startswith("-")]
     return arguments
+
+
+def _with_key(argv: Sequence[str], key: str) -> list[str]:
+    """Put words without a key into the list that they are values of."""
+    words = [word for word in argv if key and word[:1] not in ("-", "") and "=" not in word]
+    return [word for word in argv if word not in words] + ([f"{key}={shown(words)}"] if words else [])
 
 
 def _config_folders(arguments: Namespace, config_name: str) -> list[str]:
@@ -234,8 +245,6 @@ def _leave(status: int) -> NoReturn:
         print(f"error: {lost}", file=sys.stderr)
         status = FAILED
     logging.shutdown()
-    if status == REFUSED and (process := sys.modules.get("experiments.tracking.process")):
-        process.stop_idle()
     if server := sys.modules.get("experiments.sweeps.server"):
         server.stop()
     sys.stderr.flush()
@@ -371,9 +380,6 @@ class CheckBeforeRun(CheckCommand):
         """Leave with exit status 2 if an override of the sweep cannot be used."""
         CheckCommand.composed = True
         name, sweeper = kwargs["config_name"], config.hydra.sweeper
-        server = sys.modules.get("experiments.sweeps.server")
-        if server and not config.hydra.launcher._target_.endswith(".PoolLauncher"):
-            server.stop()  # it was expected that it would be needed
         with exit_status(name):
             overrides = OmegaConf.to_container(config.hydra.overrides.task)  # to iterate would resolve ${...} in them
             _, problems = compose_usable(cast(list[str], overrides), name, _loader(), sweep=True)

@@ -25,12 +25,13 @@ def compare_runs(composed: DictConfig) -> None:
     _check_choice(config)
     conditions = parse_all(config.filter)
     _check_report(config.report)
+    from experiments.tracking import leftovers
     from experiments.tracking import selection as recorded
 
     named = dict.fromkeys(config.runs, "runs")
     if config.sweep not in (None, "latest"):
         named[str(config.sweep)] = "sweep"
-    client = recorded.open_records(config.tracking, named)
+    client = leftovers.connect(recorded.holding(config.tracking, named))
     selection = recorded.select(client, config)
     runs = fitting(selection.runs, conditions, {run.run_id: facts(run) for run in selection.runs})
     if not (groups := comparable(runs)):

@@ -43,6 +43,7 @@ class Run:
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     failure: str = ""
     log: str = ""
+    uuid: str = ""
     measured: Objective | None = None
     fingerprint: str = ""
 

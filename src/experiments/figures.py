@@ -6,6 +6,7 @@ pictures.
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps, rcdefaults, rcParams
@@ -24,7 +25,7 @@ rcParams["text.parse_math"] = False  # a value with two $ is no formula
 warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it; no news for the terminal
 
 # How figures are saved. The usual compression (6) takes twice as long, for files that are 15 % smaller.
-SAVED = {"dpi": 110, "pil_kwargs": {"compress_level": 1}}
+SAVED: Any = {"dpi": 110, "pil_kwargs": {"compress_level": 1}}
 
 
 def draw(history: Mapping[str, Sequence[float]], report: Report) -> dict[str, Figure]:

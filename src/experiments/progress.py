@@ -1,7 +1,7 @@
 """What a person sees while a model trains: a live bar on a terminal, a line per epoch in a pipe."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -61,10 +61,18 @@ class ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]
             tell(epoch + 1, self.params["epochs"], {name: float(value) for name, value in (logs or {}).items()})
 
 
-def show_result(console: Console, report: Report, run_id: str) -> None:
-    """Say how it went and what to do next."""
+def show_result(console: Console, report: Report, recorded: Sequence[str], run_id: str) -> None:
+    """Say how it went and what to do next.
+
+    Args:
+        console: Where.
+        report: The measures.
+        recorded: Lines that say where the run is recorded.
+        run_id: MLflow's id of it; empty: not known.
+    """
     measured = "  ".join(f"{name} {value:.4f}" for name, value in report.measures.items())
     say(console, measured, style="bold")
+    for line in recorded:
+        say(console, line, whole=True)
     if run_id:
-        say(console, f"recorded as run {run_id}")
         say(console, f"look at it:  python -m experiments.predict run={run_id}", whole=True)

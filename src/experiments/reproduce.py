@@ -42,7 +42,7 @@ def reproduce(composed: DictConfig) -> None:
     for what, said in conditions(stored):
         say(console, f"  {what:9} {said}")
     with tempfile.TemporaryDirectory() as folder:
-        trained = train(stored.config, dataset, Recorder(stored.config.tracking), Checkpoints(Path(folder)))
+        trained = train(stored.config, dataset, Recorder(stored.config), Checkpoints(Path(folder)))
     judge(console, stored, trained)
 
 

@@ -12,12 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.backend import available_cores
 from experiments.cli import check_run, command
 from experiments.config import Config
-from experiments.sweeps import expect
 
 if TYPE_CHECKING:
     from experiments.checkpoints import Checkpoints
     from experiments.data import Dataset
-    from experiments.tracking.record import Before
+    from experiments.tracking.lookup import PastRun
     from experiments.tracking.recorder import Recorder
 
 
@@ -31,27 +30,25 @@ def run(composed: DictConfig) -> float:
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    with closing(Recorder(config.tracking)) as recorder:
+    with closing(Recorder(config)) as recorder:
         dataset = load(config.data, config.seed)
-        recorder.connect()
-        before = recorder.find_before(config, dataset) if config.resume else None
+        before = recorder.find_before(dataset, folder)
         if before and before.status == "FINISHED":
             threads = config.runtime.threads
             here = threads if isinstance(threads, int) else available_cores()
-            made = other_machine(before.processor, before.threads, here)
-            print(f"resume: kept, as it finished before{made and f' {made}'}: run {before.run_id}")
-            return before.objective
-        if config.resume and not before and not config.tracking.parent and (other := recorder.find_changed(config)):
+            made = other_machine(before.tags.get("hardware.processor", ""), before.threads, here)
+            print(f"resume: kept, as it finished before{made and f' {made}'}: {before.name}")
+            return cast(float, before.objective)
+        if config.resume and not before and not config.tracking.parent and (other := recorder.changed):
             print(f"resume: run {other} had this config, but other code, data, versions or flags: it is not kept")
         print(describe(dataset))
-        checkpoints = Checkpoints(Path(before.folder) if before else folder)
+        checkpoints = Checkpoints(folder)
         if before:
+            checkpoints = Checkpoints(before.output, before.checkpoints, recorder.fingerprint)
             epochs = checkpoints.state.epochs if checkpoints.state else 0
-            print(f"resume: goes on after epoch {epochs} of {config.epochs}: run {before.run_id}")
+            print(f"resume: goes on after epoch {epochs} of {config.epochs}: {before.name}")
             with suppress(OSError):
                 folder.rmdir()  # its output goes where it went before; a log stays
-        else:
-            checkpoints.remove()  # another run's, whose output went into the same folder
         overrides = cast(list[str], OmegaConf.to_container(hydra.overrides.task))  # as typed: with ${...} unresolved
         return train(config, dataset, recorder, checkpoints, overrides=overrides, before=before).measures["objective"]
 
@@ -72,7 +69,7 @@ def train(
     checkpoints: "Checkpoints",
     *,
     overrides: Sequence[str] = (),
-    before: "Before | None" = None,
+    before: "PastRun | None" = None,
 ) -> Trained:
     """Build the model, fit it from where its checkpoint stands, measure and record it."""
     from experiments import backend
@@ -88,7 +85,7 @@ def train(
     choices = training.choose(config, dataset, threads)
     model = models.build(config, dataset, choices.xla, choices.steps_per_execution)
     configured = callbacks.build(config, checkpoints.folder, state.epochs if state else 0)
-    opened = recorder.start(config, dataset, asdict(choices), overrides, checkpoints=checkpoints, before=before)
+    opened = recorder.start(dataset, asdict(choices), overrides, checkpoints=checkpoints, before=before)
     with opened, ShowProgress() as progress:
         watchers = [progress, LambdaCallback(on_epoch_end=recorder.log_epoch)]
         saved = checkpoints if config.tracking.enabled else None
@@ -100,11 +97,11 @@ def train(
         recorder.log_results({**measures, **history.timings}, history.metrics, report, digest)
         recorder.log_model(models.for_keras_alone(model, config), dataset.test.x[:1], len(history.metrics["loss"]) - 1)
     checkpoints.remove()
-    show_result(progress.console, report, recorder.run_id)
+    show_result(progress.console, report, recorder.recorded, recorder.run_id)
     return Trained(history.metrics, measures, digest)
 
 
-main = command("config", ahead=expect)(run)
+main = command("config")(run)
 
 if __name__ == "__main__":
     main()

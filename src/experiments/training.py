@@ -62,7 +62,7 @@ def fit(
         choices: See `choose`.
         callbacks: Those of the config. Their state is kept.
         watchers: More of them, without a state that matters.
-        checkpoints: Where the run is saved after each epoch; None: nowhere.
+        checkpoints: Where the run is saved; None: nowhere.
 
     Raises:
         RunFailed: The loss or a weight is not a finite number, memory ran out, or a callback could not write its file.
@@ -72,7 +72,8 @@ def fit(
     before = checkpoints.state if checkpoints else None
     callbacks = [*([EvaluateAverages()] if config.optimizer.use_ema else []), *callbacks]
     rate = [] if config.optimizer.schedule.name == "constant" else [RecordLearningRate()]
-    keep = [KeepCheckpoints(checkpoints, callbacks, choices.threads)] if checkpoints else []
+    every = config.runtime.checkpoint_every
+    keep = [KeepCheckpoints(checkpoints, callbacks, choices.threads, every)] if checkpoints else []
     started = time.perf_counter()
     memory = f"training. Try a smaller batch_size than {config.batch_size}, or a smaller model"
     try:

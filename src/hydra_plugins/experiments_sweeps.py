@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
@@ -14,9 +14,6 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
-
-if TYPE_CHECKING:
-    from experiments.tracking.sweep_recorder import SweepRecorder
 
 
 class GridSweeper(Sweeper):
@@ -47,7 +44,6 @@ class PoolLauncher(Launcher):
 
     def __init__(self, workers: int | str, retries: int, max_failures: int | None) -> None:
         self.workers, self.retries, self.max_failures = workers, retries, max_failures
-        self.recorder: SweepRecorder | None = None  # of runs that another package's sweeper chooses
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from experiments.sweeps.pool import refuse_wrong_settings

@@ -23,8 +23,8 @@ from experiments.sweeps.grid import (
     without_repeats,
 )
 from experiments.sweeps.jobs import prepare
+from experiments.tracking.lookup import PastRun
 from experiments.tracking.provenance import hardware
-from experiments.tracking.sweep_record import Child
 from hydra_plugins.experiments_sweeps import GridSweeper
 from tests.sweeps.processes import QUICK, sweep
 
@@ -53,10 +53,10 @@ def test_what_is_kept_and_from_which_machine(tmp_path: Path) -> None:
     jobs = identify(prepare(expand("data=digits", "tracking=off", "seed=0,1,2,3"), loader(), master))
     here = hardware()
     recorded = [
-        Child("a", "FINISHED", 0.5, 1.0, {"fingerprint": jobs[0].fingerprint, **here}, "2"),
-        Child("b", "FINISHED", 0.5, 1.0, {"fingerprint": jobs[1].fingerprint, "hardware.processor": "Abacus"}, "2"),
-        Child("c", "KILLED", None, 1.0, {"fingerprint": jobs[2].fingerprint, "hardware.processor": "Abacus"}, "2"),
-        Child("d", "FINISHED", 0.5, 1.0, {"fingerprint.config": config_fingerprint(jobs[3].config)}),
+        PastRun("a", "FINISHED", 0.5, 1.0, {"fingerprint": jobs[0].fingerprint, **here}, "2"),
+        PastRun("b", "FINISHED", 0.5, 1.0, {"fingerprint": jobs[1].fingerprint, "hardware.processor": "Abacus"}, "2"),
+        PastRun("c", "KILLED", None, 1.0, {"fingerprint": jobs[2].fingerprint, "hardware.processor": "Abacus"}, "2"),
+        PastRun("d", "FINISHED", 0.5, 1.0, {"fingerprint.config": config_fingerprint(jobs[3].config)}),
     ]
     todo, reasons = what_remains(jobs, recorded)
     assert [job.number for job in todo] == [2, 3]

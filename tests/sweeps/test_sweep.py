@@ -1,7 +1,6 @@
 """Whole sweeps through the command line: real processes, real signals, a real store."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -13,8 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from experiments.sweeps import expect
-from experiments.sweeps.server import PRELOAD, WANTED
+from experiments.sweeps.server import PRELOAD
 from tests.prepared import Prepared, Started, environment
 from tests.sweeps.processes import (
     LONG,
@@ -100,7 +98,7 @@ def test_each_run_has_a_log_and_a_model_of_its_own(done: tuple[Path, str]) -> No
     assert sorted(logs(folder)) == ["0", "1", "2", "3"]
     assert all("epoch 2/2" in log and "Traceback" not in log for log in logs(folder).values())
     assert all(log.startswith("digits: ") for log in logs(folder).values())
-    assert not list(folder.glob("mlruns/locks/*"))
+    assert not list(folder.glob("mlruns/waiting/*"))
     assert len(list((folder / "mlruns" / "artifacts").rglob("model.keras"))) == 4
 
 
@@ -293,7 +291,6 @@ def test_a_shot_server_is_replaced(tmp_path: Path, fork_start: ForkStart) -> Non
 
 
 def test_a_server_that_is_shot_while_it_imports_is_replaced(tmp_path: Path) -> None:
-    """With it goes the recording process that it would have forked."""
     process = start(tmp_path, *QUICK, "seed=0,1")
     server(process).kill()
     assert process.wait(timeout=200) == 0, (tmp_path / "out").read_text()
@@ -309,24 +306,6 @@ def test_a_launcher_that_is_shot_at_once_leaves_nothing(tmp_path: Path) -> None:
     assert not psutil.wait_procs(members, timeout=60)[1], "an orphan"
     assert not list(temporary.iterdir())
     temporary.rmdir()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "plain"),
-    [
-        (["-m", "seed=0,1"], True),
-        (["seed=0,1", "--multirun"], True),
-        (["seed=0"], False),
-        (["-m", "--help"], False),
-        (["-m", "-c", "job"], False),
-        (["-m", "seed=0,1", "hydra/launcher=joblib"], False),
-    ],
-)
-def test_a_plain_sweep_is_expected(arguments: list[str], plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = list[str]()
-    monkeypatch.setattr("experiments.sweeps.server.begin", lambda: begun.append("server"))
-    expect(arguments)
-    assert begun == ["server"] * plain
 
 
 def test_two_people_start_the_same_sweep_at_once(tmp_path: Path, fork_start: ForkStart) -> None:
@@ -382,8 +361,7 @@ def test_why_no_worker_can_be_forked_is_told(tmp_path: Path, prepared: Prepared,
     lines += ["import experiments.sweeps.preload as server", "print(server.trouble)", "atexit._run_exitfuncs()"]
     program.write_text("\n".join(lines))
     (tmp_path / "temporary").mkdir()
-    (tmp_path / "temporary" / WANTED).write_text(json.dumps({"trust": ["mine"], "code": "before", "data": []}))
-    preload = {"code": "before", "folder": str(tmp_path / "temporary"), "launcher": os.getpid()}
+    preload = {"folder": str(tmp_path / "temporary"), "trust": ["mine"], "code": ["before", "before"], "data": []}
     done = prepared(str(program), cwd=tmp_path, env=environment(**{PRELOAD: json.dumps(preload)}))
     assert told in done.stdout, done.stderr
     assert not (tmp_path / "temporary").exists(), "who shoots the launcher leaves it to this process to remove it"

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from experiments.tracking.record import LONGEST_PARAMETER, Record, as_parameter, environment, flatten, run_name
+from experiments.tracking.provenance import environment
+from experiments.tracking.record import LONGEST_PARAMETER, as_parameter, flatten, run_name
 from experiments.tracking.store import redact
 
 # MLflow itself, in this process, uses what SQLAlchemy has deprecated.
@@ -242,10 +243,3 @@ def test_models_that_differ_late_are_recorded_as_two() -> None:
         == '["Flatten",{"Dense":{"units":64,"activation":"relu"}},{"Dense":{"units":64,"activation":"relu"}}]'
     )
     assert as_parameter("text") == "text"
-
-
-def test_nothing_is_created_before_the_run_begins(tmp_path: Path) -> None:
-    """Keras may yet refuse it."""
-    record = Record(f"sqlite:///{tmp_path}/mlruns/mlflow.db", own_process=False)
-    record.connect()
-    assert list(tmp_path.iterdir()) == []

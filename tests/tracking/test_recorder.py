@@ -1,7 +1,5 @@
 """How a run's record ends, whatever happens to the run: real processes, real signals."""
 
-import multiprocessing
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -9,18 +7,13 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import psutil
 import pytest
 
-from experiments.config import RunFailed
-from experiments.config.schema import Tracking
-from experiments.tracking.process import Failure, RecordingProcess
+from experiments.tracking.journal import Journal, summary
 from experiments.tracking.recorder import Recorder
 from experiments.tracking.store import _sqlite_trouble
-from experiments.tracking.sweep_recorder import SweepRecorder
+from tests import composing
 from tests.prepared import Started
 from tests.sweeps.processes import wait_until
 
@@ -36,6 +29,14 @@ def records(folder: Path) -> list[tuple[str, str]]:
         return connection.execute("SELECT name, status FROM runs ORDER BY start_time").fetchall()
 
 
+def recorder(folder: Path) -> Recorder:
+    """Of a run with a journal and without a writer process."""
+    made = Recorder(composing.config("data=digits", "tracking=offline"))
+    made._journal = Journal.create(folder)
+    made._journal.append("opened", uuid="1", started=0, store="", experiment="e", name="n", parent=None, tags={})
+    return made
+
+
 def wait_for_epochs(out: Path) -> None:
     wait_until(lambda: out.exists() and " 20/" in out.read_text())
 
@@ -49,19 +50,16 @@ def test_an_interrupted_run_is_killed(tmp_path: Path, fork_start: ForkStart) -> 
     assert records(tmp_path) == [("data=digits epochs=5000 runtime.xla=false", "KILLED")]
 
 
-def test_an_interrupt_that_a_library_made_another_error_of_is_one() -> None:
-    recorder, told = Recorder(Tracking(enabled=False, experiment="e")), list[Any]()
-    recorder._process = SimpleNamespace(end=lambda *arguments: (told.append(arguments), Failure()))  # type: ignore[assignment]
-
+def test_an_interrupt_that_a_library_made_another_error_of_is_one(tmp_path: Path) -> None:
     def save() -> None:
         try:
             raise KeyboardInterrupt
         finally:
             raise ValueError("Can't close the ZIP file")
 
-    with pytest.raises(KeyboardInterrupt), recorder:
+    with pytest.raises(KeyboardInterrupt), recorder(tmp_path):
         save()
-    assert told == [("KILLED", "")]
+    assert summary(tmp_path / "record").status == "KILLED"
 
 
 def test_a_run_that_fails_says_why(tmp_path: Path, fork_cli: RunCli) -> None:
@@ -91,17 +89,6 @@ def test_without_tracking_nothing_is_recorded(tmp_path: Path, fork_cli: RunCli) 
     assert (done.returncode, done.stderr) == (0, "")
     assert "recorded" not in done.stdout
     assert not list(tmp_path.rglob("*.db"))
-
-
-def test_a_store_that_breaks_during_the_run_fails_it(tmp_path: Path, fork_start: ForkStart) -> None:
-    """The run ends with a reason instead of a silent gap in its record."""
-    process = fork_start(*LONG)
-    wait_for_epochs(tmp_path / "out")
-    database = tmp_path / "mlruns" / "mlflow.db"
-    with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute("DROP TABLE metrics")
-    assert process.wait(timeout=120) == 1
-    assert "\nerror: the run could not be recorded" in (tmp_path / "out").read_text()
 
 
 def test_a_damaged_store_is_named(tmp_path: Path) -> None:
@@ -136,66 +123,15 @@ def test_a_store_whose_writer_was_shot_is_not_a_damaged_one(tmp_path: Path) -> N
 
 def test_shot_while_it_creates_the_store(tmp_path: Path) -> None:
     """There is a whole store or none."""
-    file, new = tmp_path / "mlflow.db", tmp_path / "mlflow.new"
+    file, new = tmp_path / "mlflow.db", tmp_path / "mlflow.db.1234"
     create = "import sys; from experiments.tracking.client import open_store; print(open_store(sys.argv[1]))"
     command = [sys.executable, "-c", create, f"sqlite:///{file}"]
     process = subprocess.Popen(command)
-    while not (tmp_path / "mlflow.lock").exists():
+    while not (tmp_path / "mlflow.db.lock").exists():
         assert process.poll() is None
     process.kill()
     process.wait()
     assert not file.exists()
-    new.write_bytes(b"SQLite format 3")  # as if it had been killed a second later
+    new.write_bytes(b"SQLite format 3")  # as it is left if it is killed a second later
     assert "MlflowClient" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert file.exists()
-    assert not list(tmp_path.glob("mlflow.new*"))
-
-
-def test_what_could_not_be_recorded_is_no_success(tmp_path: Path, fork_start: ForkStart, fork_cli: RunCli) -> None:
-    """It is FAILED, and recorded when it is resumed. Another run in its folder begins anew."""
-    folder, short = tmp_path / "run", ("data=digits", "epochs=100", "runtime.xla=false", "hydra.run.dir=run")
-    process = fork_start(*short)
-    wait_for_epochs(tmp_path / "out")
-    members = psutil.Process(process.pid).children(recursive=True)
-    (artifacts,) = (tmp_path / "mlruns" / "artifacts").glob("*/artifacts")
-    (artifacts / "figures").write_text("where a folder should be")
-    assert process.wait(timeout=120) == 1
-    assert "\nerror: the run could not be recorded" in (tmp_path / "out").read_text()
-    assert [status for _, status in records(tmp_path)] == ["FAILED"]
-    assert members
-    assert not psutil.wait_procs(members, timeout=30)[1], "left behind"
-    (artifacts / "figures").unlink()
-    shutil.copytree(folder / "checkpoints", tmp_path / "kept")
-    done = fork_cli(*short, "resume=true")
-    assert "goes on after epoch 100 of 100" in done.stdout, done.stderr
-    assert [status for _, status in records(tmp_path)] == ["FINISHED"]
-    assert list((tmp_path / "mlruns" / "artifacts").rglob("model.keras"))
-    shutil.copytree(tmp_path / "kept", folder / "checkpoints")
-    done = fork_cli(*short, "epochs=2", "tracking=off")
-    assert "\nepoch 1/2 " in done.stdout, done.stderr
-
-
-def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next() -> None:
-    """As after Ctrl-C in the middle of a call."""
-    asking, there = multiprocessing.Pipe()
-    process = RecordingProcess.__new__(RecordingProcess)
-    process._connection, process._asked = asking, 1
-    there.send((1, "late"))
-    there.send((2, "right"))
-    assert process.call("method", "argument") == "right"
-    assert there.recv() == ("method", ("argument",), 2)
-    there.send((3, Failure("lost")))
-    with pytest.raises(RunFailed, match="lost"):
-        process.call("method")
-    there.send((0, Failure("first")))
-    there.send((4, "ended"))
-    assert process.end() == ("ended", "first")
-
-
-def test_passwords_do_not_reach_the_record_of_a_worker_that_died(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorder, told = SweepRecorder(Tracking(enabled=False, experiment="e")), list[Any]()
-    monkeypatch.setattr(recorder, "_process", SimpleNamespace(call=lambda *arguments: told.append(arguments)))
-    address = "tracking.uri=http://me:secret@host"
-    recorder.settle(1, "KILLED", f"interrupted {address}", address, {"overrides": address})
-    assert "secret" not in str(told)
-    assert str(told).count("http://***@host") == 3

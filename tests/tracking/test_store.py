@@ -108,7 +108,7 @@ def test_what_holds_no_password_stays(text: str) -> None:
 )
 def test_an_address_that_cannot_be_used_is_refused_without_its_password(uri: str, told: str) -> None:
     [problem] = problems(Tracking(enabled=True, uri=uri, experiment="e"))
-    assert (problem.where, problem.remedy) == ("tracking.uri", "tracking=off")
+    assert (problem.where, problem.remedy) == ("tracking.uri", "tracking=offline")
     assert told in problem.what
     assert "kret" not in problem.what
 
@@ -273,9 +273,9 @@ def test_reading_a_store_without_experiments_makes_none(whole: Path, tmp_path: P
 
 def test_a_lock_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
     """To open it would wait for a reader for ever."""
-    os.mkfifo(tmp_path / "mlflow.lock")
+    os.mkfifo(tmp_path / "mlflow.db.lock")
     [problem] = problems(Tracking(enabled=True, uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="e"))
-    assert "mlflow.lock is no file" in problem.what
+    assert "mlflow.db.lock is no file" in problem.what
 
 
 def test_a_server_that_never_ends_its_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,5 +291,5 @@ def test_a_server_that_never_ends_its_answer_is_not_waited_for(monkeypatch: pyte
 
         threading.Thread(target=drip, daemon=True).start()
         uri = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        [problem] = problems(Tracking(enabled=True, uri=uri, experiment="e"))
-    assert "no whole answer within 0.5 seconds" in problem.what
+        with pytest.raises(Refused, match="no whole answer within 0.5 seconds"):
+            existing(Tracking(enabled=True, uri=uri, experiment="e"), "run")

@@ -2,7 +2,7 @@
 
 from experiments.config.checks import check
 from experiments.config.problems import Problem, Refused, RunFailed, suggest
-from experiments.config.schema import CompareConfig, Config, PredictConfig, PromoteConfig, ReproduceConfig
+from experiments.config.schema import CompareConfig, Config, PredictConfig, PromoteConfig, ReproduceConfig, SyncConfig
 
 __all__ = [
     "CompareConfig",
@@ -13,6 +13,7 @@ __all__ = [
     "Refused",
     "ReproduceConfig",
     "RunFailed",
+    "SyncConfig",
     "check",
     "suggest",
 ]

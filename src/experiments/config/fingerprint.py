@@ -24,7 +24,7 @@ CANNOT_MATTER: Any = {
     "resume": True,
     "trust": True,
     "data": {"path"},
-    "runtime": {"threads", "steps_per_execution"},
+    "runtime": {"threads", "steps_per_execution", "checkpoint_every"},
 }
 # The modules and folders of this package that decide what comes out of a run. A test follows their imports.
 TRAINING = (

@@ -150,6 +150,7 @@ class Callback(KerasSection):
 
 class Tracking(Section):
     enabled: bool
+    offline: bool = False
     uri: str | None = None
     experiment: str = ""
     run_name: str | None = None
@@ -167,6 +168,7 @@ class Runtime(Section):
     xla: bool | Auto
     steps_per_execution: Size | Auto
     evaluation_batch_size: Size | Auto
+    checkpoint_every: Count | Auto = "auto"
 
 
 class Workers(Section):
@@ -302,6 +304,10 @@ class ReproduceConfig(Section):
     trust: list[Annotated[str, AfterValidator(_package)]]
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
+
+
 def _alias(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or re.fullmatch(r"latest|v\d+", name, re.IGNORECASE):
         raise ValueError(f"got {name!r}, expected letters, digits, _ and -; latest, v1, v2, … are MLflow's own")
@@ -314,16 +320,19 @@ def _registered_name(name: str) -> str:
     return name
 
 
+class SyncConfig(Section):
+    folders: Annotated[list[str], BeforeValidator(_listed)]
+    list: bool
+    all: bool
+    tracking: Tracking
+
+
 class PromoteConfig(Section):
     run: RunId
     name: Annotated[str, AfterValidator(_registered_name)] | None
     alias: Annotated[str, AfterValidator(_alias)]
     force: bool
     tracking: Tracking
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
 
 
 CHOICES_OF_A_RUN = ("latest", "best")

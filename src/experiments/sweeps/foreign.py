@@ -14,8 +14,14 @@ from experiments.config import RunFailed
 from experiments.sweeps.jobs import Job
 
 
-def launch(launcher: Launcher, jobs: Sequence[Job], parent: str) -> list[JobReturn]:
+def launch(launcher: Launcher, jobs: Sequence[Job], parent: str, resume: bool) -> list[JobReturn]:
     """Carry out jobs, recorded beneath a parent run.
+
+    Args:
+        launcher: Of another package.
+        jobs: What to run.
+        parent: What they name as their parent; empty: nothing is recorded.
+        resume: Whether a job that has finished meanwhile is kept.
 
     Raises:
         RunFailed: The launcher gave up.
@@ -23,7 +29,7 @@ def launch(launcher: Launcher, jobs: Sequence[Job], parent: str) -> list[JobRetu
     try:
         if type(launcher).__name__ == "RayLauncher":
             _start_ray(launcher)
-        return list(launcher.launch([[*job.overrides, *_ours(job, parent)] for job in jobs], initial_job_idx=0))
+        return list(launcher.launch([[*job.overrides, *_ours(parent, resume)] for job in jobs], initial_job_idx=0))
     except Exception as error:  # a worker was killed, for one, or the cluster is not there
         why = " ".join(str(error).split())[:400] or type(error).__name__
         raise RunFailed(f"the launcher gave up: {why}; the same command with resume=true goes on") from error
@@ -32,8 +38,8 @@ def launch(launcher: Launcher, jobs: Sequence[Job], parent: str) -> list[JobRetu
             ray.shutdown()  # ends the runs of an interrupted sweep, which Ray would otherwise start anew
 
 
-def _ours(job: Job, parent: str) -> list[str]:
-    return [f"tracking.parent={parent}", f"resume={str(job.begun).lower()}"] if parent else []
+def _ours(parent: str, resume: bool) -> list[str]:
+    return [f"tracking.parent={parent}", f"resume={str(resume).lower()}"] if parent else []
 
 
 def _start_ray(launcher: Any) -> None:

@@ -4,8 +4,10 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -19,22 +21,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.config import Problem, Refused, RunFailed, sweep_values
 from experiments.config.checks import find_problems
-from experiments.config.fingerprint import config_fingerprint, fingerprint
+from experiments.config.fingerprint import config_fingerprint
 from experiments.config.overrides import nested_too_deeply
 from experiments.config.problems import assign, first_lines, quoted, shown
 from experiments.config.schema import Gridded
-from experiments.data import outlines
 from experiments.sweeps import foreign, pool, server
-from experiments.sweeps.jobs import Job, prepare
+from experiments.sweeps.jobs import Job, identify, prepare
 from experiments.sweeps.results import as_row, runs_of, show
 from experiments.terminal import Console, say
-from experiments.tracking import process
 from experiments.tracking.provenance import other_machine
 from experiments.tracking.sweep_recorder import SweepRecorder
 from hydra_plugins.experiments_sweeps import PoolLauncher
 
 if TYPE_CHECKING:
-    from experiments.tracking.sweep_record import Child
+    from experiments.tracking.lookup import PastRun
     from hydra_plugins.experiments_sweeps import GridSweeper
 
 # Up to so many runs, the message about a sweep that is too large says how to allow it.
@@ -81,15 +81,29 @@ def sweep(
     if forks:
         server.start(jobs)
     first, console = jobs[0].config, Console()
-    jobs = identify(jobs)
-    recorder = SweepRecorder(first.tracking, server.recording_process if forks else process.start)
-    before = recorder.open(
-        list(dict.fromkeys(job.config.tracking.experiment for job in jobs)), overrides, swept(parsed), first.resume
-    )
+    with closing(SweepRecorder(first.tracking)) as recorder:
+        jobs = identify(jobs)
+        return _carry_out(jobs, recorder, launcher, console, overrides, swept(parsed), Path(master.hydra.sweep.dir))
+
+
+def _carry_out(
+    jobs: list[Job],
+    recorder: SweepRecorder,
+    launcher: Launcher,
+    console: Console,
+    overrides: Sequence[str],
+    values: Mapping[str, str],
+    folder: Path,
+) -> list[JobReturn]:
+    first, forks = jobs[0].config, isinstance(launcher, PoolLauncher)
+    fingerprints = [job.fingerprint for job in jobs]
+    experiments = list(dict.fromkeys(job.config.tracking.experiment for job in jobs))
+    recorder.open(experiments, overrides, values, first.resume)
+    before = recorder.past_runs(fingerprints)
     todo, reasons = what_remains(jobs, before)
     if forks and todo:
         server.refuse_unusable()
-    recorder.begin()
+    recorder.begin(folder)
     if first.resume:
         threads = pool.threads_each(launcher) if isinstance(launcher, PoolLauncher) else None
         line = _resume_line(len(jobs) - len(todo), reasons, made_elsewhere(jobs, before, threads))
@@ -100,14 +114,14 @@ def sweep(
         if isinstance(launcher, PoolLauncher):
             returns = pool.run(todo, launcher, recorder, console, kept=len(jobs) - len(todo))
         elif todo:
-            returns = foreign.launch(launcher, todo, recorder.run_id)
+            returns = foreign.launch(launcher, todo, recorder.parent, first.resume)
         status = ""
     finally:
-        children = recorder.children(settle=status == "KILLED")
-        runs = runs_of(jobs, children, dict(zip((job.number for job in todo), returns, strict=False)))
+        past = recorder.runs(fingerprints, elsewhere=not forks)
+        runs = runs_of(jobs, past, dict(zip((job.number for job in todo), returns, strict=False)))
         failed = sum(run.status != "FINISHED" for run in runs)
-        recorder.end(status or ("FAILED" if failed else "FINISHED"), [as_row(run) for run in runs])
-        show(console, runs, recorder.run_id)
+        recorded = recorder.end(status or ("FAILED" if failed else "FINISHED"), [as_row(run) for run in runs])
+        show(console, runs, recorder.run_id, recorded)
     if failed:
         raise RunFailed(f"{failed} of {len(runs)} runs did not finish; the same command with resume=true goes on")
     return returns
@@ -196,20 +210,7 @@ def swept(overrides: Sequence[Override]) -> dict[str, str]:
     }
 
 
-def identify(jobs: Sequence[Job]) -> list[Job]:
-    """Give each job its fingerprint. Every data set is read, and checked, once.
-
-    Raises:
-        Refused: A data set is damaged.
-    """
-    found = outlines(job.config.data for job in jobs)
-    return [
-        replace(job, digest=digest, fingerprint=fingerprint(job.config, digest, sizes))
-        for job, (digest, sizes) in ((job, found[job.config.data]) for job in jobs)
-    ]
-
-
-def what_remains(jobs: Sequence[Job], before: Sequence["Child"]) -> tuple[list[Job], Counter[str]]:
+def what_remains(jobs: Sequence[Job], before: Sequence["PastRun"]) -> tuple[list[Job], Counter[str]]:
     """Find the jobs that have to run: those without a finished run of their fingerprint; and why, with how many."""
     todo, reasons = [], Counter[str]()
     by_print: dict[str, set[str]] = {}
@@ -229,7 +230,7 @@ def what_remains(jobs: Sequence[Job], before: Sequence["Child"]) -> tuple[list[J
     return todo, reasons
 
 
-def made_elsewhere(jobs: Sequence[Job], before: Sequence["Child"], threads: int | None) -> Counter[str]:
+def made_elsewhere(jobs: Sequence[Job], before: Sequence["PastRun"], threads: int | None) -> Counter[str]:
     """Count the kept jobs that another kind of machine ran, by what differs.
 
     Args:

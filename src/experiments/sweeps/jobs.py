@@ -5,7 +5,7 @@ import pickle
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -20,8 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.cli import check_places, group_defaults, output_problems
 from experiments.config import Config, Problem, Refused, check
 from experiments.config.files import BrokenFile
+from experiments.config.fingerprint import fingerprint
 from experiments.config.objective import Objective, objective_of
 from experiments.config.problems import assign, first_lines
+from experiments.data import outlines
 from experiments.tracking.store import redact
 
 
@@ -168,6 +170,19 @@ def prepare(
     print(*(str(problem).replace("error: ", "  ", 1) for problem in problems), sep="\n", file=sys.stderr)
     _refuse_shared_folders(jobs)
     return jobs
+
+
+def identify(jobs: Sequence[Job]) -> list[Job]:
+    """Give each job its fingerprint. Every data set is read, and checked, once.
+
+    Raises:
+        Refused: A data set is damaged.
+    """
+    found = outlines(job.config.data for job in jobs)
+    return [
+        replace(job, digest=digest, fingerprint=fingerprint(job.config, digest, sizes))
+        for job, (digest, sizes) in ((job, found[job.config.data]) for job in jobs)
+    ]
 
 
 def _refuse_shared_folders(jobs: Sequence[Job]) -> None:

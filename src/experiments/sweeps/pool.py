@@ -10,6 +10,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import closing
 from ctypes.util import find_library
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -26,11 +27,12 @@ from experiments.config.checks import find_problems
 from experiments.config.fingerprint import config_fingerprint
 from experiments.config.schema import Pooled
 from experiments.sweeps import server
-from experiments.sweeps.jobs import Job, prepare
+from experiments.sweeps.jobs import Job, identify, prepare
 from experiments.sweeps.results import LOG
 from experiments.sweeps.view import SweepView
 from experiments.sweeps.worker import work
 from experiments.terminal import Console
+from experiments.tracking.index import Claim
 from experiments.tracking.sweep_recorder import SweepRecorder
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 # How long an interrupted run may take to end its record, in seconds, before it is killed.
 GRACE = 20.0
+# Between two looks at whether jobs that another process trains are free, in seconds.
+CLAIMED_SECONDS = 0.5
 
 
 def refuse_wrong_settings(launcher: "PoolLauncher") -> None:
@@ -58,10 +62,9 @@ def launch(launcher: "PoolLauncher", job_overrides: Sequence[Sequence[str]], fir
     """Carry out the jobs of any of Hydra's sweepers."""
     jobs = prepare(job_overrides, launcher.hydra_context.config_loader, launcher.sweep_config, first=first)
     server.start(jobs)
-    launcher.recorder = launcher.recorder or SweepRecorder(jobs[0].config.tracking, server.recording_process)
     server.refuse_unusable()
-    launcher.recorder.attach(list(dict.fromkeys(job.config.tracking.experiment for job in jobs)))
-    return run(jobs, launcher, launcher.recorder, Console())
+    with closing(SweepRecorder(jobs[0].config.tracking, writes=False)) as recorder:  # it has no parent run
+        return run(identify(jobs), launcher, recorder, Console())
 
 
 def run(
@@ -150,6 +153,7 @@ class _Pool:
         self._running: list[_Worker] = []
         self._outcomes: dict[int, tuple[str, Any]] = {}
         self._failures: dict[int, int] = {}
+        self._told = False  # what is waited for
         function = launcher.task_function
         module = sys.modules[function.__module__]
         name = module.__spec__.name if module.__name__ == "__main__" and module.__spec__ else module.__name__
@@ -158,11 +162,10 @@ class _Pool:
     def carry_out(self, view: SweepView) -> None:
         """Keep all workers busy until nothing is left."""
         while self._pending or self._running:
-            while self._pending and self._slots:
-                self._start(self._pending.popleft(), view)
-            ready = wait(
-                [watched for worker in self._running for watched in (worker.connection, worker.process.sentinel)]
-            )
+            while self._slots and (job := self._next()):
+                self._start(job, view)
+            watched = [each for worker in self._running for each in (worker.connection, worker.process.sentinel)]
+            ready = wait(watched, CLAIMED_SECONDS if self._pending and self._slots else None)
             for worker in list(self._running):
                 if worker.connection in ready:
                     self._listen(worker, view)
@@ -172,12 +175,24 @@ class _Pool:
                             break
                     self._ended(worker, view)
 
+    def _next(self) -> Job | None:
+        """The next job; where the sweep is resumed, none that another process trains: it may finish, and be kept."""
+        for job in list(self._pending):
+            claim = Claim(job.fingerprint)
+            if not job.config.resume or not job.config.tracking.enabled or claim.is_free():
+                self._pending.remove(job)
+                return job
+        if self._pending and not self._running and not self._told:
+            self._told = True
+            print(f"resume: waits for {Claim(self._pending[0].fingerprint).holder()}, which trains the same run")
+        return None
+
     def _start(self, job: Job, view: SweepView) -> None:
         slot = min(self._slots)
         self._slots.remove(slot)
         ours, theirs = multiprocessing.Pipe()
         settings = {
-            "parent": self._recorder.run_id,
+            "parent": self._recorder.parent,
             "threads": self._threads,
             "gpu": self._gpus[slot % len(self._gpus)] if self._gpus else None,
         }
@@ -204,8 +219,6 @@ class _Pool:
         child = self._settle(worker, "FAILED", value) if kind == "failed" else None
         if child and child.status == "FINISHED" and child.objective is not None and worker.outcome is None:
             kind, value = "done", child.objective  # it died after it had ended its record
-        if not self._outcomes:
-            self._recorder.import_ahead()  # not sooner: until the first runs train, all cores are busy with imports
         seconds = time.monotonic() - worker.started
         self._forget(worker)
         self._outcomes[worker.job.number] = kind, value
@@ -235,8 +248,12 @@ class _Pool:
             "dataset": job.config.data.name,
             "dataset.digest": job.digest,
         }
-        known = {key: value for key, value in tags.items() if value}
-        return self._recorder.settle(worker.process.pid or 0, status, reason, job.name, known)
+        opened = {
+            "name": job.name or "run",
+            "experiment": job.config.tracking.experiment,
+            "tags": {key: value for key, value in tags.items() if value},
+        }
+        return self._recorder.settle(worker.process.pid or 0, opened, job.folder, status, reason)
 
     def _forget(self, worker: _Worker) -> None:
         self._running.remove(worker)

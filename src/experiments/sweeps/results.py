@@ -17,23 +17,23 @@ from experiments.sweeps.jobs import Job
 from experiments.tracking.store import redact
 
 if TYPE_CHECKING:
-    from experiments.tracking.sweep_record import Child
+    from experiments.tracking.lookup import PastRun
 
 LOG = "run.log"  # a job's own output, in its folder
 
 
-def runs_of(jobs: Sequence[Job], children: Sequence["Child"], returns: Mapping[int, JobReturn]) -> list[Run]:
+def runs_of(jobs: Sequence[Job], past: Sequence["PastRun"], returns: Mapping[int, JobReturn]) -> list[Run]:
     """One run a job: group by group of those that can be compared, the best first, those without a result last.
 
     Its parameters are what differs between the jobs.
 
     Args:
         jobs: All jobs of the sweep.
-        children: The runs in its record, the latest first.
+        past: The recorded runs, the latest first.
         returns: What the launcher returned, by the job's number; for runs that are not recorded.
     """
-    known: dict[tuple[str, str], Child] = {}
-    for child in children:
+    known: dict[tuple[str, str], PastRun] = {}
+    for child in past:
         fingerprint, overrides = child.tags.get("fingerprint", ""), child.tags.get("overrides", "")
         for key in ((fingerprint, overrides), (fingerprint, "")):
             if key not in known or (child.status == "FINISHED" and known[key].status != "FINISHED"):
@@ -49,14 +49,19 @@ def _ranked(runs: Sequence[Run], objective: Objective) -> list[Run]:
     return sorted(runs, key=lambda run: (not has_result(run), sign * (run.objective or 0.0) if has_result(run) else 0))
 
 
-def _run(job: Job, child: "Child | None", returned: JobReturn | None) -> Run:
+def _run(job: Job, child: "PastRun | None", returned: JobReturn | None) -> Run:
     parameters = {key: redact(value) for key, _, value in (override.partition("=") for override in job.told_apart_by)}
     log = str(file) if (file := job.folder / LOG).is_file() else ""
     made = partial(Run, name=job.name, parameters=parameters, log=log, measured=job.objective)
     if child is not None:
         failure = child.tags.get("failure", "")
         return made(
-            child.run_id, status=child.status, objective=child.objective, seconds=child.seconds, failure=failure
+            child.run_id,
+            status=child.status,
+            objective=child.objective,
+            seconds=child.seconds,
+            failure=failure,
+            uuid=child.uuid,
         )
     if returned is None:
         return made("", status="not run")
@@ -78,10 +83,11 @@ def as_row(run: Run) -> dict[str, Any]:
         "name": run.name,
         "failure": run.failure,
         "log": run.log,
+        "uuid": run.uuid,
     }
 
 
-def show(console: Console, runs: Sequence[Run], parent: str) -> None:
+def show(console: Console, runs: Sequence[Run], parent: str, recorded: Sequence[str]) -> None:
     """Print the runs, the configs if there are several seeds, the failures, and what to do next.
 
     One ranking for each group of runs that can be compared.
@@ -96,8 +102,7 @@ def show(console: Console, runs: Sequence[Run], parent: str) -> None:
         tested |= several
     if parent and tested:
         tables.say(console, [f"how that was decided, and more:  python -m experiments.compare sweep={parent[:8]}"])
-    if parent:
-        tables.say(console, [f"recorded beneath run {parent}"])
+    tables.say(console, recorded)
 
 
 def _show_group(console: Console, comparison: Comparison, how: bool) -> None:

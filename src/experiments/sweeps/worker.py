@@ -57,11 +57,10 @@ def _run(task: str, job: Job, context: HydraContext, settings: Mapping[str, Any]
     version.setbase("1.3")
     config = pickle.loads(job.composed)  # noqa: S301 - the launcher composed it
     with open_dict(config):
-        if settings["parent"]:
-            config.resume = job.begun  # the launcher has looked for all
-        elif job.begun and config.tracking.enabled:
+        if job.begun and config.tracking.enabled:  # it is tried again
             config.resume = True
         if settings["parent"]:
+            config.tracking.offline = True  # the launcher has its journal delivered
             config.tracking.parent = settings["parent"]
             config.tracking.run_name = config.tracking.run_name or job.name or None
         if config.runtime.threads == "auto":

@@ -1,7 +1,6 @@
 """MLflow's client: imported quietly, on a store that several processes may open and write at once."""
 
 import importlib
-import importlib.metadata
 import logging
 import os
 import sqlite3
@@ -9,17 +8,14 @@ import sys
 from contextlib import closing
 from functools import cache
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 from experiments.backend import imports
-from experiments.config import RunFailed
 from experiments.tracking.store import allow_many_writers, alone, sqlite_file
 
 USED_LATE = (
     "mlflow.store.tracking.sqlalchemy_store",
-    "mlflow.pyfunc",
     "sklearn.metrics",
     "matplotlib.backends.backend_agg",
     "experiments.figures",
@@ -33,6 +29,8 @@ def import_mlflow() -> Any:
         os.environ["MLFLOW_LOGGING_LEVEL"] = "CRITICAL"  # errors reach us as exceptions
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # we try again ourselves, and say so meanwhile
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"  # what was logged must not be lost with the process
     with imports():
         import mlflow
@@ -49,9 +47,11 @@ def open_store(uri: str) -> Any:
     """Open a store, or create it; return MLflow's client."""
     mlflow = import_mlflow()
     mlflow.set_tracking_uri(uri)
+    if sqlite_file(uri):  # a file that was replaced must not be written on in its old place
+        os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
     with alone(uri):
         if file := missing_file(uri):
-            new = file.with_suffix(".new")  # and put in its place when it is whole
+            new = file.with_name(f"{file.name}.{uuid4().hex}")  # and put in its place when it is whole
             new.write_bytes(new_store(file.parent))
             new.replace(file)
         client = mlflow.MlflowClient()
@@ -89,17 +89,6 @@ def new_store(folder: Path) -> bytes:
         return connection.serialize()
 
 
-def end_run(client: Any, run_id: str, status: str, trace: str = "") -> None:
-    """Set a run's final status; the last line of a traceback becomes the tag `failure`."""
-    try:
-        if trace:
-            last = trace.strip().splitlines()[-1].removeprefix(f"{RunFailed.__module__}.{RunFailed.__qualname__}: ")
-            client.set_tag(run_id, "failure", last[:500])
-            client.log_text(run_id, trace, "traceback.txt")
-    finally:  # also where the disk for artifacts is full
-        client.set_terminated(run_id, status)
-
-
 def experiment(client: Any, name: str, uri: str) -> str:
     """Find or create an MLflow experiment; return its id."""
     from mlflow.exceptions import MlflowException
@@ -126,15 +115,3 @@ def import_what_is_used_late() -> None:
     sys.modules.setdefault("git", None)  # type: ignore[arg-type]
     for name in USED_LATE:
         importlib.import_module(name)
-
-
-def import_keras_flavour() -> None:
-    """Import MLflow's Keras flavour without Keras: to write its files it needs two of its names, not TensorFlow."""
-    stand_in = ModuleType("keras")
-    vars(stand_in).update(
-        __version__=importlib.metadata.version("keras"),
-        backend=SimpleNamespace(backend=lambda: "tensorflow"),
-        callbacks=SimpleNamespace(Callback=object),
-    )
-    sys.modules["keras"] = stand_in
-    import mlflow.keras  # noqa: F401

@@ -1,169 +1,120 @@
-"""A process that keeps a record: what it is told through a pipe, it carries out in order.
+"""The writer process: applies journals to MLflow beside a run or a sweep, and when that has died.
 
-MLflow takes seconds to import, a store may be slow, and a killed process cannot say that it was killed. So a record is
-kept by a second process. It imports MLflow while the first one imports TensorFlow, and when that one dies without a
-word, it says so in the record.
+MLflow takes seconds to import, and a store may be slow or away. So a second process imports MLflow while the first one
+imports TensorFlow, and follows the journals. They wait for each other twice: for an answer before training, and at the
+end. It is in a session of its own: neither Ctrl-C nor a closed terminal reaches it.
 """
 
 import atexit
-import contextlib
-import importlib
-import multiprocessing
-import signal
+import os
+import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from multiprocessing.connection import Client, Connection
-from types import ModuleType
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import psutil
 
-from experiments.config import RunFailed
-from experiments.tracking.store import reason, redact
+from experiments.tracking import index
+from experiments.tracking.journal import JOURNAL, Event, at_work, opening
+from experiments.tracking.lookup import Answer, Question, look_up
+
+ANSWER_SECONDS = 10.0  # for which a run waits before it trains
+END_SECONDS = 30.0  # and at its end
+FOLLOW_SECONDS = 0.1  # between two looks at the journals
+LAST_TRIES_SECONDS = 2.0  # for which a store that can take nothing is tried at the end
+ORPHAN_SECONDS = 60.0  # for which the processes of a sweep may end their runs when it has died
+LONGEST_PAUSE = 60.0  # between two attempts at a store that can take nothing
 
 
-class RecordingProcess:
-    """The other side of a record: calls of its methods go there through a pipe.
-
-    Args:
-        connection: To it. See `start` and `wait_for_orders`.
-    """
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._asked = 0  # so many answers were asked for; each has the number of its question
-        atexit.register(self._connection.close)  # or Python, before it leaves, waits for the process that waits for us
-
-    def send(self, method: str, *arguments: Any) -> None:
-        """Have a method called. What goes wrong there is known at the next `call`."""
-        self._send(method, arguments, number=0)
-
-    def call(self, method: str, *arguments: Any) -> Any:
-        """Have a method called, wait, and return what it returns.
-
-        Raises:
-            RunFailed: It, or something that was sent before it, failed.
-        """
-        number = self._ask(method, arguments)
-        while True:
-            answered, reply = self._receive()
-            if isinstance(reply, Failure):
-                raise RunFailed(reply)
-            if answered == number:  # others are what an interrupted call did not wait for
-                return reply
-
-    def end(self, *arguments: Any) -> tuple[Any, "Failure"]:
-        """Have the record ended, whatever went wrong before; return what that returns, and the first failure, if any.
-
-        Raises:
-            RunFailed: The other side is gone.
-        """
-        number, failure = self._ask("end", arguments), Failure()
-        while True:
-            answered, reply = self._receive()
-            if isinstance(reply, Failure):
-                failure = failure or reply
-            if answered == number:
-                self.close()
-                return reply, failure
-
-    def close(self) -> None:
-        """Let the other side end. A record that was not ended is abandoned."""
-        atexit.unregister(self._connection.close)
-        self._connection.close()
-
-    def raise_failure(self) -> None:
-        """Raise what has gone wrong so far, if anything has."""
-        if self._connection.poll() and isinstance(reply := self._receive()[1], Failure):
-            raise RunFailed(reply)
-
-    def _ask(self, method: str, arguments: tuple[Any, ...]) -> int:
-        self._asked += 1
-        self._send(method, arguments, self._asked)
-        return self._asked
-
-    def _send(self, method: str, arguments: tuple[Any, ...], number: int) -> None:
-        try:
-            self._connection.send((method, arguments, number))
-        except OSError as error:
-            while not isinstance(words := self._receive()[1], Failure):
-                pass
-            raise RunFailed(words) from error
-
-    def _receive(self) -> tuple[int, Any]:
-        try:
-            answered, reply = self._connection.recv()
-        except (EOFError, OSError) as error:
-            raise RunFailed("the run could not be recorded: the recording process is gone") from error
-        return answered, reply
-
-
-class Failure(str):
-    """What went wrong in the recording process."""
-
-
-def start(uri: str, record: str) -> Connection:
-    """Start a recording process; where MLflow is imported already, and so there is nothing to wait for, a thread.
-
-    It imports MLflow at once, and touches the store when it is first told something.
+class WriterProcess:
+    """The writer process of a run or a sweep, as seen from there.
 
     Args:
         uri: The store.
-        record: The class, by module and name, whose methods are called; only the other side imports it.
     """
-    ours, other_end = multiprocessing.Pipe()
-    if "mlflow" in sys.modules:
-        threading.Thread(target=_serve, args=(other_end, uri, record), daemon=True).start()
-        return ours
-    if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
-        multiprocessing.set_start_method("spawn", force=True)  # joblib's own cannot be handed down
-    with without_main(), _ignoring_interrupts():
-        context = multiprocessing.get_context("spawn")
-        context.Process(target=_serve, args=(other_end, uri, record, True), daemon=True).start()
-    other_end.close()
-    return ours
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._folders = list[Path]()
+        self._connection, self._process = start(uri)
+        atexit.register(self._connection.close)
+
+    def ask(self, question: Question) -> None:
+        """Have something looked up in the store; do not wait."""
+        self._send(question)
+
+    def answer(self, patience: float = ANSWER_SECONDS) -> Answer:
+        """Wait for the answer."""
+        try:
+            if self._connection.poll(patience):
+                answer: Answer = self._connection.recv()
+                return answer
+        except (EOFError, OSError):
+            return Answer(away="the process that asks it has died")
+        return Answer(away=f"it did not answer within {patience:g} seconds")
+
+    def deliver(self, folder: Path) -> None:
+        """Have a journal delivered from now on."""
+        self._folders.append(folder)
+        self._send(folder)
+
+    def finish(self, what: str = "all", patience: float = END_SECONDS) -> str:
+        """Wait until all journals were delivered, or the "runs" of a sweep; why they were not, if so.
+
+        What was not delivered may be so later.
+        """
+        if not self._send(what) and self._folders:  # it was killed: another one does what it has left
+            again = WriterProcess(self._uri)
+            for folder in self._folders:
+                again.deliver(folder)
+            self._connection = again._connection
+            self._send(what)
+        end = time.monotonic() + patience
+        try:
+            while self._connection.poll(max(end - time.monotonic(), 0)):
+                if isinstance(reply := self._connection.recv(), str):  # else an answer that was no longer waited for
+                    return reply
+        except (EOFError, OSError):
+            return "the process that delivers it has died"
+        return f"it takes longer than {patience:g} seconds"
+
+    def close(self) -> None:
+        """Let the process end: at once if there is nothing to deliver, else when it has done so."""
+        atexit.unregister(self._connection.close)
+        self._connection.close()
+        if not self._folders:
+            with suppress(OSError):
+                self._process.kill()  # in the middle of its imports
+
+    def _send(self, what: Any) -> bool:
+        try:
+            self._connection.send(what)
+            return True
+        except OSError:  # it has died
+            return False
 
 
-def wait_for_orders(address: str) -> None:
-    """Be a recording process that was forked before it is known what for.
-
-    Args:
-        address: Of the socket where somebody tells the arguments of `start`.
-    """
-    with contextlib.suppress(OSError, EOFError):  # nobody does
-        connection = Client(address, "AF_UNIX")
-        uri, record = connection.recv()
-        _serve(connection, uri, record, own_process=True)
+def start(uri: str) -> tuple[Connection, "subprocess.Popen[bytes]"]:
+    """Start a writer process; it imports MLflow at once, and touches the store when it is asked or has a journal."""
+    ours, theirs = Pipe()
+    command = [sys.executable, "-m", "experiments.tracking.process", str(theirs.fileno())]
+    process = spawn(command, theirs.fileno())
+    theirs.close()
+    ours.send(uri)  # not as an argument: it may hold a password, and everybody can see those
+    return ours, process
 
 
-@contextlib.contextmanager
-def without_main() -> Iterator[None]:
-    """Start processes that do not import the program's main module: it is not needed there, and may have changed."""
-    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-@contextlib.contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach, not even during their imports."""
-    if threading.current_thread() is not threading.main_thread():  # only that one may change what a signal does
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-def stop_idle() -> None:
-    """End the recording processes of our own that were told nothing: their imports need not end first."""
-    for process in multiprocessing.active_children():
-        process.terminate()  # the others ignore it
+def spawn(command: Sequence[str], descriptor: int) -> "subprocess.Popen[bytes]":
+    """Start a command in a session of its own, with one open file descriptor."""
+    nothing = subprocess.DEVNULL
+    return subprocess.Popen(
+        command, stdin=nothing, stdout=nothing, stderr=nothing, pass_fds=[descriptor], start_new_session=True
+    )
 
 
 def process_name(pid: int) -> str:
@@ -171,39 +122,119 @@ def process_name(pid: int) -> str:
     return f"{pid} {psutil.Process(pid).create_time():.2f}"
 
 
-def _serve(connection: Connection, uri: str, record_class: str, own_process: bool = False) -> None:
-    """Carry out what arrives, in order, until the record has ended or the other side is gone.
+def main(descriptor: int) -> None:
+    """Be a writer process: take orders from a connection, and follow the journals that are named there."""
+    connection = Connection(descriptor)
+    with suppress(EOFError, OSError):
+        uri = connection.recv()
+        from experiments.tracking.client import import_mlflow, import_what_is_used_late
 
-    What goes wrong, the record is told, too: it must not end as if nothing had been lost.
-    """
-    if own_process:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; only the trainer decides what it means
-    module, _, name = record_class.partition(".")
-    method = ""
+        import_mlflow()
+        import_what_is_used_late()
+        _Following(connection, uri).follow()
+    os._exit(0)  # there is nothing to clean up
+
+
+class _Following:
+    """Follows journals, and answers, until the other side is gone and everything was delivered."""
+
+    def __init__(self, connection: Connection, uri: str) -> None:
+        from experiments.tracking.writer import Writer
+
+        self._connection, self._uri, self._writer = connection, uri, Writer(uri)
+        self._bytes: dict[Path, int] = {}  # of each journal, how many were delivered
+        self._incomplete = list[Path]()  # those that were not delivered whole
+        self._openings: dict[Path, Event] = {}  # the first events of the journals
+        self._opened = 0
+        self._again = 0.0  # when a store that could take nothing is tried again
+        self._pause = 0.5
+
+    def follow(self) -> None:
+        """Do so."""
+        while True:
+            try:
+                while self._connection.poll(FOLLOW_SECONDS):
+                    self._take(self._connection.recv())
+            except (EOFError, OSError):
+                break
+            if time.monotonic() >= self._again:
+                self._deliver(close=False)
+        self._end()
+
+    def _take(self, what: Any) -> None:
+        if isinstance(what, Path):
+            self._add(what)
+        elif isinstance(what, Question):
+            self._connection.send(look_up(self._uri, what))
+        else:
+            self._connection.send(self._finish(LAST_TRIES_SECONDS, but_sweeps=what == "runs"))
+
+    def _deliver(self, *, close: bool) -> str:
+        """Deliver what is new; why the store could take nothing, if so."""
+        from experiments.tracking.writer import Unavailable
+
+        if self._opened != self._writer.opened:  # its file is another one now: all of it again
+            self._opened, self._bytes = self._writer.opened, dict.fromkeys(self._bytes, -1)
+            self._incomplete = list(self._bytes)
+        self._find_runs_of_sweeps()
+        for folder in list(self._incomplete):
+            if _size(folder) == self._bytes[folder] and not close:
+                continue
+            try:
+                state = self._writer.deliver(folder, close=close)
+            except Unavailable as error:
+                self._again = time.monotonic() + self._pause
+                self._pause = min(2 * self._pause, LONGEST_PAUSE)
+                return str(error)
+            self._pause = 0.5
+            self._bytes[folder] = state.bytes
+            if state.complete or not folder.is_dir():
+                self._incomplete.remove(folder)
+        return ""
+
+    def _find_runs_of_sweeps(self) -> None:
+        """Follow the journals of the runs of those sweeps that are followed."""
+        for folder in self._bytes.keys() - self._openings.keys():
+            if opened := opening(folder):
+                self._openings[folder] = opened
+        sweeps = {opened["uuid"] for opened in self._openings.values() if "sweep" in opened["tags"]}
+        for folder in index.waiting() if sweeps else ():
+            if folder not in self._incomplete and opening(folder).get("parent") in sweeps:
+                self._add(folder)
+
+    def _add(self, folder: Path) -> None:
+        self._bytes[folder] = -1
+        self._incomplete.append(folder)
+
+    def _finish(self, patience: float, *, but_sweeps: bool = False) -> str:
+        """Deliver all that there is; why that was not possible, if so. Sweeps may yet go on."""
+        end = time.monotonic() + patience
+        while True:
+            why = self._deliver(close=True)
+            open_sweeps = [
+                folder for folder in self._incomplete if "sweep" in self._openings.get(folder, {}).get("tags", ())
+            ]
+            if len(self._incomplete) == (len(open_sweeps) if but_sweeps else 0) or (why and time.monotonic() > end):
+                return why
+            if time.monotonic() > end + patience:
+                return "another process is at work on it"
+            time.sleep(FOLLOW_SECONDS)
+
+    def _end(self) -> None:
+        """The other side is gone, perhaps killed: its workers notice, and end their runs first."""
+        end = time.monotonic() + ORPHAN_SECONDS
+        while time.monotonic() < end and any(map(at_work, self._incomplete)):
+            time.sleep(FOLLOW_SECONDS)
+        self._finish(LAST_TRIES_SECONDS)
+        self._writer.close()
+
+
+def _size(folder: Path) -> int:
     try:
-        record = getattr(importlib.import_module(f"experiments.tracking.{module}"), name)(uri, own_process)
-    except Exception as error:
-        _answer(connection, 0, _failure(error))
-        return
-    while method not in ("end", "abandon"):
-        try:
-            method, arguments, number = connection.recv()
-        except (EOFError, OSError):  # the other side is gone, perhaps in the middle of a word
-            method, arguments, number = "abandon", (), 0
-        if own_process:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # until now there was nothing to lose: `stop_idle`
-        try:
-            reply = getattr(record, method)(*arguments)
-        except Exception as error:  # it belongs to the run, which the other side may still end properly
-            reply = record.failure = _failure(error)
-        if number or isinstance(reply, Failure):
-            _answer(connection, number, reply)
+        return (folder / JOURNAL).stat().st_size
+    except OSError:
+        return 0
 
 
-def _failure(error: Exception) -> Failure:
-    return Failure(f"the run could not be recorded: {redact(reason(error, 400))}")
-
-
-def _answer(connection: Connection, number: int, reply: Any) -> None:
-    with contextlib.suppress(OSError):  # the other side is gone: nobody is left to tell
-        connection.send((number, reply))
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -162,6 +162,7 @@ def other_machine(processor: str, threads: str, here: int | None = None) -> str:
     return " ".join(told)
 
 
+@cache
 def environment() -> str:
     """Installed packages as ``name==version`` lines; no addresses, which may hold credentials."""
     found = {}

@@ -1,22 +1,33 @@
-"""The training process's side of a run's record: hands everything to a process of its own."""
+"""Records one run: appends what it says of itself to its journal, which the writer process delivers to MLflow."""
 
 import os
+import time
 import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
 
 from experiments.checkpoints import Checkpoints
 from experiments.config import Config, Problem, Refused, RunFailed
 from experiments.config.fingerprint import config_fingerprint, environment_flags, fingerprint, source_digest
-from experiments.config.schema import Tracking
-from experiments.tracking.process import Failure, RecordingProcess, process_name, start
-from experiments.tracking.store import redact, store_uri
+from experiments.config.problems import assign
+from experiments.tracking import index, journal, record
+from experiments.tracking.journal import Journal, Summary
+from experiments.tracking.logged_model import KERAS_FILE
+from experiments.tracking.lookup import CHECKPOINTS, Answer, PastRun, Question
+from experiments.tracking.process import WriterProcess, process_name
+from experiments.tracking.provenance import environment, working_tree
+from experiments.tracking.store import redact, store_name, store_uri
+from experiments.tracking.system_metrics import SystemMetrics
 
 if TYPE_CHECKING:
     from experiments.data import Dataset
     from experiments.evaluation import Report
-    from experiments.tracking.record import Before
+
+REPORT_FILE = "report.npz"
 
 
 class Recorder:
@@ -24,110 +35,233 @@ class Recorder:
 
     As a context manager it ends the run as FINISHED, as FAILED with the traceback as an artifact, or as KILLED.
 
+    Args:
+        config: Of the run.
+
     Attributes:
-        run_id: MLflow's id of the run, known at the end.
+        fingerprint: Of the run; empty until `find_before` has seen the data, and where nothing is recorded.
+        recorded: Where the run is recorded, in words for the user; known at the end.
+        run_id: MLflow's id of the run; empty as long as it is not known.
     """
 
-    def __init__(self, config: Tracking) -> None:
-        self.run_id = ""
-        self._process = RecordingProcess(start(store_uri(config), "record.Record")) if config.enabled else None
+    def __init__(self, config: Config) -> None:
+        self.recorded, self.run_id = list[str](), ""
+        self.fingerprint = ""
+        self._entered = _now()
+        self._tracking = tracking = config.tracking
+        self._config = config
+        self._journal: Journal | None = None
+        self._claim: index.Claim | None = None
+        self._answer: Answer | None = None
+        self._system: SystemMetrics | None = None
+        self._known: Summary | None = None
+        self._writer: WriterProcess | None = None
+        if tracking.enabled and not tracking.offline:
+            self._writer = WriterProcess(store_uri(tracking))
 
-    def connect(self) -> None:
-        """Have the store opened, or created. Nothing is created before this, as the input may yet be refused."""
-        if self._process is not None:
-            self._process.send("connect")
+    def find_before(self, dataset: "Dataset", output: Path) -> PastRun | None:
+        """Claim the run, and ask the store whether it takes it; find an earlier run with the same fingerprint.
 
-    def find_before(self, config: Config, dataset: "Dataset") -> "Before | None":
-        """Find an earlier run with the same config, code and data: one that finished, else one that can go on.
+        Where the run is to be resumed, this waits for another process that trains the same one.
 
-        Beneath the same parent, if the run has one.
+        Args:
+            dataset: The data.
+            output: The folder for the run's output.
+
+        Returns:
+            One that finished, else one that can go on; None if there is none, or none is asked for.
+        """
+        config = self._config
+        if not self._tracking.enabled:
+            return None
+        wanted = self.fingerprint = fingerprint(config, dataset.digest, dataset.sizes)
+        self._claim = index.Claim(wanted)
+        if config.resume and not self._claim.take():
+            print(f"resume: waits for {self._claim.holder()}, which trains the same run")
+            while not self._claim.take(patience=3600):
+                pass
+        elif not config.resume:
+            self._claim.take(patience=0)  # else another one trains it, too, as was asked for
+        here = self._here() if config.resume else []
+        if self._writer:
+            asked = Question([self._tracking.experiment], wanted, config_fingerprint(config)) if config.resume else None
+            self._writer.ask(asked or Question())
+        if not config.resume:
+            return None
+        stored = self._wait().runs if self._writer else ()
+        return _choose(here, stored, output, store_is_known=self._writer is not None and not self._wait().away)
+
+    @property
+    def changed(self) -> str:
+        """The id of a finished run of the same config, but with other code, data, versions or flags."""
+        return self._wait().changed if self._writer else ""
+
+    def _here(self) -> list[Summary]:
+        """The runs of this fingerprint whose journals are here, the latest first."""
+        assert self._claim
+        store = store_name(store_uri(self._tracking))
+        found = [journal.summary(folder) for folder in self._claim.journals()]
+        return [
+            each
+            for each in found
+            if each.opened.get("store") == store and each.opened.get("experiment") == self._tracking.experiment
+        ]
+
+    def _wait(self) -> Answer:
+        """The store's answer, which is waited for once.
 
         Raises:
-            Refused: It is under way.
+            Refused: It will not take the run.
         """
-        if self._process is None:
-            return None
-        before: Before | None = self._process.call(
-            "find_before", config, fingerprint(config, dataset.digest, dataset.sizes)
-        )
-        if before and before.under_way:
-            what = f"the run {before.run_id} of this config is under way; wait for it, or start another"
-            raise Refused(Problem("resume", what, "resume=false"))
-        return before
-
-    def find_changed(self, config: Config) -> str:
-        """Find a finished run of the same config with other code, data, versions or flags: its id, or nothing."""
-        return (
-            "" if self._process is None else str(self._process.call("find_changed", config, config_fingerprint(config)))
-        )
+        if self._answer is None and self._writer is not None:
+            self._answer = self._writer.answer()
+            if why := self._answer.refused:
+                shown = store_name(store_uri(self._tracking))
+                remedy = assign("tracking", "offline")
+                raise Refused(Problem("tracking.uri", f"{shown} cannot be used ({why}); to record here", remedy))
+            if why := self._answer.away:
+                local = "; only runs recorded here are looked for" if self._config.resume else ""
+                print(f"the store takes nothing now ({why}): the run is recorded here, and sent later{local}")
+        return self._answer or Answer()
 
     def start(
         self,
-        config: Config,
         dataset: "Dataset",
         chosen: Mapping[str, Any],
         overrides: Sequence[str],
         *,
         checkpoints: Checkpoints,
-        before: "Before | None" = None,
+        before: PastRun | None = None,
     ) -> "Recorder":
         """Open the run, or one that was interrupted before. For use in a ``with`` statement.
 
         Args:
-            config: The config.
             dataset: The data.
             chosen: What ``runtime: auto`` became.
             overrides: Of the command.
             checkpoints: Of the run, in the folder of its output.
             before: The run to go on with.
+
+        Raises:
+            Refused: The store will not take it.
+            RunFailed: It cannot be recorded.
         """
-        self._folder = checkpoints.folder
+        if not self._tracking.enabled:
+            return self
+        self._wait()
         process = process_name(os.getpid())
-        if self._process is None:
-            return self
         if before is not None:
-            self._process.send("go_on", config, before.run_id, process)
-            for epoch, metrics in enumerate(checkpoints.state.by_epoch if checkpoints.state else ()):
-                self.log_epoch(epoch, metrics)  # it may have died before it could record one
-            return self
+            self._go_on(Path(before.journal), checkpoints, process)
+        else:
+            self._open(dataset, chosen, overrides, checkpoints.folder, process)
+            checkpoints.keep_in(self.folder / CHECKPOINTS)
+        if self._tracking.system_metrics:
+            assert self._journal
+            self._system = SystemMetrics(self._journal, self._known.steps if self._known else ())
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run's journal."""
+        assert self._journal
+        return self._journal.folder
+
+    def _open(
+        self,
+        dataset: "Dataset",
+        chosen: Mapping[str, Any],
+        overrides: Sequence[str],
+        output: Path,
+        process: str,
+    ) -> None:
+        config, tracking = self._config, self._tracking
+        overrides = [redact(override) for override in overrides]
+        recorded = record.recorded_config(config)
         identity = {
-            "fingerprint": fingerprint(config, dataset.digest, dataset.sizes),
+            "fingerprint": self.fingerprint,
             "fingerprint.config": config_fingerprint(config),
             "fingerprint.code": source_digest(config.trust),
             "flags": " ".join(environment_flags()),
-            "output_folder": str(checkpoints.folder.absolute()),
+            "output_folder": str(output.absolute()),
             "process": process,
         }
-        overrides = [redact(override) for override in overrides]
-        self._process.send("start", config, _described(dataset), chosen, overrides, identity)
-        return self
+        own = self._journal = Journal.create(output)
+        uuid = journal.new_uuid()
+        index.add_waiting(uuid, own.folder)
+        if self._claim:
+            self._claim.add(own.folder)
+        own.append(
+            "opened",
+            uuid=uuid,
+            started=self._entered,
+            store=store_name(store_uri(tracking)),
+            experiment=tracking.experiment,
+            name=redact(tracking.run_name or record.run_name(overrides)),
+            parent=tracking.parent,
+            tags={**record.tags_of(config, dataset, overrides), **identity},
+            parameters=record.parameters_of(recorded, chosen),
+            dataset=record.described(dataset),
+        )
+        if self._writer:
+            self._writer.deliver(own.folder)
+        own.add_file("config/config.yaml", OmegaConf.to_yaml(recorded))
+        own.add_file("config/overrides.txt", "".join(f"{line}\n" for line in overrides))
+        own.add_file("environment.txt", environment())
+        if tracking.code and (tree := working_tree()) and tree.patch:
+            own.add_file("code/uncommitted.patch", tree.patch)
+
+    def _go_on(self, folder: Path, checkpoints: Checkpoints, process: str) -> None:
+        journal.close_abandoned(folder, "FAILED", "it was interrupted without a word")
+        known = self._known = journal.summary(folder)
+        self._journal = Journal(folder)
+        if self._claim:
+            self._claim.add(folder)
+        self._journal.append(
+            "resumed", started=self._entered, earlier=known.seconds, process=process, number=known.resumed + 1
+        )
+        index.add_waiting(known.uuid, folder)  # after it: who has just delivered the rest takes it off the list
+        if self._writer:
+            self._writer.deliver(folder)
+        for epoch, metrics in enumerate(checkpoints.state.by_epoch if checkpoints.state else ()):
+            self.log_epoch(epoch, metrics)  # it may have died before it could record one
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of a finished epoch (counted from 0) at that step."""
-        if self._process is not None:
-            self._process.raise_failure()
-            self._process.send("log_metrics", dict(metrics), epoch)
+        self._log_metrics(metrics, epoch, sync=False)
+
+    def _log_metrics(self, metrics: Mapping[str, float], step: int, *, sync: bool) -> None:
+        if self._journal is None:
+            return
+        known = self._known.steps if self._known else ()  # of which every value that comes again is the same
+        new = {name: float(value) for name, value in metrics.items() if (name, step) not in known}
+        if new:
+            self._journal.append("metrics", sync=sync, step=step, values=new)
 
     def log_results(
         self, metrics: Mapping[str, float], history: Mapping[str, Any], report: "Report", weights_digest: str
     ) -> None:
-        """Record the measures of the finished model, ``report.json`` and the figures."""
-        if self._process is not None:
-            self._process.send("log_metrics", dict(metrics), len(history["loss"]) - 1)
-            self._process.send("tag", {"weights.digest": weights_digest})
-            self._process.send("log_report", dict(history), report)
+        """Record the measures of the finished model, and what ``report.json`` and the figures are made of."""
+        if self._journal:
+            self._log_metrics(metrics, len(history["loss"]) - 1, sync=False)
+            self._journal.append("tags", sync=False, tags={"weights.digest": weights_digest})
+            self._journal.write(REPORT_FILE, record.packed_report(history, report))
+            self._journal.append("report", file=REPORT_FILE)
 
     def log_model(self, model: Any, example: Any, step: int) -> None:
         """Record the Keras model of after epoch `step` (counted from 0), with signature and an example of its input."""
-        if self._process is not None:
-            file = self._folder / "model.keras"  # from where MLflow takes it; left by a run that is killed meanwhile
-            model.save(file)
-            self._process.send("log_model", str(file), example, model.output_shape[-1], step)
+        if self._journal and not (self._known and self._known.has_model):
+            self._journal.write_by(KERAS_FILE, model.save)
+            uuid = journal.new_uuid()
+            self._journal.append(
+                "model", uuid=uuid, step=step, classes=model.output_shape[-1], example=example.tolist()
+            )
 
     def close(self) -> None:
         """Let go of what was not started."""
-        if self._process is not None:
-            self._process.close()
+        if self._writer:
+            self._writer.close()
+        if self._claim:
+            self._claim.release()
 
     def __enter__(self) -> "Recorder":
         return self
@@ -135,18 +269,95 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._system:
+            self._system.stop()
         interrupt = _interrupt(error)
         status = "FINISHED" if error is None else "KILLED" if interrupt else "FAILED"
         text = redact("".join(traceback.format_exception(kind, error, trace))) if status == "FAILED" else ""
-        if self._process is not None:
-            try:
-                self.run_id, failure = self._process.end(status, text)
-            except RunFailed as gone:
-                failure = Failure(gone)
-            if failure and error is None:
-                raise RunFailed(failure)
+        if self._journal:
+            self._end(self._journal, status, text, quietly=error is not None)
         if interrupt and interrupt is not error:
             raise interrupt
+
+    def _end(self, own: Journal, status: str, trace: str, *, quietly: bool) -> None:
+        """Close the journal, and wait for its delivery for a while; after an error, what fails here is not told."""
+        try:
+            own.append("closed", status=status, failure=_failure(trace), trace=trace)
+        except RunFailed:
+            if not quietly:
+                raise
+        finally:
+            own.close()
+        self._deliver(own.folder)
+
+    def _deliver(self, folder: Path) -> None:
+        why = self._writer.finish() if self._writer else ""
+        found = journal.summary(folder).delivered
+        self.run_id = found.run_id
+        if found.complete:
+            self.recorded = [f"recorded as run {found.run_id}"]
+        elif self._tracking.offline:
+            self.recorded = [f"recorded in {folder}", "send it:  python -m experiments.sync"]
+        elif self._writer:
+            self.recorded = [f"recorded in {folder}, but not sent ({why})", "send it:  python -m experiments.sync"]
+        if found.rejected:
+            self.recorded.append(f"the store rejected: {'; '.join(found.rejected)}")
+
+
+def _now() -> int:
+    """In milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
+def _failure(trace: str) -> str:
+    """The last line of a traceback, without the name of our own exception."""
+    last = trace.strip().splitlines()[-1] if trace.strip() else ""
+    return last.removeprefix(f"{RunFailed.__module__}.{RunFailed.__qualname__}: ")[:500]
+
+
+def _choose(
+    here: Sequence[Summary], stored: Sequence[PastRun], output: Path, *, store_is_known: bool
+) -> PastRun | None:
+    """The run to keep, or to go on with: one that a retry of a sweep left, one that finished, one that was interrupted.
+
+    Args:
+        here: Runs with a journal here, the latest first.
+        stored: Runs in the store.
+        output: Folder of the run's output.
+        store_is_known: Whether `stored` is all that there is in the store.
+    """
+    left = [each for each in here if each.status != "FINISHED" and _can_go_on(each)]
+    own = [each for each in left if each.output.absolute() == output.absolute()]
+    if own:
+        return as_past_run(own[0])
+    for run in stored:
+        if run.status == "FINISHED" and run.objective is not None:
+            return run
+    for each in here:
+        gone = each.delivered.gone or (store_is_known and each.delivered.complete)  # deleted there, or the store is new
+        if each.status == "FINISHED" and each.objective is not None and not gone:
+            return as_past_run(each)
+    return as_past_run(left[0]) if left else None
+
+
+def _can_go_on(run: Summary) -> bool:
+    """Whether an interrupted run has a checkpoint, or was not measured yet."""
+    measured = any(not name.startswith("system/") for name, _ in run.steps)
+    return not measured or any(run.folder.glob(f"{CHECKPOINTS}/*.npz"))
+
+
+def as_past_run(run: Summary) -> PastRun:
+    """A run with a journal here."""
+    return PastRun(
+        run.delivered.run_id,
+        run.status,
+        run.objective,
+        run.seconds,
+        run.tags,
+        str(run.opened.get("parameters", {}).get("runtime.threads", "")),
+        str(run.folder),
+        run.uuid,
+    )
 
 
 def _interrupt(error: BaseException | None) -> BaseException | None:
@@ -155,14 +366,3 @@ def _interrupt(error: BaseException | None) -> BaseException | None:
     while isinstance(behind, Exception):
         behind = behind.__context__
     return behind if behind is error or isinstance(behind, KeyboardInterrupt) else None
-
-
-def _described(dataset: "Dataset") -> dict[str, Any]:
-    parts = {"train": dataset.train, "validation": dataset.validation or (), "test": dataset.test}
-    sizes = {name: len(part) for name, part in parts.items()}
-    return {
-        "name": dataset.name,
-        "digest": dataset.digest,
-        "source": dataset.source,
-        "profile": sizes | {"classes": dataset.classes, "input_shape": dataset.input_shape},
-    }

@@ -13,10 +13,10 @@ from experiments.config import Problem, Refused
 from experiments.config.schema import Data, Tracking
 from experiments.tracking import registry
 from experiments.tracking.artifacts import SavedModel, plain_yaml, stored_text
+from experiments.tracking.leftovers import connect
 from experiments.tracking.search import (
     SHORTEST_ID,
     by_beginning,
-    connect,
     experiment_ids,
     reads_store,
     refuse_damaged,

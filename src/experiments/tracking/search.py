@@ -20,6 +20,7 @@ SHORTEST_ID = 4  # characters of the beginning of an id
 FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 COPIES: list[sqlite3.Connection] = []  # of read-only stores; each is there as long as its connection
 
+UUID = "experiments.uuid"  # the tag by which a run, or a model, of ours is found again
 # Tags of a resumed run: when its latest attempt began, in milliseconds since 1970, and how long those before it took.
 WENT_ON_AT, EARLIER_SECONDS = "resumed.at", "resumed.earlier_seconds"
 

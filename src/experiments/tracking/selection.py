@@ -16,7 +16,6 @@ from experiments.config.schema import Tracking
 from experiments.tracking.artifacts import stored_text
 from experiments.tracking.search import (
     by_beginning,
-    connect,
     experiment_ids,
     measured,
     measures,
@@ -53,8 +52,8 @@ class Selection:
 
 
 @reads_store
-def open_records(tracking: Tracking, wanted: Mapping[str, str]) -> Any:
-    """Return MLflow's client of a store that answers and holds the runs, as far as can be seen at once.
+def holding(tracking: Tracking, wanted: Mapping[str, str]) -> str:
+    """Return the address of a store that answers and holds the runs, as far as can be seen at once.
 
     Args:
         tracking: The store.
@@ -69,7 +68,7 @@ def open_records(tracking: Tracking, wanted: Mapping[str, str]) -> Any:
     if strange:
         problems = [unknown(key, run_id) for run_id, key in wanted.items() if run_id in strange]
         raise _without_them(problems, [run_id for run_id in wanted if run_id not in strange])
-    return connect(uri)
+    return uri
 
 
 @reads_store

@@ -1,9 +1,10 @@
 """Where runs are recorded, and whether it can be reached. Quick: MLflow is not imported."""
 
 import contextlib
-import fcntl
+import math
 import os
 import re
+import socket
 import sqlite3
 import threading
 import traceback
@@ -12,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from experiments.config import Problem, Refused
 from experiments.config.schema import Tracking
-from experiments.tracking import sqlite
+from experiments.tracking import lock, sqlite
 
 FOLDER = Path("mlruns")
 # The start of an address, and the rest of it; also with a slash too few, or without a scheme.
@@ -35,6 +36,11 @@ def store_uri(config: Tracking) -> str:
     return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite.address(FOLDER.absolute() / "mlflow.db")
 
 
+def store_name(uri: str) -> str:
+    """What a store is called in journals: its address without passwords; ours moves with the folder around it."""
+    return "mlruns/mlflow.db" if sqlite_file(uri) == FOLDER.absolute() / "mlflow.db" else _shown(uri)
+
+
 def problems(config: Tracking) -> list[Problem]:
     """Say why nothing could be recorded, if so."""
     found = []
@@ -42,8 +48,8 @@ def problems(config: Tracking) -> list[Problem]:
         found.append(
             Problem(str(FOLDER.absolute()), "cannot be written, and all output goes there; start in another folder")
         )
-    if config.enabled:
-        found += [replace(problem, remedy="tracking=off") for problem in _store_problems(config, writing=True)]
+    if config.enabled and not config.offline:
+        found += [replace(problem, remedy="tracking=offline") for problem in _store_problems(config, writing=True)]
     return found
 
 
@@ -83,6 +89,16 @@ def existing(tracking: Tracking, key: str, writing: bool = False) -> str:
         what = f"nothing is recorded in {file}; train something first: python -m experiments.run"
         raise Refused(Problem(key, what))
     return uri
+
+
+def refuse_unusable(tracking: Tracking) -> None:
+    """Refuse a store that cannot be written.
+
+    Raises:
+        Refused: With the reason.
+    """
+    if found := _store_problems(tracking, writing=True):
+        raise Refused(found)
 
 
 def damage(error: Exception) -> Problem | None:
@@ -172,9 +188,14 @@ def alone(uri: str) -> Iterator[None]:
         yield
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    if (held := lock.take(lock_file(file), math.inf)) is not None:
+        with held:
+            yield
+
+
+def lock_file(file: Path) -> Path:
+    """The file that who opens a SQLite store holds: no name that anything else would have."""
+    return file.with_name(f"{file.name}.lock")
 
 
 def allow_many_writers(uri: str) -> None:
@@ -202,7 +223,7 @@ def _unreachable(uri: str, writing: bool) -> str | None:
         if (file := sqlite_file(uri)) is not None:
             return _sqlite_trouble(file, writing)
         if scheme in ("http", "https"):
-            _ask(f"{re.sub(r'//[^/@]+@', '//', uri).rstrip('/')}/health")
+            _refuse_nobody(uri) if writing else _ask(f"{re.sub(r'//[^/@]+@', '//', uri).rstrip('/')}/health")
         elif scheme in ("postgresql", "mysql", "mssql"):
             import sqlalchemy
 
@@ -221,8 +242,9 @@ def _ask(url: str) -> None:
     """Ask a server for a page.
 
     Raises:
-        Exception: It gives none within `PATIENCE`, however many bytes it sends.
+        Exception: It gives none within `PATIENCE`, however many bytes it sends, or says that it cannot.
     """
+    import urllib.error
     import urllib.request
 
     failed: list[Exception] = [TimeoutError(f"no whole answer within {PATIENCE:g} seconds")]
@@ -231,6 +253,8 @@ def _ask(url: str) -> None:
         try:
             urllib.request.urlopen(url, timeout=3).close()
             failed.clear()
+        except urllib.error.HTTPError as error:  # it may want credentials, which MLflow sends
+            failed[:] = [error] if error.code >= 500 else []
         except Exception as error:
             failed[:] = [error]
 
@@ -239,6 +263,26 @@ def _ask(url: str) -> None:
     asking.join(PATIENCE)
     if failed:
         raise failed[0]
+
+
+def _refuse_nobody(uri: str) -> None:
+    """Look whether there is a server. Whether it takes runs, MLflow asks, which sends credentials.
+
+    Raises:
+        OSError: The host is not known, or nothing listens there.
+    """
+    import urllib.request
+
+    parts = urlsplit(uri)
+    if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(parts.hostname or ""):
+        return  # the proxy knows
+    try:
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        socket.create_connection((parts.hostname or "", port), timeout=3).close()
+    except (ConnectionRefusedError, socket.gaierror):
+        raise
+    except OSError:  # it may be back later
+        return
 
 
 def _unreadable(uri: str, scheme: str) -> str | None:
@@ -258,8 +302,8 @@ def _unreadable(uri: str, scheme: str) -> str | None:
 def _sqlite_trouble(file: Path, writing: bool = True) -> str | None:
     if file.name in ("", ":memory:") or file.is_dir():
         return "names no file, and a store in memory would be lost; expected sqlite:///FILE"
-    if (lock := file.with_suffix(".lock")).exists() and not lock.is_file():
-        return f"cannot be used: {lock} is no file, but a folder, a pipe or a device"
+    if (held := lock_file(file)).exists() and not held.is_file():
+        return f"cannot be used: {held} is no file, but a folder, a pipe or a device"
     if not file.exists():
         return None if not writing or _writable(file.parent) else "cannot be created: its folder cannot be written"
     if not file.is_file():

@@ -1,42 +1,55 @@
-"""The launcher's side of a sweep's record. Does nothing with ``tracking=off``."""
+"""Records a sweep as a parent run, and knows what became of its runs. Does nothing with ``tracking=off``."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from multiprocessing.connection import Connection
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from experiments.config import Problem, Refused
+from experiments.config.problems import assign
 from experiments.config.schema import Tracking
-from experiments.tracking.process import RecordingProcess, start
-from experiments.tracking.store import redact, store_uri
-from experiments.tracking.sweep_record import Child, Sweep
+from experiments.tracking import index, journal, record
+from experiments.tracking.journal import Journal, Summary
+from experiments.tracking.lookup import Answer, PastRun, Question
+from experiments.tracking.process import WriterProcess, process_name
+from experiments.tracking.provenance import origin
+from experiments.tracking.recorder import as_past_run
+from experiments.tracking.store import redact, store_name, store_uri
 
 # Overrides that say how a sweep is carried out, not what it is.
 HOW = ("resume", "trust", "tracking")
 
 
 class SweepRecorder:
-    """Records a sweep as a parent run.
+    """Records a sweep.
 
     Args:
         tracking: Where.
-        connect: Gives a connection to a recording process, as `experiments.tracking.process.start` does.
+        writes: Whether there is a parent run, which a writer process delivers with all others.
 
     Attributes:
-        run_id: MLflow's id of the parent run; empty where nothing is recorded.
+        run_id: MLflow's id of the parent run; empty as long as it is not known.
+        parent: What its runs name as their parent; empty: they have none.
     """
 
-    def __init__(self, tracking: Tracking, connect: Callable[[str, str], Connection] = start) -> None:
-        self.run_id = ""
-        self._tracking = tracking
-        self._process = None
-        if tracking.enabled:
-            self._process = RecordingProcess(connect(store_uri(tracking), "sweep_record.SweepRecord"))
+    def __init__(self, tracking: Tracking, *, writes: bool = True) -> None:
+        self.run_id = self.parent = ""
+        self._tracking, self._store = tracking, store_name(store_uri(tracking))
+        self._journal: Journal | None = None
+        self._claim: index.Claim | None = None
+        self._before: Summary | None = None
+        self._stored = list[PastRun]()  # in the store, beneath the latest equal sweep
+        self._resume = self._asked = False
+        writes = writes and tracking.enabled and not tracking.offline
+        self._writer = WriterProcess(store_uri(tracking)) if writes else None
 
     def open(
         self, experiments: Sequence[str], overrides: Sequence[str], swept: Mapping[str, str], resume: bool
-    ) -> list[Child]:
-        """Open the store; return the runs of the same sweep before, the latest first. Nothing is recorded yet.
+    ) -> None:
+        """Ask the store whether it takes the sweep; wait for the answer where it is resumed. Nothing is recorded yet.
 
         Args:
             experiments: The MLflow experiments of the runs.
@@ -45,50 +58,188 @@ class SweepRecorder:
             resume: Go on with the latest sweep of the same command.
 
         Raises:
-            Refused: That one is under way.
+            Refused: The store will not take it.
         """
-        if self._process is None:
-            return []
+        if not self._tracking.enabled:
+            return
+        self._resume = resume
         what = sorted(override for override in overrides if not override.lstrip("+").startswith(HOW))
-        identity = hashlib.sha256("\n".join(what).encode()).hexdigest()
-        told, values = [redact(item) for item in overrides], {key: redact(value) for key, value in swept.items()}
-        opened = self._process.call("open", Sweep(self._tracking, list(experiments), told, identity, values), resume)
-        if opened.under_way:
-            raise Refused(
-                Problem(
-                    "resume", f"the sweep {opened.run_id} is under way; wait for it, or start another", "resume=false"
-                )
+        self._identity = hashlib.sha256("\n".join(what).encode()).hexdigest()
+        self._experiments, self._overrides = list(experiments), [redact(item) for item in overrides]
+        self._swept = {key: redact(value) for key, value in swept.items()}
+        claim = self._claim = index.Claim(self._identity)
+        if claim.take(patience=0) and resume:  # else an equal sweep is under way, and this one is another
+            self._before = next(iter(self._here(claim)), None)
+        if self._writer:
+            self._writer.ask(Question(experiments, sweep=self._identity) if resume else Question())
+            if resume:
+                self._wait()
+
+    def _wait(self) -> None:
+        if self._writer and not self._asked:
+            self._asked = True
+            self._stored = list(self._taken(self._writer.answer()).runs)
+
+    def _taken(self, answer: Answer) -> Answer:
+        if answer.refused:
+            what = f"{self._store} cannot be used ({answer.refused}); to record here"
+            raise Refused(Problem("tracking.uri", what, assign("tracking", "offline")))
+        if answer.away:
+            print(f"the store takes nothing now ({answer.away}): the sweep is recorded here, and sent later")
+        return answer
+
+    def _here(self, claim: index.Claim) -> list[Summary]:
+        found = [journal.summary(folder) for folder in claim.journals()]
+        return [each for each in found if each.opened.get("store") == self._store]
+
+    def past_runs(self, fingerprints: Sequence[str]) -> list[PastRun]:
+        """The runs of an equal sweep before, and those of these fingerprints that were recorded here."""
+        if not (self._tracking.enabled and self._resume):
+            return []
+        here = [run for fingerprint in dict.fromkeys(fingerprints) for run in self._here(index.Claim(fingerprint))]
+        sent = [run for run in here if run.status == "FINISHED" and run.delivered.complete]
+        known = self._known_to_store([run.delivered.run_id for run in sent])
+        gone = [run for run in sent if run.delivered.run_id not in known]
+        for run in gone:  # its workers must not keep it either
+            journal.note_delivered(run.folder, self._store, replace(run.delivered, gone=True))
+        ids = {run.delivered.run_id for run in here if run.delivered.run_id}
+        return [as_past_run(run) for run in here if run not in gone] + [
+            run for run in self._stored if run.run_id not in ids
+        ]
+
+    def _known_to_store(self, run_ids: Sequence[str]) -> set[str]:
+        if self._writer is None or not run_ids:
+            return set(run_ids)
+        self._writer.ask(Question(self._experiments, run_ids=run_ids))
+        answer = self._writer.answer()
+        return set(run_ids) if answer.away else {run.run_id for run in answer.runs}
+
+    def runs(self, fingerprints: Sequence[str], *, elsewhere: bool) -> list[PastRun]:
+        """What became of the runs of the sweep, and those before that count; as far as possible they are delivered.
+
+        Args:
+            fingerprints: Of the jobs.
+            elsewhere: Whether jobs may have run on other machines, whose journals are not here.
+        """
+        if not self._tracking.enabled:
+            return []
+        if self._writer:
+            self._writer.finish("runs")
+        found = self.past_runs(fingerprints)
+        if not self._resume:
+            here = (run for fingerprint in dict.fromkeys(fingerprints) for run in self._here(index.Claim(fingerprint)))
+            found = [as_past_run(run) for run in here if run.opened["parent"] == self.parent]
+        if elsewhere and self._writer and len({run.tags.get("fingerprint") for run in found}) < len(set(fingerprints)):
+            self._writer.ask(Question(self._experiments, sweep=self._identity))
+            found += self._writer.answer().runs
+        return found
+
+    def begin(self, folder: Path) -> None:
+        """Open the parent run, or go on with the one before.
+
+        Args:
+            folder: For the sweep's output.
+
+        Raises:
+            Refused: The store will not take it.
+        """
+        if not self._tracking.enabled:
+            return
+        self._wait()
+        now = int(time.time() * 1000)
+        process = process_name(os.getpid())
+        if self._before:
+            known = self._before
+            journal.close_abandoned(known.folder, "KILLED", "")
+            self._journal, self.parent = Journal(known.folder), known.uuid
+            self._journal.append(
+                "resumed", started=now, earlier=known.seconds, process=process, number=known.resumed + 1
             )
-        return list(opened.children)
+            index.add_waiting(known.uuid, known.folder)
+        else:
+            self._journal, self.parent = Journal.create(folder), journal.new_uuid()
+            index.add_waiting(self.parent, self._journal.folder)
+            index.Claim(self._identity).add(self._journal.folder)
+            tracking = self._tracking
+            tags = origin(tracking, self._overrides, "python -m experiments.run -m") | {"sweep": self._identity}
+            # MLflow takes no + in a name, and no @.
+            swept = {key.lstrip("+").replace("@", ":"): value[:6000] for key, value in self._swept.items()}
+            self._journal.append(
+                "opened",
+                uuid=self.parent,
+                started=now,
+                store=self._store,
+                experiment=self._experiments[0],
+                name=redact(tracking.run_name or f"sweep {record.run_name(self._overrides)}"),
+                parent=None,
+                tags=tags,
+                parameters=swept,
+                dataset=None,
+            )
+        if self._writer:
+            self._writer.deliver(self._journal.folder)
 
-    def begin(self) -> None:
-        """Open the parent run."""
-        if self._process:
-            self.run_id = self._process.call("begin")
+    def settle(self, process: int, opened: Mapping[str, Any], output: Path, status: str, reason: str) -> PastRun | None:
+        """See to it that the run of a worker process that is gone is recorded, and closed.
 
-    def import_ahead(self) -> None:
-        """Have imported what the end needs; do not wait."""
-        if self._process and self.run_id:
-            self._process.send("import_ahead")
-
-    def attach(self, experiments: Sequence[str]) -> None:
-        """Look after runs of these experiments that have no parent."""
-        if self._process:
-            self._process.call("attach", list(experiments))
-
-    def settle(self, pid: int, status: str, reason: str, name: str, tags: Mapping[str, str]) -> Child | None:
-        """See to it that the run of a worker process that ended without success is recorded, and not as running."""
-        if self._process is None:
+        Args:
+            process: The worker's.
+            opened: What its first event would say, if the worker died before it came to that: name, experiment, tags.
+            output: The folder of its output.
+            status: FAILED or KILLED.
+            reason: Why, in words.
+        """
+        if not self._tracking.enabled:
             return None
-        told = {key: redact(value) for key, value in tags.items()}
-        settled: Child = self._process.call("settle", pid, status, redact(reason), redact(name), told)
-        return settled
+        reason = redact(reason)
+        claim = index.Claim(opened["tags"]["fingerprint"])
+        folder = claim.journal_of(process)
+        if folder is None or not journal.opening(folder):
+            own = Journal.create(output)
+            uuid = journal.new_uuid()
+            index.add_waiting(uuid, own.folder)
+            own.append(
+                "opened",
+                uuid=uuid,
+                started=int(time.time() * 1000),
+                store=self._store,
+                parent=self.parent or None,
+                parameters={},
+                dataset=None,
+                name=redact(opened["name"]),
+                experiment=opened["experiment"],
+                tags={key: redact(value) for key, value in opened["tags"].items()},
+            )
+            own.close()
+            claim.add(own.folder)
+            folder = own.folder
+        journal.close_abandoned(folder, status, reason)
+        return as_past_run(journal.summary(folder))
 
-    def children(self, settle: bool) -> list[Child]:
-        """The runs beneath the parent run, the latest first; to settle them, wait until none is running, or end it."""
-        return self._process.call("children", settle) if self._process else []
+    def end(self, status: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Record the ranked results, and end the parent run; return lines that say where it is recorded.
 
-    def end(self, status: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Log the ranked results, and end the parent run."""
-        if self._process:
-            self._process.call("end", status, list(rows))
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            rows: See `sweep_results.write`; each with its ``uuid``, or an empty text.
+        """
+        if self._journal is None:
+            return []
+        own = self._journal
+        own.append("results", rows=list(rows), experiments=self._experiments)
+        own.append("closed", status=status, failure="", trace="")
+        own.close()
+        why = self._writer.finish() if self._writer else ""
+        found = journal.summary(own.folder).delivered
+        self.run_id = found.run_id
+        if found.complete:
+            return [f"recorded beneath run {found.run_id}"]
+        not_sent = f", but not sent ({why})" if self._writer else ""
+        return [f"recorded in {own.folder}{not_sent}", "send it:  python -m experiments.sync"]
+
+    def close(self) -> None:
+        """Let go of what was not begun."""
+        if self._writer:
+            self._writer.close()
+        if self._claim:
+            self._claim.release()

@@ -1,0 +1,116 @@
+"""Which journals there are: those that wait to be delivered, and those of runs with the same fingerprint."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from experiments.tracking import lock
+from experiments.tracking.store import FOLDER
+
+# In `mlruns/`, a file for each journal that was not delivered whole: its name is the run's uuid, and it says where.
+WAITING = "waiting"
+# And one for each fingerprint, which lists its journals. Who trains a run holds a lock on it.
+CLAIMS = "claims"
+
+
+def add_waiting(uuid: str, folder: Path) -> None:
+    """Note that a journal waits to be delivered."""
+    place = FOLDER / WAITING
+    place.mkdir(parents=True, exist_ok=True)
+    (place / uuid).write_text(_written(folder))
+
+
+def remove_waiting(uuid: str) -> None:
+    """Note that a journal was delivered whole."""
+    (FOLDER / WAITING / uuid).unlink(missing_ok=True)
+    with suppress(OSError):  # others wait
+        (FOLDER / WAITING).rmdir()
+
+
+def waiting() -> list[Path]:
+    """The folders of the journals that wait, in the order in which they began to."""
+    try:
+        files = [(file.stat().st_mtime, file) for file in (FOLDER / WAITING).iterdir()]
+    except OSError:
+        return []
+    found = []
+    for _, file in sorted(files):
+        with suppress(OSError, ValueError):
+            found.append(_read(file.read_text()))
+    return found
+
+
+def is_waiting(uuid: str) -> bool:
+    """Whether the journal of a run waits to be delivered, here."""
+    return bool(uuid) and (FOLDER / WAITING / uuid).exists()
+
+
+class Claim:
+    """The right to train the run of a fingerprint. It ends with `release`, or with this process.
+
+    Args:
+        fingerprint: Of the run, or what stands for it.
+    """
+
+    def __init__(self, fingerprint: str) -> None:
+        self._file = FOLDER / CLAIMS / fingerprint
+        self._held: IO[bytes] | None = None
+
+    def take(self, patience: float = lock.MOMENT) -> bool:
+        """Claim it, unless another process holds it for longer than `patience` seconds."""
+        self._held = self._held or lock.take(self._file, patience)
+        return self._held is not None
+
+    def is_free(self) -> bool:
+        """Whether no other process holds it."""
+        return not lock.is_held(self._file)
+
+    def add(self, folder: Path) -> None:
+        """Note that a journal is one of this fingerprint, and that this process is at work on it."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a") as file:
+            file.write(json.dumps([_written(folder), os.getpid()]) + "\n")
+
+    def journals(self) -> list[Path]:
+        """The folders of the journals of this fingerprint that are still there, the latest first."""
+        return list(dict.fromkeys(folder for folder, _ in reversed(list(self._entries())) if folder.is_dir()))
+
+    def journal_of(self, process: int) -> Path | None:
+        """The folder of the journal that a process was last at work on."""
+        return next((folder for folder, pid in reversed(list(self._entries())) if pid == process), None)
+
+    def holder(self) -> str:
+        """The process that was last at work on a run of this fingerprint, in words."""
+        entries = list(self._entries())
+        return f"process {entries[-1][1]} ({entries[-1][0].parent})" if entries else "another process"
+
+    def release(self) -> None:
+        """Let others have it. Nothing is left of it where no journal was begun."""
+        if self._held:
+            if not self._file.stat().st_size:
+                self._file.unlink()
+                for folder in self._file.parents[:2]:
+                    with suppress(OSError):  # there is more in it
+                        folder.rmdir()
+            self._held.close()
+            self._held = None
+
+    def _entries(self) -> Iterator[tuple[Path, int]]:
+        with suppress(OSError):
+            for line in self._file.read_text().splitlines():
+                with suppress(ValueError):
+                    folder, process = json.loads(line)
+                    yield _read(folder), process
+
+
+def _written(folder: Path) -> str:
+    """A folder's place, relative to ours where it is within: `mlruns/` may be moved."""
+    folder, own = folder.absolute(), FOLDER.absolute()
+    return str(folder.relative_to(own)) if folder.is_relative_to(own) else str(folder)
+
+
+def _read(written: str) -> Path:
+    return FOLDER.absolute() / written

@@ -1,0 +1,300 @@
+"""The journal of a run: what it says of itself, an event a line, in a folder of its own below the run's output.
+
+    record/journal.jsonl    the events, in order, each with the time at which it was written
+    record/files/…          artifacts that events name
+    record/delivered.json   how much of the journal a store has, and the run's id there
+
+A run only appends. `experiments.tracking.writer` applies the events to MLflow, now or later.
+"""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import RLock
+from typing import Any
+from uuid import uuid4
+
+from experiments.config import RunFailed
+from experiments.tracking import lock
+
+JOURNAL, FILES, DELIVERED = "journal.jsonl", "files", "delivered.json"
+SYNC_SECONDS = 1.0  # between two times that epochs are forced to the disk
+Event = dict[str, Any]
+
+
+class Journal:
+    """The journal of a run that is under way in this process, which holds a lock on it until `close`.
+
+    Attributes:
+        folder: With the journal and its files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file = (folder / JOURNAL).open("a+b", buffering=0)
+        if not lock.hold(self._file):
+            self._file.close()
+            raise BlockingIOError(f"{folder} is at work")
+        self._alone = RLock()  # system metrics come from another thread
+        self._size, self._last, self._synced = _whole(folder / JOURNAL), 0, 0.0
+        self._file.truncate(self._size)  # a power failure may have left half a line
+
+    @classmethod
+    def create(cls, output: Path) -> "Journal":
+        """Begin a journal in a folder for output; what other runs have left there stays."""
+        number = 1
+        while True:
+            folder = output / ("record" if number == 1 else f"record-{number}")
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                number += 1
+                continue
+            return cls(folder)
+
+    def append(self, event: str, *, sync: bool = True, **content: Any) -> None:
+        """Write an event down.
+
+        Args:
+            event: Its kind.
+            sync: Force it to the disk; else at most once a second.
+            content: What JSON can hold.
+
+        Raises:
+            RunFailed: It cannot be written. What was written before is whole.
+        """
+        with self._alone:
+            self._last = max(int(time.time() * 1000), self._last)  # the clock may be set back
+            line = json.dumps({"event": event, "time": self._last, **content}).encode() + b"\n"
+            try:
+                if self._file.write(line) != len(line):
+                    raise OSError(f"no space left for {self.folder / JOURNAL}")
+                self._size += len(line)
+                if sync or time.monotonic() - self._synced >= SYNC_SECONDS:
+                    os.fdatasync(self._file.fileno())
+                    self._synced = time.monotonic()
+                if os.fstat(self._file.fileno()).st_nlink == 0:
+                    raise OSError(f"{self.folder} was removed")
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(self._size)
+                raise RunFailed(f"the run could not be recorded: {error.strerror or error}") from error
+
+    def add_file(self, name: str, content: bytes | str) -> None:
+        """Write a file and the event that names it; `name` is its place among the artifacts.
+
+        Raises:
+            RunFailed: It cannot be written.
+        """
+        self.write(f"{FILES}/{name}", content)
+        self.append("file", path=name)
+
+    def write(self, name: str, content: bytes | str) -> None:
+        """Write a file below `folder`, and force it to the disk.
+
+        Raises:
+            RunFailed: It cannot be written.
+        """
+        place = self.folder / name
+        plain = content if isinstance(content, bytes) else content.encode()
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFailed(f"the run could not be recorded: {error.strerror or error}") from error
+        self.write_by(name, lambda file: file.write_bytes(plain))
+
+    def write_by(self, name: str, save: Callable[[Path], object]) -> None:
+        """Have a function write a file below `folder`, and force it to the disk.
+
+        Raises:
+            RunFailed: It cannot be written.
+        """
+        try:
+            save(self.folder / name)
+            with (self.folder / name).open("rb") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunFailed(f"the run could not be recorded: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        self._file.close()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _whole(file: Path) -> int:
+    """Up to which byte a journal has whole lines."""
+    return file.read_bytes().rfind(b"\n") + 1
+
+
+def read(folder: Path, start: int = 0) -> Iterator[tuple[Event, int]]:
+    """Read the events of a journal from a byte on, each with the byte behind it. What is half written is left out."""
+    try:
+        with (folder / JOURNAL).open("rb") as file:
+            file.seek(start)
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:
+        return
+    for line in lines:
+        start += len(line) + 1
+        with contextlib.suppress(ValueError):  # a power failure can leave a line of zeros
+            event = json.loads(line)
+            if isinstance(event, dict) and isinstance(event.get("event"), str):
+                yield event, start
+
+
+def sync(folder: Path) -> None:
+    """Force a journal to the disk. What a store has of a run must never be lost here: it would come a second time."""
+    with contextlib.suppress(OSError), (folder / JOURNAL).open("rb") as file:
+        os.fdatasync(file.fileno())
+
+
+def opening(folder: Path) -> Event:
+    """The first event of a journal; empty if it has none."""
+    first = next(read(folder), None)
+    return first[0] if first and first[0]["event"] == "opened" else {}
+
+
+def is_journal(folder: Path) -> bool:
+    """Whether a folder has a journal."""
+    return (folder / JOURNAL).is_file()
+
+
+def at_work(folder: Path) -> bool:
+    """Whether the process of a journal is at work on it."""
+    return lock.is_held(folder / JOURNAL)
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What a store has of a journal.
+
+    Attributes:
+        run_id: MLflow's id of the run there.
+        bytes: Up to which byte of the journal its events were applied.
+        complete: All of a journal that was closed.
+        rejected: Why events were refused for good.
+        trouble: Why the rest could not be delivered, the last time.
+        gone: The store had the run, and lacks it now: it was deleted there.
+    """
+
+    run_id: str = ""
+    bytes: int = 0
+    complete: bool = False
+    rejected: tuple[str, ...] = ()
+    trouble: str = ""
+    gone: bool = False
+
+
+def delivered(folder: Path) -> dict[str, Delivered]:
+    """What each store has of a journal, by the store's name; nothing, where that cannot be read."""
+    try:
+        found = json.loads((folder / DELIVERED).read_text())
+        return {store: Delivered(**{**state, "rejected": tuple(state["rejected"])}) for store, state in found.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def note_delivered(folder: Path, store: str, state: Delivered) -> None:
+    """Replace what a store has of a journal."""
+    new = folder / f"{DELIVERED}.new"
+    new.write_text(json.dumps({name: vars(each) for name, each in {**delivered(folder), store: state}.items()}))
+    new.replace(folder / DELIVERED)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a journal says of its run so far.
+
+    Attributes:
+        folder: Of the journal; the run's output is in the folder around it.
+        uuid: The run's own.
+        opened: The first event; empty: the run did not come that far.
+        status: RUNNING, FINISHED, FAILED or KILLED; RUNNING also for one whose process is gone without a word.
+        objective: What the run is ranked by; None: it was not measured.
+        seconds: What it took, without pauses before it was resumed.
+        failure: Why it failed.
+        steps: The metrics that were recorded, with their steps.
+        resumed: How often it went on.
+    """
+
+    folder: Path
+    uuid: str = ""
+    opened: Mapping[str, Any] = field(default_factory=dict)
+    status: str = "RUNNING"
+    objective: float | None = None
+    seconds: float = 0.0
+    failure: str = ""
+    steps: frozenset[tuple[str, int]] = frozenset()
+    resumed: int = 0
+    has_model: bool = False
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The run's tags, as it opened."""
+        return dict(self.opened.get("tags", {})) | ({"failure": self.failure} if self.failure else {})
+
+    @property
+    def output(self) -> Path:
+        """The folder of the run's output."""
+        return self.folder.parent
+
+    @property
+    def delivered(self) -> Delivered:
+        """What the store that the run was started with has of it."""
+        return delivered(self.folder).get(self.opened.get("store", ""), Delivered())
+
+
+def summary(folder: Path) -> Summary:
+    """Sum up a journal."""
+    said: dict[str, Any] = {}
+    steps, began, last, seconds = set[tuple[str, int]](), 0, 0, 0.0
+    for event, _ in read(folder):
+        kind, last = event["event"], event["time"]
+        if kind == "opened":
+            said |= {"uuid": event["uuid"], "opened": event}
+            began = event["started"]
+        elif kind == "resumed":
+            said |= {"status": "RUNNING", "failure": "", "resumed": said.get("resumed", 0) + 1}
+            began, seconds = event["started"], event["earlier"]
+        elif kind == "metrics":
+            steps.update((name, event["step"]) for name in event["values"])
+            said["objective"] = event["values"].get("objective", said.get("objective"))
+        elif kind == "model":
+            said["has_model"] = True
+        elif kind == "closed":
+            said |= {"status": event["status"], "failure": event["failure"]}
+    taken = seconds + max(last - began, 0) / 1000
+    return Summary(folder, **said, steps=frozenset(steps), seconds=taken)
+
+
+def close_abandoned(folder: Path, status: str, reason: str) -> bool:
+    """Close the journal of a process that is gone, unless it is closed; whether it is closed now.
+
+    Args:
+        folder: Of the journal.
+        status: FAILED or KILLED.
+        reason: Why, in words.
+    """
+    try:
+        with Journal(folder) as left:
+            found = summary(folder)
+            if found.status == "RUNNING" and found.opened:
+                left.append("closed", status=status, failure=reason[:500], trace=f"{reason}\n" if reason else "")
+    except OSError:  # its process is at work on it
+        return False
+    return True
+
+
+def new_uuid() -> str:
+    """An id for a run, of letters and digits: it is looked for in a store by a query."""
+    return uuid4().hex

@@ -1,0 +1,97 @@
+"""Journals that were not delivered by the process that should have: they are sent later, by any command."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.config.schema import Tracking
+from experiments.tracking import index, journal, search, sqlite
+from experiments.tracking.journal import Summary
+from experiments.tracking.store import FOLDER, store_name, store_uri
+from experiments.tracking.writer import Unavailable, Writer
+
+# Events that take a second: pictures are drawn, models are uploaded.
+SLOW = frozenset({"report", "model", "results"})
+PATIENCE = 30.0
+
+
+def send(
+    runs: Sequence[Summary], tracking: Tracking, *, again: bool = False, patience: float = PATIENCE
+) -> Iterator[tuple[Summary, str, bool]]:
+    """Deliver journals; yield each with what became of it, in words, and whether all of it was sent.
+
+    Args:
+        runs: What the journals say.
+        tracking: Names the store; else each goes to the one that its run was started with.
+        again: Apply all events, whatever the store is said to have.
+        patience: How long to wait for another process that delivers one, in seconds.
+    """
+    writers: dict[str, Writer] = {}
+    away: dict[str, str] = {}
+    sweeps = [run for run in runs if "sweep" in run.tags]
+    for run in sweeps:  # so that their runs are found beneath them
+        uri = _target(run, tracking)
+        if uri and uri not in away:
+            try:
+                writers.setdefault(uri, Writer(uri)).deliver(run.folder, only_opening=True, again=again)
+            except Unavailable as error:
+                away[uri] = str(error)
+    for run in sorted(runs, key=lambda run: "sweep" in run.tags):
+        uri = _target(run, tracking)
+        if not uri:
+            what = f"its store is {run.opened.get('store')}, whose password is not recorded"
+            yield run, f"not sent: {what}; name it with tracking.uri=", False
+            continue
+        if uri in away:
+            yield run, f"not sent: {away[uri]}", False
+            continue
+        writer = writers.setdefault(uri, Writer(uri))
+        try:
+            state = writer.deliver(run.folder, again=again and run not in sweeps, patience=patience)
+        except Unavailable as error:
+            away[uri] = str(error)
+            yield run, f"not sent: {error}", False
+            continue
+        rejected = f"; the store rejected {'; '.join(state.rejected)}" if state.rejected else ""
+        if state.complete:
+            yield run, f"sent as run {state.run_id}{rejected}", True
+        elif journal.at_work(run.folder):
+            yield run, f"under way, sent so far as run {state.run_id}{rejected}", True
+        else:
+            yield run, f"not sent: {state.trouble or 'another process is sending it'}", False
+    for writer in writers.values():
+        writer.close()
+
+
+def _target(run: Summary, tracking: Tracking) -> str:
+    """The address of the store that a journal goes to; empty if it is not known whole."""
+    uri, recorded = store_uri(tracking), str(run.opened.get("store", ""))
+    if tracking.uri or recorded == store_name(uri):
+        return uri
+    own = sqlite.address(FOLDER.absolute() / "mlflow.db")
+    if recorded == store_name(own):
+        return own
+    return "" if "***" in recorded else recorded
+
+
+@search.reads_store
+def connect(uri: str) -> Any:
+    """MLflow's client of a store that exists. What waits for it is delivered before, if that takes no second."""
+    name = store_name(uri)
+    mine = [run for run in map(journal.summary, index.waiting()) if run.opened.get("store") == name]
+    left = [run for run in mine if not journal.at_work(run.folder)]
+    quick = [run for run in left if not any(event["event"] in SLOW for event in _events_left(run, name))]
+    if len(quick) < len(left):
+        count = len(left) - len(quick)
+        what = f"{count} record{'s' * (count > 1)} of this store {'wait' if count > 1 else 'waits'} to be sent"
+        print(f"{what}: python -m experiments.sync", file=sys.stderr)
+    client = search.connect(uri)
+    for _ in send(quick, Tracking(enabled=True, uri=uri), patience=0):
+        pass
+    return client
+
+
+def _events_left(run: Summary, store: str) -> Iterator[Mapping[str, Any]]:
+    state = journal.delivered(Path(run.folder)).get(store, journal.Delivered())
+    return (event for event, _ in journal.read(run.folder, state.bytes))

@@ -1,0 +1,103 @@
+"""The results of a sweep as files of its parent run: the ranked table, a report and a picture."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.tracking import selection
+
+Row = Mapping[str, Any]
+
+
+def write(
+    client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[Row], time: int, folder: Path
+) -> list[str]:
+    """Write the files, and record what the parent run says of its runs; return the names of the files.
+
+    Args:
+        client: MLflow's.
+        experiments: MLflow's ids of the experiments of the runs.
+        run_id: Of the parent run.
+        rows: One a run, group by group of those that can be compared, the largest first, and in it the best first;
+            with at least run_id, name, objective and measured_as.
+        time: In milliseconds since 1970.
+        folder: For the files.
+    """
+    if not rows:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.csv").write_text(_table(rows))
+    _record(client, run_id, rows, time)
+    names = ["results.csv"]
+    if any(row["run_id"] for row in rows):  # a sweep may be interrupted before its first run is recorded
+        names += _compare(client, experiments, run_id, rows, folder)
+    return names
+
+
+def _table(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _record(client: Any, run_id: str, rows: Sequence[Row], time: int) -> None:
+    from mlflow.entities import Metric, RunTag
+
+    best = rows[0]
+    finished = [row for row in rows if row["status"] == "FINISHED"]
+    metrics = {"runs": len(rows), "finished_runs": len(finished)}
+    tags = {"mlflow.note.content": _markdown(rows)}
+    if finished and len({row["measured_as"] for row in rows}) == 1:  # else there is no best of all
+        metrics["best_objective"] = best["objective"]
+        tags["best_run"] = best["run_id"]
+    client.log_batch(
+        run_id,
+        [Metric(key, value, time, 0) for key, value in metrics.items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
+
+
+def _compare(client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[Row], folder: Path) -> list[str]:
+    """Write the report and draw the picture, of the largest group of runs that can be compared."""
+    from experiments import figures, report
+    from experiments.comparison import best_runs, comparable, compare, curve_of
+
+    selected = selection.of_sweep(client, experiments, client.get_run(run_id))
+    if not (groups := comparable(selected.runs)):
+        return []
+    objective, members = next(iter(groups.items()))
+    runs = selection.with_curves(client, members)
+    comparison = compare(runs, selected.title, objective, selected.circumstances)
+    confusion = selection.confusion_matrices(client, best_runs(comparison))
+    (folder / "report.html").write_text(report.page(comparison, confusion))
+    ranked_by, by_id = objective.metric, {run.run_id: run for run in runs}
+    metric = curve_of(ranked_by)
+    shown = [row for row in rows if row["status"] == "FINISHED" and row["run_id"] in by_id][: figures.COMPARED]
+    if not shown:
+        return ["report.html"]
+    curves = [by_id[row["run_id"]].curves.get(metric, ()) for row in shown]
+    names, objectives = [row["name"] for row in shown], [row["objective"] for row in shown]
+    (folder / "figures").mkdir(exist_ok=True)
+    picture = figures.compare_runs(names, objectives, curves, ranked_by, metric)
+    picture.savefig(folder / "figures" / "runs.png", **figures.SAVED)
+    return ["report.html", "figures/runs.png"]
+
+
+def _markdown(rows: Sequence[Mapping[str, Any]], limit: int = 50) -> str:
+    """The table as MLflow shows it in a run's description."""
+    hidden = {"run_id", "name", "log", "failure"}
+    if len({row["measured_as"] for row in rows}) == 1:
+        hidden.add("measured_as")
+    columns = [key for key in rows[0] if key not in hidden]
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[_cell(row[key]) for key in columns] for row in rows[:limit]]
+    more = f"\n\n… and {len(rows) - limit} more: results.csv" if len(rows) > limit else ""
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + more
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)
