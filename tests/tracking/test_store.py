@@ -291,5 +291,5 @@ def test_a_server_that_never_ends_its_answer_is_not_waited_for(monkeypatch: pyte
 
         threading.Thread(target=drip, daemon=True).start()
         uri = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with pytest.raises(Refused, match="no whole answer within 0.5 seconds"):
+        with pytest.raises(Refused, match="no whole answer within"):
             existing(Tracking(enabled=True, uri=uri, experiment="e"), "run")
