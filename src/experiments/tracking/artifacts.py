@@ -14,6 +14,7 @@ from experiments.config import Problem, Refused
 from experiments.config.files import ShallowLoader
 from experiments.config.keras_names import NEVER
 from experiments.data.archive import check_growth
+from experiments.tracking.places import local_folder
 
 MOST_BYTES = 20_000_000  # of a text; ours have a few thousand
 
@@ -57,8 +58,12 @@ def stored_text(run_id: str, file: str) -> str | None:
     import mlflow
 
     try:
+        address = mlflow.get_run(run_id).info.artifact_uri
         with tempfile.TemporaryDirectory() as folder:  # MLflow copies the file, and its own folder would stay
-            path = Path(mlflow.artifacts.download_artifacts(f"runs:/{run_id}/{file}", dst_path=folder))
+            here = local_folder(address, mlflow.get_tracking_uri())
+            path = (
+                here / file if here else Path(mlflow.artifacts.download_artifacts(f"{address}/{file}", dst_path=folder))
+            )
             return path.read_text() if is_file(path) and path.stat().st_size <= MOST_BYTES else None
     except (mlflow.MlflowException, OSError, ValueError):
         return None

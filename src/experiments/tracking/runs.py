@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -14,6 +13,7 @@ from experiments.config.schema import Data, Tracking
 from experiments.tracking import registry
 from experiments.tracking.artifacts import SavedModel, plain_yaml, stored_text
 from experiments.tracking.leftovers import connect
+from experiments.tracking.places import local_folder
 from experiments.tracking.search import (
     SHORTEST_ID,
     by_beginning,
@@ -189,12 +189,14 @@ def _saved_model(model: Any, run: Any, downloads: Path) -> SavedModel:
     import mlflow
 
     place = model.artifact_location
-    folder = None if urlsplit(place).scheme in ("", "file") else str(downloads)
+    folder = local_folder(place, mlflow.get_tracking_uri())
     try:
-        file = Path(mlflow.artifacts.download_artifacts(place, dst_path=folder), "data", "model.keras")
+        folder = folder or Path(mlflow.artifacts.download_artifacts(place, dst_path=str(downloads)))
     except (mlflow.MlflowException, OSError) as error:
         raise _no_model(run) from error
-    return SavedModel(file, f"run {run.info.run_id}: {place}/data/model.keras")
+    if not folder.is_dir():
+        raise _no_model(run)
+    return SavedModel(folder / "data" / "model.keras", f"run {run.info.run_id}: {folder}/data/model.keras")
 
 
 def _no_model(run: Any) -> Refused:

@@ -27,6 +27,7 @@ from experiments.tracking.search import (
 )
 from experiments.tracking.store import existing, lacks_run
 
+KEPT = "kept_runs."  # tags of a sweep that list runs of others, which had finished before
 BULK = 100  # runs whose curves are read by one query
 POINTS = 1_000_000  # of a curve, times BULK: more than there are
 SIDE_BY_SIDE = 8  # requests to a server
@@ -103,8 +104,12 @@ def another_experiment(client: Any, config: CompareConfig) -> str:
 
 
 def of_sweep(client: Any, experiments: Sequence[str], parent: Any) -> Selection:
-    """The runs beneath a parent run."""
+    """The runs beneath a parent run, and those of others that it has kept."""
     found = search(client, experiments, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    for key, listed in parent.data.tags.items():
+        if key.startswith(KEPT) and re.fullmatch(r"\w+(,\w+)*", listed):
+            ids = ",".join(f"'{run_id}'" for run_id in listed.split(","))
+            found += search(client, experiments, f"attributes.run_id IN ({ids})")
     return _selection(f"{parent.info.run_name or 'sweep'}, run {parent.info.run_id}", found)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from experiments.tracking import selection
 
 Row = Mapping[str, Any]
+IDS_A_TAG = 200
 
 
 def write(
@@ -30,6 +31,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.csv").write_text(_table(rows))
     _record(client, run_id, rows, time)
+    _name_kept(client, experiments, run_id, rows)
     names = ["results.csv"]
     if any(row["run_id"] for row in rows):  # a sweep may be interrupted before its first run is recorded
         names += _compare(client, experiments, run_id, rows, folder)
@@ -59,6 +61,14 @@ def _record(client: Any, run_id: str, rows: Sequence[Row], time: int) -> None:
         [Metric(key, value, time, 0) for key, value in metrics.items()],
         tags=[RunTag(key, value) for key, value in tags.items()],
     )
+
+
+def _name_kept(client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[Row]) -> None:
+    """Say in tags which runs of other sweeps, or single ones, count as runs of this one."""
+    beneath = {run.run_id for run in selection.of_sweep(client, experiments, client.get_run(run_id)).runs}
+    kept = [row["run_id"] for row in rows if row["run_id"] and row["run_id"] not in beneath]
+    for start in range(0, len(kept), IDS_A_TAG):
+        client.set_tag(run_id, f"{selection.KEPT}{start // IDS_A_TAG + 1}", ",".join(kept[start : start + IDS_A_TAG]))
 
 
 def _compare(client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[Row], folder: Path) -> list[str]:
