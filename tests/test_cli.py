@@ -141,7 +141,7 @@ REFUSALS = [
     (("~model.name",), "model.name", "is missing", "+model.name=mlp"),
     (("seed=???",), "seed", "is not set, expected a value", "seed=0"),
     (("epochs=${epochs}",), "epochs", "", "epochs=5"),
-    (("tracking.uri=mlruns",), "tracking.uri", "is no tracking store", "tracking=off"),
+    (("tracking.uri=mlruns",), "tracking.uri", "is no tracking store", "tracking=offline"),
     (("callbacks=early_stopping",), "callbacks.early_stopping.monitor", "got val_loss, but no validation set is held out", "data.validation_size=0.1"),
     (("hydra.run.dir=null",), "hydra.run.dir", "got null, expected the name of a folder", "hydra.run.dir=mlruns/outputs/mine"),
     (("hydra.run.dir=[1]",), "hydra.run.dir", "got [1], expected the name of a folder", "hydra.run.dir=mlruns/outputs/mine"),

@@ -147,7 +147,7 @@ def made_small(name: str, arguments: list[str]) -> list[str]:
 
 def test_there_are_commands() -> None:
     assert {match[1] for line in RUN if (match := re.match(r"python -m experiments\.(\w+)", line.command))} == {
-        "run", "compare", "reproduce", "promote", "predict",
+        "run", "compare", "reproduce", "promote", "predict", "sync",
     }  # fmt: skip
     assert len([line for line in RUN if line.page == "README.md"]) >= 15
     assert len([line for line in RUN if line.page != "README.md"]) >= 10

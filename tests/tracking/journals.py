@@ -60,8 +60,8 @@ def write(output: Path, *, epochs: int = 3, close: bool = True, **changed: Any) 
         own.write("report.npz", record.packed_report({"loss": [1.0] * epochs}, REPORT))
         own.append("report", file="report.npz")
         own.write("model.keras", b"not a model, but that is not looked at")
-        example = np.zeros((1, 2, 2)).tolist()
-        own.append("model", uuid=journal.new_uuid(), step=epochs - 1, classes=2, example=example)
+        own.write("example.npy", record.packed(np.zeros((1, 2, 2))))
+        own.append("model", uuid=journal.new_uuid(), step=epochs - 1, classes=2, example="example.npy")
         if close:
             own.append("closed", status="FINISHED", failure="", trace="")
     return own.folder

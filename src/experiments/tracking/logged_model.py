@@ -28,7 +28,7 @@ def log(client: Any, run: Any, folder: Path, event: Mapping[str, Any], uri: str)
         client: MLflow's.
         run: As MLflow has it.
         folder: Of the run's journal, with the file ``model.keras``.
-        event: Of the journal: ``step``, ``classes`` and ``example``, an array (1, ...) as nested lists.
+        event: Of the journal: ``uuid``, ``step``, ``classes``, and ``example``, the file of an array (1, ...).
         uri: The store.
     """
     from mlflow.entities import LoggedModelOutput, Metric
@@ -82,7 +82,7 @@ def write(folder: Path, file: Path, event: Mapping[str, Any], *, run_id: str, mo
     (folder / "data").mkdir(parents=True)
     link(file, folder / "data" / KERAS_FILE)
     (folder / "data" / "keras_module.txt").write_text("keras")
-    example = np.asarray(event["example"], np.float32)
+    example = np.load(file.parent / Path(event["example"]).name, allow_pickle=False).astype(np.float32)
     (folder / EXAMPLE).write_text(json.dumps(example.tolist()))
     (folder / SERVING_EXAMPLE).write_text(json.dumps({"inputs": example.tolist()}, indent=2))
     pinned = [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS]

@@ -86,6 +86,13 @@ def described(dataset: "Dataset") -> dict[str, Any]:
     return {"name": dataset.name, "digest": dataset.digest, "source": dataset.source, "profile": profile}
 
 
+def packed(array: Any) -> bytes:
+    """An array as an ``.npy`` file."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
 def packed_report(history: Mapping[str, Sequence[float]], report: "Report") -> bytes:
     """A report and the curves as an ``.npz`` file, from which pictures are drawn when they are delivered."""
     plain = {

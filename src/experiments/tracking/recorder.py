@@ -18,7 +18,7 @@ from experiments.tracking import index, journal, record
 from experiments.tracking.journal import Journal, Summary
 from experiments.tracking.logged_model import KERAS_FILE
 from experiments.tracking.lookup import CHECKPOINTS, Answer, PastRun, Question
-from experiments.tracking.process import WriterProcess, process_name
+from experiments.tracking.process import END_SECONDS, WriterProcess, process_name
 from experiments.tracking.provenance import environment, working_tree
 from experiments.tracking.store import redact, store_name, store_uri
 from experiments.tracking.system_metrics import SystemMetrics
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from experiments.data import Dataset
     from experiments.evaluation import Report
 
-REPORT_FILE = "report.npz"
+REPORT_FILE, EXAMPLE_FILE = "report.npz", "example.npy"
+PATIENCE = {"KILLED": 5.0}  # seconds for the delivery of a run that was interrupted
 
 
 class Recorder:
@@ -252,9 +253,8 @@ class Recorder:
         if self._journal and not (self._known and self._known.has_model):
             self._journal.write_by(KERAS_FILE, model.save)
             uuid = journal.new_uuid()
-            self._journal.append(
-                "model", uuid=uuid, step=step, classes=model.output_shape[-1], example=example.tolist()
-            )
+            self._journal.write(EXAMPLE_FILE, record.packed(example))
+            self._journal.append("model", uuid=uuid, step=step, classes=model.output_shape[-1], example=EXAMPLE_FILE)
 
     def close(self) -> None:
         """Let go of what was not started."""
@@ -288,18 +288,19 @@ class Recorder:
                 raise
         finally:
             own.close()
-        self._deliver(own.folder)
+        self._deliver(own.folder, PATIENCE.get(status, END_SECONDS))
 
-    def _deliver(self, folder: Path) -> None:
-        why = self._writer.finish() if self._writer else ""
+    def _deliver(self, folder: Path, patience: float) -> None:
+        why = self._writer.finish(patience=patience) if self._writer else ""
         found = journal.summary(folder).delivered
         self.run_id = found.run_id
         if found.complete:
             self.recorded = [f"recorded as run {found.run_id}"]
-        elif self._tracking.offline:
-            self.recorded = [f"recorded in {folder}", "send it:  python -m experiments.sync"]
-        elif self._writer:
-            self.recorded = [f"recorded in {folder}, but not sent ({why})", "send it:  python -m experiments.sync"]
+        else:
+            not_sent = f", but not sent ({why})" if self._writer else ""
+            self.recorded = [f"recorded in {folder}{not_sent}"]
+            if self._writer or not self._tracking.parent:  # else the sweep says so
+                self.recorded.append("send it:  python -m experiments.sync")
         if found.rejected:
             self.recorded.append(f"the store rejected: {'; '.join(found.rejected)}")
 

@@ -14,9 +14,9 @@ from experiments.config.schema import Tracking
 from experiments.tracking import index, journal, record
 from experiments.tracking.journal import Journal, Summary
 from experiments.tracking.lookup import Answer, PastRun, Question
-from experiments.tracking.process import WriterProcess, process_name
+from experiments.tracking.process import END_SECONDS, WriterProcess, process_name
 from experiments.tracking.provenance import origin
-from experiments.tracking.recorder import as_past_run
+from experiments.tracking.recorder import PATIENCE, as_past_run
 from experiments.tracking.store import redact, store_name, store_uri
 
 # Overrides that say how a sweep is carried out, not what it is.
@@ -114,17 +114,18 @@ class SweepRecorder:
         answer = self._writer.answer()
         return set(run_ids) if answer.away else {run.run_id for run in answer.runs}
 
-    def runs(self, fingerprints: Sequence[str], *, elsewhere: bool) -> list[PastRun]:
+    def runs(self, fingerprints: Sequence[str], *, elsewhere: bool, patience: float = END_SECONDS) -> list[PastRun]:
         """What became of the runs of the sweep, and those before that count; as far as possible they are delivered.
 
         Args:
             fingerprints: Of the jobs.
             elsewhere: Whether jobs may have run on other machines, whose journals are not here.
+            patience: How long to wait for their delivery, in seconds.
         """
         if not self._tracking.enabled:
             return []
         if self._writer:
-            self._writer.finish("runs")
+            self._writer.finish("runs", patience)
         found = self.past_runs(fingerprints)
         if not self._resume:
             here = (run for fingerprint in dict.fromkeys(fingerprints) for run in self._here(index.Claim(fingerprint)))
@@ -229,7 +230,7 @@ class SweepRecorder:
         own.append("results", rows=list(rows), experiments=self._experiments)
         own.append("closed", status=status, failure="", trace="")
         own.close()
-        why = self._writer.finish() if self._writer else ""
+        why = self._writer.finish(patience=PATIENCE.get(status, END_SECONDS)) if self._writer else ""
         found = journal.summary(own.folder).delivered
         self.run_id = found.run_id
         if found.complete:

@@ -305,9 +305,9 @@ class Writer:
         client = self.client
         if uuid not in self._parents:
             found = self.find(uuid, [each.experiment_id for each in client.search_experiments()])
-            if found is None:
-                return uuid
-            self._parents[uuid] = found.info.run_id
+            if found is None and not _has(client, uuid):
+                raise ValueError(f"its sweep is not in the store yet, which has no run {uuid}")
+            self._parents[uuid] = found.info.run_id if found else uuid
         return self._parents[uuid]
 
     def find(self, uuid: str, experiments: Sequence[str]) -> Any:
