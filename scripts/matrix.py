@@ -168,7 +168,7 @@ def command(
                 os.killpg(pid, signal.SIGKILL)
         time.sleep(0.005)
     with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)  # its recording process
+        os.killpg(pid, signal.SIGKILL)
     return os.waitstatus_to_exitcode(ended[1]), output.read_text()
 
 

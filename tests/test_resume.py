@@ -177,7 +177,7 @@ def test_shot_and_resumed(
     kill_after(tmp_path, fork_start(*command), 2, everything=False)
     last = saved(tmp_path)
     end = time.monotonic() + 30
-    while (status := query(tmp_path, "SELECT status FROM runs")) != [("FAILED",)]:  # by the recording process
+    while (status := query(tmp_path, "SELECT status FROM runs")) != [("FAILED",)]:  # by the writer process
         assert time.monotonic() < end, status
         time.sleep(0.2)
     (trace,) = (tmp_path / "mlruns" / "artifacts").rglob("traceback.txt")

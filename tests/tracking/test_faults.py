@@ -248,3 +248,32 @@ def test_every_row_of_the_documented_table_has_its_test() -> None:
     assert len(named) > 15
     for name in named:
         assert f"\ndef {name}(" in written, name
+
+
+def test_an_output_folder_belongs_to_one_run_at_a_time(tmp_path: Path, fork_start: ForkStart, fork_cli: RunCli) -> None:
+    """What a run has left there stays when another one uses it later."""
+    process = started(tmp_path, fork_start, "hydra.run.dir=shared")
+    refused = fork_cli(*RUN, "seed=1", "hydra.run.dir=shared")
+    assert refused.returncode == 2
+    assert "error: hydra.run.dir: " in refused.stderr
+    assert "is the output folder of another run that is under way" in refused.stderr
+    process.kill()
+    process.wait()
+    kept = {file: file.read_bytes() for file in (tmp_path / "shared").rglob("checkpoints/*")}
+    assert fork_cli(*RUN, "seed=1", "epochs=2", "hydra.run.dir=shared").returncode == 0
+    assert kept
+    assert {file: file.read_bytes() for file in kept} == kept
+    assert fork_cli(*RUN, "resume=true").stdout.count("resume: goes on after epoch ") == 1
+
+
+def test_files_of_the_user_stay_as_they_are(tmp_path: Path, fork_cli: RunCli) -> None:
+    """Whatever names the store has, beside files of the same names with the endings that programs add."""
+    names = ("poetry.lock", "poetry.new", "poetry.db.new", "lock", "checkpoints", "results.csv", "record")
+    for name in names:
+        (tmp_path / name).write_text("the user's")
+    uri = f"tracking.uri=sqlite:///{tmp_path}/poetry.db"
+    done = fork_cli(*RUN, "epochs=1", uri, "hydra.run.dir=.")
+    assert done.returncode == 0, done.stderr
+    assert "recorded as run" in done.stdout
+    for name in names:
+        assert (tmp_path / name).read_text() == "the user's"

@@ -38,22 +38,37 @@ class WriterProcess:
         uri: The store.
     """
 
+    _process: "subprocess.Popen[bytes] | None" = None
+
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._folders = list[Path]()
-        self._connection, self._process = start(uri)
-        atexit.register(self._connection.close)
+        self._unanswered = 0
+        self._start()
+
+    def _start(self) -> None:
+        """Start a process; it imports MLflow at once, and touches the store when it is asked or has a journal."""
+        self._connection, theirs = Pipe()
+        atexit.register(self._connection.close)  # or Python, before it leaves, waits for the process that waits for us
+        command = [sys.executable, "-m", "experiments.tracking.process", str(theirs.fileno())]
+        with suppress(OSError):  # the system has no more processes: `_send` finds out
+            self._process = spawn(command, theirs.fileno())
+        theirs.close()
+        self._send(self._uri)  # not as an argument: it may hold a password, and everybody can see those
 
     def ask(self, question: Question) -> None:
         """Have something looked up in the store; do not wait."""
-        self._send(question)
+        self._unanswered += self._send(question)
 
     def answer(self, patience: float = ANSWER_SECONDS) -> Answer:
-        """Wait for the answer."""
+        """Wait for the answer to the last question."""
+        end = time.monotonic() + patience
         try:
-            if self._connection.poll(patience):
+            while self._connection.poll(max(end - time.monotonic(), 0)):
                 answer: Answer = self._connection.recv()
-                return answer
+                self._unanswered -= 1
+                if self._unanswered <= 0:  # else it is one that was no longer waited for
+                    return answer
         except (EOFError, OSError):
             return Answer(away="the process that asks it has died")
         return Answer(away=f"it did not answer within {patience:g} seconds")
@@ -68,28 +83,26 @@ class WriterProcess:
 
         What was not delivered may be so later.
         """
-        if not self._send(what) and self._folders:  # it was killed: another one does what it has left
-            again = WriterProcess(self._uri)
-            for folder in self._folders:
-                again.deliver(folder)
-            self._connection = again._connection
-            self._send(what)
-        end = time.monotonic() + patience
-        try:
-            while self._connection.poll(max(end - time.monotonic(), 0)):
-                if isinstance(reply := self._connection.recv(), str):  # else an answer that was no longer waited for
-                    return reply
-        except (EOFError, OSError):
-            return "the process that delivers it has died"
-        return f"it takes longer than {patience:g} seconds"
+        for again in (False, True):
+            if again:  # it was killed: another one does what it has left
+                self._start()
+                for folder in self._folders:
+                    self._send(folder)
+            end = time.monotonic() + patience
+            with suppress(EOFError, OSError):
+                self._connection.send(what)
+                while self._connection.poll(max(end - time.monotonic(), 0)):
+                    if isinstance(reply := self._connection.recv(), str):
+                        return reply
+                return f"it takes longer than {patience:g} seconds"
+        return "the process that delivers it has died"
 
     def close(self) -> None:
         """Let the process end: at once if there is nothing to deliver, else when it has done so."""
         atexit.unregister(self._connection.close)
         self._connection.close()
-        if not self._folders:
-            with suppress(OSError):
-                self._process.kill()  # in the middle of its imports
+        if not self._folders and self._process:
+            self._process.kill()  # in the middle of its imports
 
     def _send(self, what: Any) -> bool:
         try:
@@ -97,16 +110,6 @@ class WriterProcess:
             return True
         except OSError:  # it has died
             return False
-
-
-def start(uri: str) -> tuple[Connection, "subprocess.Popen[bytes]"]:
-    """Start a writer process; it imports MLflow at once, and touches the store when it is asked or has a journal."""
-    ours, theirs = Pipe()
-    command = [sys.executable, "-m", "experiments.tracking.process", str(theirs.fileno())]
-    process = spawn(command, theirs.fileno())
-    theirs.close()
-    ours.send(uri)  # not as an argument: it may hold a password, and everybody can see those
-    return ours, process
 
 
 def spawn(command: Sequence[str], descriptor: int) -> "subprocess.Popen[bytes]":
@@ -176,6 +179,9 @@ class _Following:
         if self._opened != self._writer.opened:  # its file is another one now: all of it again
             self._opened, self._bytes = self._writer.opened, dict.fromkeys(self._bytes, -1)
             self._incomplete = list(self._bytes)
+            for folder in self._incomplete:
+                if uuid := opening(folder).get("uuid"):
+                    index.add_waiting(uuid, folder)
         self._find_runs_of_sweeps()
         for folder in list(self._incomplete):
             if _size(folder) == self._bytes[folder] and not close:
@@ -194,13 +200,17 @@ class _Following:
 
     def _find_runs_of_sweeps(self) -> None:
         """Follow the journals of the runs of those sweeps that are followed."""
-        for folder in self._bytes.keys() - self._openings.keys():
+        waiting = index.waiting()
+        for folder in {*self._bytes, *waiting} - self._openings.keys():
             if opened := opening(folder):
                 self._openings[folder] = opened
-        sweeps = {opened["uuid"] for opened in self._openings.values() if "sweep" in opened["tags"]}
-        for folder in index.waiting() if sweeps else ():
-            if folder not in self._incomplete and opening(folder).get("parent") in sweeps:
+        sweeps = {self._openings[folder]["uuid"] for folder in self._bytes if self._is_sweep(folder)}
+        for folder in waiting if sweeps else ():
+            if folder not in self._incomplete and self._openings.get(folder, {}).get("parent") in sweeps:
                 self._add(folder)
+
+    def _is_sweep(self, folder: Path) -> bool:
+        return "sweep" in self._openings.get(folder, {}).get("tags", ())
 
     def _add(self, folder: Path) -> None:
         self._bytes[folder] = -1
@@ -211,10 +221,8 @@ class _Following:
         end = time.monotonic() + patience
         while True:
             why = self._deliver(close=True)
-            open_sweeps = [
-                folder for folder in self._incomplete if "sweep" in self._openings.get(folder, {}).get("tags", ())
-            ]
-            if len(self._incomplete) == (len(open_sweeps) if but_sweeps else 0) or (why and time.monotonic() > end):
+            left = [folder for folder in self._incomplete if not (but_sweeps and self._is_sweep(folder))]
+            if not left or (why and time.monotonic() > end):
                 return why
             if time.monotonic() > end + patience:
                 return "another process is at work on it"

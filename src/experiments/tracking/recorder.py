@@ -14,7 +14,7 @@ from experiments.checkpoints import Checkpoints
 from experiments.config import Config, Problem, Refused, RunFailed
 from experiments.config.fingerprint import config_fingerprint, environment_flags, fingerprint, source_digest
 from experiments.config.problems import assign
-from experiments.tracking import index, journal, record
+from experiments.tracking import index, journal, lock, record
 from experiments.tracking.journal import Journal, Summary
 from experiments.tracking.logged_model import KERAS_FILE
 from experiments.tracking.lookup import CHECKPOINTS, Answer, PastRun, Question
@@ -56,6 +56,7 @@ class Recorder:
         self._answer: Answer | None = None
         self._system: SystemMetrics | None = None
         self._known: Summary | None = None
+        self._output: int | None = None  # the open folder of the run's output
         self._writer: WriterProcess | None = None
         if tracking.enabled and not tracking.offline:
             self._writer = WriterProcess(store_uri(tracking))
@@ -71,8 +72,12 @@ class Recorder:
 
         Returns:
             One that finished, else one that can go on; None if there is none, or none is asked for.
+
+        Raises:
+            Refused: Another run writes into that folder, or the store will not take the run.
         """
         config = self._config
+        self._take(output)
         if not self._tracking.enabled:
             return None
         wanted = self.fingerprint = fingerprint(config, dataset.digest, dataset.sizes)
@@ -91,6 +96,14 @@ class Recorder:
             return None
         stored = self._wait().runs if self._writer else ()
         return _choose(here, stored, output, store_is_known=self._writer is not None and not self._wait().away)
+
+    def _take(self, output: Path) -> None:
+        """Keep other runs out of a folder as long as this one is under way."""
+        output.mkdir(parents=True, exist_ok=True)
+        self._output = os.open(output, os.O_RDONLY)
+        if not lock.hold(self._output):
+            what = f"{output} is the output folder of another run that is under way; each needs one of its own"
+            raise Refused(Problem("hydra.run.dir", what))
 
     @property
     def changed(self) -> str:
@@ -151,11 +164,14 @@ class Recorder:
             return self
         self._wait()
         process = process_name(os.getpid())
-        if before is not None:
-            self._go_on(Path(before.journal), checkpoints, process)
-        else:
-            self._open(dataset, chosen, overrides, checkpoints.folder, process)
-            checkpoints.keep_in(self.folder / CHECKPOINTS)
+        try:
+            if before is not None:
+                self._go_on(Path(before.journal), checkpoints, process)
+            else:
+                self._open(dataset, chosen, overrides, checkpoints.folder, process)
+                checkpoints.keep_in(self.folder / CHECKPOINTS)
+        except OSError as error:
+            raise RunFailed(f"the run could not be recorded: {error.strerror or error}") from error
         if self._tracking.system_metrics:
             assert self._journal
             self._system = SystemMetrics(self._journal, self._known.steps if self._known else ())
@@ -262,6 +278,8 @@ class Recorder:
             self._writer.close()
         if self._claim:
             self._claim.release()
+        if self._output is not None:
+            os.close(self._output)
 
     def __enter__(self) -> "Recorder":
         return self

@@ -15,6 +15,7 @@ from experiments.config.problems import assign
 from experiments.config.schema import Tracking
 from experiments.tracking.artifacts import stored_text
 from experiments.tracking.search import (
+    UUID,
     by_beginning,
     experiment_ids,
     measured,
@@ -252,4 +253,5 @@ def _run(item: Any) -> Run:
         failure=data.tags.get("failure", ""),
         measured=recorded_objective(data.tags, data.params),
         fingerprint=data.tags.get("fingerprint.config", ""),
+        uuid=data.tags.get(UUID, ""),
     )

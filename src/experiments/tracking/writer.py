@@ -109,7 +109,6 @@ class Writer:
             if close and not state.complete and not at_work(folder):
                 is_sweep = "sweep" in opening(folder).get("tags", ())  # which is resumed rather than mended
                 close_abandoned(folder, *(("KILLED", "") if is_sweep else ("FAILED", DIED)))
-            sync(folder)
             return self._deliver(folder, state, only_opening)
         except OSError as error:
             raise Unavailable(reason(error)) from error
@@ -117,8 +116,11 @@ class Writer:
             os.close(place)
 
     def _deliver(self, folder: Path, state: Delivered, only_opening: bool) -> Delivered:
+        batches = list(_batches(read(folder, state.bytes)))
+        if batches:
+            sync(folder)
         try:
-            for batch, end in _batches(read(folder, state.bytes)):
+            for batch, end in batches:
                 kind = batch[0]["event"]
                 if kind == "results" and (only_opening or _some_wait(batch[0]["rows"])):
                     return state
