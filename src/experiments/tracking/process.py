@@ -25,7 +25,7 @@ from experiments.tracking.lookup import Answer, Question, look_up
 
 ANSWER_SECONDS = 10.0  # for which a run waits before it trains
 END_SECONDS = 30.0  # and at its end
-FOLLOW_SECONDS = 0.1  # between two looks at the journals
+FOLLOW_SECONDS = 0.5  # between two looks at the journals
 LAST_TRIES_SECONDS = 2.0  # for which a store that can take nothing is tried at the end
 ORPHAN_SECONDS = 60.0  # for which the processes of a sweep may end their runs when it has died
 LONGEST_PAUSE = 60.0  # between two attempts at a store that can take nothing
