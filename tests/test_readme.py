@@ -53,6 +53,7 @@ ELSEWHERE = {
     "mlflow server": "for several machines; the page says what was tried",
     "python -m experiments.run optimizer=adma": "tests/test_cli.py",
     "python -m experiments.sync /copied/outputs": "tests/test_sync.py",
+    "python -m experiments.sync FOLDER": "tests/test_sync.py",
     'python -c "import hydra"': "it is what commands were compared with",
 }  # fmt: skip
 

@@ -171,7 +171,7 @@ class KeepCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]
         checkpoints: Checkpoints,
         callbacks: Sequence[keras.callbacks.Callback],
         threads: int,
-        every: int | str,
+        every: int | str = 1,
     ) -> None:
         super().__init__()
         self._checkpoints, self._callbacks, self._threads, self._every = checkpoints, callbacks, threads, every

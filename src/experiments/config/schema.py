@@ -168,7 +168,7 @@ class Runtime(Section):
     xla: bool | Auto
     steps_per_execution: Size | Auto
     evaluation_batch_size: Size | Auto
-    checkpoint_every: Count | Auto = "auto"
+    checkpoint_every: Count | Auto
 
 
 class Workers(Section):

@@ -29,9 +29,7 @@ from experiments.sweeps import foreign, pool, server
 from experiments.sweeps.jobs import Job, identify, prepare
 from experiments.sweeps.results import as_row, runs_of, show
 from experiments.terminal import Console, say
-from experiments.tracking.process import END_SECONDS
 from experiments.tracking.provenance import other_machine
-from experiments.tracking.recorder import PATIENCE
 from experiments.tracking.sweep_recorder import SweepRecorder
 from hydra_plugins.experiments_sweeps import PoolLauncher
 
@@ -119,7 +117,7 @@ def _carry_out(
             returns = foreign.launch(launcher, todo, recorder.parent, first.resume)
         status = ""
     finally:
-        past = recorder.runs(fingerprints, elsewhere=not forks, patience=PATIENCE.get(status, END_SECONDS))
+        past = recorder.runs(fingerprints, elsewhere=not forks, interrupted=status == "KILLED")
         runs = runs_of(jobs, past, dict(zip((job.number for job in todo), returns, strict=False)))
         failed = sum(run.status != "FINISHED" for run in runs)
         recorded = recorder.end(status or ("FAILED" if failed else "FINISHED"), [as_row(run) for run in runs])

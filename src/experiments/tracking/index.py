@@ -90,10 +90,10 @@ class Claim:
     def release(self) -> None:
         """Let others have it. Nothing is left of it where no journal was begun."""
         if self._held:
-            if not self._file.stat().st_size:
-                self._file.unlink()
-                for folder in self._file.parents[:2]:
-                    with suppress(OSError):  # there is more in it
+            with suppress(OSError):  # it is gone, or its folder holds more
+                if not self._file.stat().st_size:
+                    self._file.unlink()
+                    for folder in self._file.parents[:2]:
                         folder.rmdir()
             self._held.close()
             self._held = None

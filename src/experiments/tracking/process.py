@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from experiments.tracking import index
-from experiments.tracking.journal import JOURNAL, Event, at_work, opening
+from experiments.tracking.journal import JOURNAL, Event, at_work, opening, summary
 from experiments.tracking.lookup import Answer, Question, look_up
 
 ANSWER_SECONDS = 10.0  # for which a run waits before it trains
@@ -28,6 +28,7 @@ END_SECONDS = 30.0  # and at its end
 FOLLOW_SECONDS = 0.5  # between two looks at the journals
 LAST_TRIES_SECONDS = 2.0  # for which a store that can take nothing is tried at the end
 ORPHAN_SECONDS = 60.0  # for which the processes of a sweep may end their runs when it has died
+LAUNCHER_SECONDS = 5.0  # for which the launcher of a killed job may say why it was
 LONGEST_PAUSE = 60.0  # between two attempts at a store that can take nothing
 
 
@@ -232,6 +233,10 @@ class _Following:
         """The other side is gone, perhaps killed: its workers notice, and end their runs first."""
         end = time.monotonic() + ORPHAN_SECONDS
         while time.monotonic() < end and any(map(at_work, self._incomplete)):
+            time.sleep(FOLLOW_SECONDS)
+        jobs = [folder for folder in self._incomplete if self._openings.get(folder, {}).get("parent")]
+        end = time.monotonic() + LAUNCHER_SECONDS
+        while time.monotonic() < end and any(summary(folder).status == "RUNNING" for folder in jobs):
             time.sleep(FOLLOW_SECONDS)
         self._finish(LAST_TRIES_SECONDS)
         self._writer.close()

@@ -190,13 +190,14 @@ def _saved_model(model: Any, run: Any, downloads: Path) -> SavedModel:
 
     place = model.artifact_location
     folder = local_folder(place, mlflow.get_tracking_uri())
+    shown = folder or place
     try:
         folder = folder or Path(mlflow.artifacts.download_artifacts(place, dst_path=str(downloads)))
     except (mlflow.MlflowException, OSError) as error:
         raise _no_model(run) from error
     if not folder.is_dir():
         raise _no_model(run)
-    return SavedModel(folder / "data" / "model.keras", f"run {run.info.run_id}: {folder}/data/model.keras")
+    return SavedModel(folder / "data" / "model.keras", f"run {run.info.run_id}: {shown}/data/model.keras")
 
 
 def _no_model(run: Any) -> Refused:

@@ -65,7 +65,7 @@ def read_run(which: str, tracking: Tracking, trust: Sequence[str], data_path: st
         raise Refused(Problem("trust", what, f"trust=[{packages}]"))
     chosen = {key.partition(".")[2]: value for key, value in run.data.params.items() if key.startswith("runtime.")}
     plain |= {"trust": list(trust), "tracking": {"enabled": False}, "resume": False}
-    plain["runtime"] = {key: plain_value(value) for key, value in chosen.items()}
+    plain["runtime"] = {key: plain_value(value) for key, value in chosen.items()} | {"checkpoint_every": "auto"}
     if data_path and isinstance(plain.get("data"), dict):
         plain["data"]["path"] = data_path
     if problems := find_problems(plain, Config, {}):

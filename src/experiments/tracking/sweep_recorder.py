@@ -92,11 +92,15 @@ class SweepRecorder:
         found = [journal.summary(folder) for folder in claim.journals()]
         return [each for each in found if each.opened.get("store") == self._store]
 
+    def _of(self, fingerprints: Sequence[str]) -> list[Summary]:
+        """The runs of these fingerprints whose journals are here."""
+        return [run for fingerprint in dict.fromkeys(fingerprints) for run in self._here(index.Claim(fingerprint))]
+
     def past_runs(self, fingerprints: Sequence[str]) -> list[PastRun]:
         """The runs of an equal sweep before, and those of these fingerprints that were recorded here."""
         if not (self._tracking.enabled and self._resume):
             return []
-        here = [run for fingerprint in dict.fromkeys(fingerprints) for run in self._here(index.Claim(fingerprint))]
+        here = self._of(fingerprints)
         sent = [run for run in here if run.status == "FINISHED" and run.delivered.complete]
         known = self._known_to_store([run.delivered.run_id for run in sent])
         gone = [run for run in sent if run.delivered.run_id not in known]
@@ -114,22 +118,24 @@ class SweepRecorder:
         answer = self._writer.answer()
         return set(run_ids) if answer.away else {run.run_id for run in answer.runs}
 
-    def runs(self, fingerprints: Sequence[str], *, elsewhere: bool, patience: float = END_SECONDS) -> list[PastRun]:
+    def runs(self, fingerprints: Sequence[str], *, elsewhere: bool, interrupted: bool) -> list[PastRun]:
         """What became of the runs of the sweep, and those before that count; as far as possible they are delivered.
 
         Args:
             fingerprints: Of the jobs.
             elsewhere: Whether jobs may have run on other machines, whose journals are not here.
-            patience: How long to wait for their delivery, in seconds.
+            interrupted: Whether the sweep was, and with it the jobs that another package's launcher has killed.
         """
         if not self._tracking.enabled:
             return []
+        for run in self._of(fingerprints) if interrupted else ():
+            if run.opened["parent"] == self.parent:
+                journal.close_abandoned(run.folder, "KILLED", "interrupted")
         if self._writer:
-            self._writer.finish("runs", patience)
+            self._writer.finish("runs", PATIENCE["KILLED"] if interrupted else END_SECONDS)
         found = self.past_runs(fingerprints)
         if not self._resume:
-            here = (run for fingerprint in dict.fromkeys(fingerprints) for run in self._here(index.Claim(fingerprint)))
-            found = [as_past_run(run) for run in here if run.opened["parent"] == self.parent]
+            found = [as_past_run(run) for run in self._of(fingerprints) if run.opened["parent"] == self.parent]
         if elsewhere and self._writer and len({run.tags.get("fingerprint") for run in found}) < len(set(fingerprints)):
             self._writer.ask(Question(self._experiments, sweep=self._identity))
             found += self._writer.answer().runs
