@@ -19,6 +19,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_journals_wait_until_they_were_delivered(tmp_path: Path) -> None:
     inside, outside = tmp_path / "mlruns" / "outputs" / "a", tmp_path / "elsewhere"
+    for folder in (inside, outside):
+        folder.mkdir(parents=True)
     assert index.waiting() == []
     index.add_waiting("1", inside)
     index.add_waiting("2", outside)
@@ -28,6 +30,8 @@ def test_journals_wait_until_they_were_delivered(tmp_path: Path) -> None:
     index.remove_waiting("1")
     assert not index.is_waiting("1")
     assert index.waiting() == [outside]
+    outside.rmdir()
+    assert index.waiting() == [], "what is gone"
     index.remove_waiting("2")
     assert not (tmp_path / "mlruns" / index.WAITING).exists()
 

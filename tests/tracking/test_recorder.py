@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tracking.journal import Journal, summary
-from experiments.tracking.recorder import Recorder
+from experiments.tracking.journal import Delivered, Journal, Summary, note_delivered, summary
+from experiments.tracking.lookup import Answer, PastRun
+from experiments.tracking.recorder import Recorder, _choose
 from experiments.tracking.store import _sqlite_trouble
 from tests import composing
 from tests.prepared import Started
@@ -135,3 +136,54 @@ def test_shot_while_it_creates_the_store(tmp_path: Path) -> None:
     new.write_bytes(b"SQLite format 3")  # as it is left if it is killed a second later
     assert "MlflowClient" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert file.exists()
+
+
+def _left(tmp_path: Path, name: str, status: str, *, complete: bool = True, objective: float | None = 0.5) -> Summary:
+    """What a journal says of a run that the store has, or had."""
+    folder = tmp_path / name / "record"
+    folder.mkdir(parents=True)
+    note_delivered(folder, "s", Delivered(run_id=name, complete=complete))
+    return Summary(folder, name, {"store": "s", "tags": {}}, status, objective)
+
+
+def _stored(name: str, status: str) -> PastRun:
+    return PastRun(name, status, 0.5, 1.0, {})
+
+
+@pytest.mark.parametrize(
+    ("here", "stored", "expected"),
+    [
+        (["FINISHED"], ["FINISHED"], "0"),
+        (["FINISHED"], ["DELETED"], None),
+        (["FINISHED"], [None], None),  # the store is another one now
+        (["KILLED"], ["KILLED"], "0"),
+        (["KILLED"], [None], "0"),
+        (["KILLED"], ["DELETED"], None),
+        (["KILLED", "FINISHED"], ["KILLED", "FINISHED"], "1"),
+        (["FAILED", "KILLED"], ["FAILED", "KILLED"], "0"),  # the latest
+        ([], [], None),
+    ],
+)
+def test_which_run_is_kept_or_goes_on(
+    tmp_path: Path, here: list[str], stored: list[str | None], expected: str | None
+) -> None:
+    runs = [_left(tmp_path, str(number), status) for number, status in enumerate(here)]
+    answer = Answer(runs=[_stored(str(number), status) for number, status in enumerate(stored) if status])
+    chosen = _choose(runs, answer, tmp_path / "output")
+    assert (chosen and chosen.run_id) == expected
+
+
+def test_a_store_that_is_away_does_not_make_runs_disappear(tmp_path: Path) -> None:
+    runs = [_left(tmp_path, "a", "FINISHED")]
+    assert _choose(runs, Answer(away="it is"), tmp_path)
+    assert not _choose(runs, Answer(), tmp_path)
+
+
+def test_a_run_of_another_machine_is_kept_and_one_that_a_retry_left_goes_on(tmp_path: Path) -> None:
+    answer = Answer(runs=[_stored("other", "FINISHED"), _stored("own", "FAILED")])
+    chosen = _choose([], answer, tmp_path / "output")
+    assert chosen
+    assert chosen.run_id == "other"
+    chosen = _choose([_left(tmp_path, "own", "FAILED")], answer, tmp_path / "own")
+    assert chosen
+    assert chosen.run_id == "own"

@@ -208,12 +208,19 @@ def test_what_the_store_rejects_is_set_aside_and_the_rest_delivered(tmp_path: Pa
         own.append("metrics", step=0, values={"a name / that ; MLflow rejects": 1.0})
         own.append("file", path="gone.txt")
         own.append("file", path="../../../etc/passwd")
+        own.append("file", path="/etc/passwd")
+        (own.folder / "files").mkdir()
+        (own.folder / "files" / "link").symlink_to("/etc/passwd")
+        own.append("file", path="link")
+        own.append("report", file="../../outside.npz")
+        os.mkfifo(own.folder / "pipe.npz")
+        own.append("report", file="pipe.npz")
         own.append("nonsense")
         own.append("tags", tags={"weights.digest": "w"})
         own.append("closed", status="FINISHED", failure="", trace="")
     state = ours.deliver(own.folder)
     assert state.complete
-    assert [why.partition(":")[0] for why in state.rejected] == ["metrics", "file", "file", "nonsense"]
+    assert [why.partition(":")[0] for why in state.rejected] == ["metrics", *4 * ["file"], *2 * ["report"], "nonsense"]
     found = stored(store)
     assert ("a run", "weights.digest", "w") in found["tags"]
     assert [row[1] for row in found["metrics"]] == ["loss"]

@@ -40,7 +40,7 @@ def waiting() -> list[Path]:
     for _, file in sorted(files):
         with suppress(OSError, ValueError):
             found.append(_read(file.read_text()))
-    return found
+    return [folder for folder in found if folder.is_dir()]
 
 
 def is_waiting(uuid: str) -> bool:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
@@ -184,7 +184,7 @@ class Delivered:
         complete: All of a journal that was closed.
         rejected: Why events were refused for good.
         trouble: Why the rest could not be delivered, the last time.
-        gone: The store had the run, and lacks it now: it was deleted there.
+        gone: The run was deleted there, or the store is another one now.
     """
 
     run_id: str = ""
@@ -242,6 +242,10 @@ class Summary:
     def tags(self) -> Mapping[str, str]:
         """The run's tags, as it opened."""
         return dict(self.opened.get("tags", {})) | ({"failure": self.failure} if self.failure else {})
+
+    def is_in(self, store: str, experiments: Sequence[str]) -> bool:
+        """Whether the run is one of a store, by its name, and of one of these experiments."""
+        return self.opened.get("store") == store and self.opened.get("experiment") in experiments
 
     @property
     def output(self) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from experiments.tracking.places import link, put_model
+from experiments.tracking.places import link, own_file, put_model
 from experiments.tracking.provenance import user
 from experiments.tracking.search import UUID
 
@@ -50,7 +50,7 @@ def log(client: Any, run: Any, folder: Path, event: Mapping[str, Any], uri: str)
     ]
     client.log_batch(run_id, points)  # the model's page shows the run's metrics of this step
     made = folder / "model"
-    write(made, folder / KERAS_FILE, event, run_id=run_id, model=model)
+    write(made, own_file(folder, KERAS_FILE), event, run_id=run_id, model=model)
     put_model(client, model, made, uri)
     shutil.rmtree(made)
     client.finalize_logged_model(model.model_id, "READY")
@@ -82,7 +82,7 @@ def write(folder: Path, file: Path, event: Mapping[str, Any], *, run_id: str, mo
     (folder / "data").mkdir(parents=True)
     link(file, folder / "data" / KERAS_FILE)
     (folder / "data" / "keras_module.txt").write_text("keras")
-    example = np.load(file.parent / Path(event["example"]).name, allow_pickle=False).astype(np.float32)
+    example = np.load(own_file(file.parent, event["example"]), allow_pickle=False).astype(np.float32)
     (folder / EXAMPLE).write_text(json.dumps(example.tolist()))
     (folder / SERVING_EXAMPLE).write_text(json.dumps({"inputs": example.tolist()}, indent=2))
     pinned = [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS]

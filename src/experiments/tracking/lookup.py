@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from experiments.tracking.store import reason, redact
 
 CHECKPOINTS = "checkpoints"  # a folder beside a run's journal
+DELETED = "DELETED"
 MOST_RUNS = 100  # of one fingerprint
 IDS_A_QUERY = 200
 # Statuses by which a server refuses for good.
@@ -21,7 +22,7 @@ class PastRun:
 
     Attributes:
         run_id: MLflow's; empty as long as it is not known.
-        status: RUNNING, FINISHED, FAILED or KILLED.
+        status: RUNNING, FINISHED, FAILED, KILLED or DELETED.
         objective: What it is ranked by; None: it was not measured.
         threads: How many it had, as text; empty: not recorded.
         journal: The folder of its journal; empty: not here.
@@ -118,9 +119,11 @@ def _runs(client: Any, ids: Sequence[str], question: Question) -> Iterator[PastR
     for start in range(0, len(question.run_ids), IDS_A_QUERY):
         listed = ",".join(f"'{run_id}'" for run_id in question.run_ids[start : start + IDS_A_QUERY])
         conditions.append(f"attributes.run_id IN ({listed})")
+    from mlflow.entities import ViewType
+
     for condition in conditions:
         limit = MOST_RUNS if condition.startswith("tags.fingerprint") else 50_000
-        for run in client.search_runs(ids, condition, max_results=limit, order_by=["start_time DESC"]):
+        for run in client.search_runs(ids, condition, ViewType.ALL, limit, ["attributes.start_time DESC"]):
             yield past_run(run)
 
 
@@ -130,7 +133,7 @@ def past_run(run: Any) -> PastRun:
 
     return PastRun(
         run.info.run_id,
-        run.info.status,
+        run.info.status if run.info.lifecycle_stage == "active" else DELETED,
         measures(run).get("objective"),
         seconds(run) or 0.0,
         run.data.tags,

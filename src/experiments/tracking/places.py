@@ -30,6 +30,18 @@ def local_folder(address: str, uri: str) -> Path | None:
     return recorded
 
 
+def own_file(root: Path, name: str) -> Path:
+    """A file in the folder of a journal, which may be a foreign one.
+
+    Raises:
+        ValueError: It is not there, lies outside of the folder, or is no ordinary file.
+    """
+    file = root / name
+    if file.is_symlink() or not file.is_file() or not file.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"{name} is no file of this journal")
+    return file
+
+
 def put(client: Any, info: Any, root: Path, name: str, uri: str) -> None:
     """Add a file to the artifacts of a run.
 
@@ -41,16 +53,9 @@ def put(client: Any, info: Any, root: Path, name: str, uri: str) -> None:
         uri: The store.
 
     Raises:
-        ValueError: The place is outside of the folder, or no ordinary file.
+        ValueError: See `own_file`.
     """
-    place = PurePosixPath(name)
-    file = root / place
-    if place.is_absolute() or ".." in place.parts or file.is_symlink():
-        raise ValueError(f"{name} is no file of a journal")
-    if not file.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{name} is not within its journal")
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is gone")
+    file, place = own_file(root, name), PurePosixPath(name)
     if (folder := local_folder(info.artifact_uri, uri)) is None:
         parent = str(place.parent)
         client.log_artifact(info.run_id, file, None if parent == "." else parent)

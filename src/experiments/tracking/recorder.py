@@ -17,7 +17,7 @@ from experiments.config.problems import assign
 from experiments.tracking import index, journal, lock, record
 from experiments.tracking.journal import Journal, Summary
 from experiments.tracking.logged_model import KERAS_FILE
-from experiments.tracking.lookup import CHECKPOINTS, Answer, PastRun, Question
+from experiments.tracking.lookup import CHECKPOINTS, DELETED, Answer, PastRun, Question
 from experiments.tracking.process import END_SECONDS, WriterProcess, process_name
 from experiments.tracking.provenance import environment, working_tree
 from experiments.tracking.store import redact, store_name, store_uri
@@ -94,8 +94,8 @@ class Recorder:
             self._writer.ask(asked or Question())
         if not config.resume:
             return None
-        stored = self._wait().runs if self._writer else ()
-        return _choose(here, stored, output, store_is_known=self._writer is not None and not self._wait().away)
+        answer = self._wait() if self._writer else Answer(away="it is not asked")
+        return _choose(here, answer, output)
 
     def _take(self, output: Path) -> None:
         """Keep other runs out of a folder as long as this one is under way."""
@@ -115,11 +115,7 @@ class Recorder:
         assert self._claim
         store = store_name(store_uri(self._tracking))
         found = [journal.summary(folder) for folder in self._claim.journals()]
-        return [
-            each
-            for each in found
-            if each.opened.get("store") == store and each.opened.get("experiment") == self._tracking.experiment
-        ]
+        return [each for each in found if each.is_in(store, [self._tracking.experiment])]
 
     def _wait(self) -> Answer:
         """The store's answer, which is waited for once.
@@ -334,29 +330,36 @@ def _failure(trace: str) -> str:
     return last.removeprefix(f"{RunFailed.__module__}.{RunFailed.__qualname__}: ")[:500]
 
 
-def _choose(
-    here: Sequence[Summary], stored: Sequence[PastRun], output: Path, *, store_is_known: bool
-) -> PastRun | None:
+def _choose(here: Sequence[Summary], answer: Answer, output: Path) -> PastRun | None:
     """The run to keep, or to go on with: one that a retry of a sweep left, one that finished, one that was interrupted.
 
     Args:
         here: Runs with a journal here, the latest first.
-        stored: Runs in the store.
+        answer: What the store said.
         output: Folder of the run's output.
-        store_is_known: Whether `stored` is all that there is in the store.
     """
-    left = [each for each in here if each.status != "FINISHED" and _can_go_on(each)]
-    own = [each for each in left if each.output.absolute() == output.absolute()]
+    here = [run for run in here if not is_gone(run, answer)]
+    left = [run for run in here if run.status != "FINISHED" and _can_go_on(run)]
+    own = [run for run in left if run.output.absolute() == output.absolute()]
     if own:
         return as_past_run(own[0])
-    for run in stored:
-        if run.status == "FINISHED" and run.objective is not None:
-            return run
-    for each in here:
-        gone = each.delivered.gone or (store_is_known and each.delivered.complete)  # deleted there, or the store is new
-        if each.status == "FINISHED" and each.objective is not None and not gone:
-            return as_past_run(each)
-    return as_past_run(left[0]) if left else None
+    finished = [run for run in (*answer.runs, *map(as_past_run, here)) if run.status == "FINISHED"]
+    finished = [run for run in finished if run.objective is not None]
+    return finished[0] if finished else as_past_run(left[0]) if left else None
+
+
+def is_gone(run: Summary, answer: Answer) -> bool:
+    """Whether a run with a journal here does not count: it was deleted in the store, or the store is another one now.
+
+    An interrupted run that the store lacks counts: all of it is delivered when it goes on.
+    """
+    state = run.delivered
+    if state.gone or answer.away or not state.run_id:
+        return state.gone
+    stored = {each.run_id: each.status for each in answer.runs}
+    if run.status == "FINISHED" and state.complete:
+        return stored.get(state.run_id, DELETED) == DELETED
+    return stored.get(state.run_id) == DELETED
 
 
 def _can_go_on(run: Summary) -> bool:

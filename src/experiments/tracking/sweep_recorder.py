@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Problem, Refused
+from experiments.config import Problem, Refused, RunFailed
 from experiments.config.problems import assign
 from experiments.config.schema import Tracking
 from experiments.tracking import index, journal, record
 from experiments.tracking.journal import Journal, Summary
-from experiments.tracking.lookup import Answer, PastRun, Question
+from experiments.tracking.lookup import DELETED, Answer, PastRun, Question
 from experiments.tracking.process import END_SECONDS, WriterProcess, process_name
 from experiments.tracking.provenance import origin
-from experiments.tracking.recorder import PATIENCE, as_past_run
+from experiments.tracking.recorder import PATIENCE, as_past_run, is_gone
 from experiments.tracking.store import redact, store_name, store_uri
 
 # Overrides that say how a sweep is carried out, not what it is.
@@ -71,9 +71,12 @@ class SweepRecorder:
         if claim.take(patience=0) and resume:  # else an equal sweep is under way, and this one is another
             self._before = next(iter(self._here(claim)), None)
         if self._writer:
-            self._writer.ask(Question(experiments, sweep=self._identity) if resume else Question())
+            own = [self._before.delivered.run_id] if self._before and self._before.delivered.run_id else []
+            self._writer.ask(Question(experiments, sweep=self._identity, run_ids=own) if resume else Question())
             if resume:
                 self._wait()
+                if any(run.run_id in own and run.status == DELETED for run in self._stored):
+                    self._before = None
 
     def _wait(self) -> None:
         if self._writer and not self._asked:
@@ -90,7 +93,7 @@ class SweepRecorder:
 
     def _here(self, claim: index.Claim) -> list[Summary]:
         found = [journal.summary(folder) for folder in claim.journals()]
-        return [each for each in found if each.opened.get("store") == self._store]
+        return [each for each in found if each.is_in(self._store, self._experiments)]
 
     def _of(self, fingerprints: Sequence[str]) -> list[Summary]:
         """The runs of these fingerprints whose journals are here."""
@@ -101,22 +104,17 @@ class SweepRecorder:
         if not (self._tracking.enabled and self._resume):
             return []
         here = self._of(fingerprints)
-        sent = [run for run in here if run.status == "FINISHED" and run.delivered.complete]
-        known = self._known_to_store([run.delivered.run_id for run in sent])
-        gone = [run for run in sent if run.delivered.run_id not in known]
-        for run in gone:  # its workers must not keep it either
-            journal.note_delivered(run.folder, self._store, replace(run.delivered, gone=True))
-        ids = {run.delivered.run_id for run in here if run.delivered.run_id}
-        return [as_past_run(run) for run in here if run not in gone] + [
-            run for run in self._stored if run.run_id not in ids
-        ]
-
-    def _known_to_store(self, run_ids: Sequence[str]) -> set[str]:
-        if self._writer is None or not run_ids:
-            return set(run_ids)
-        self._writer.ask(Question(self._experiments, run_ids=run_ids))
-        answer = self._writer.answer()
-        return set(run_ids) if answer.away else {run.run_id for run in answer.runs}
+        ids = [run.delivered.run_id for run in here if run.delivered.run_id]
+        answer = Answer(away="it was not asked")
+        if self._writer and ids:
+            self._writer.ask(Question(self._experiments, run_ids=ids))
+            answer = self._writer.answer()
+        kept = [run for run in here if not is_gone(run, answer)]
+        for run in here:
+            if run not in kept:  # its workers must not keep it either
+                journal.note_delivered(run.folder, self._store, replace(run.delivered, gone=True))
+        others = [run for run in self._stored if run.run_id not in ids and "sweep" not in run.tags]
+        return [as_past_run(run) for run in kept] + [run for run in others if run.status != DELETED]
 
     def runs(self, fingerprints: Sequence[str], *, elsewhere: bool, interrupted: bool) -> list[PastRun]:
         """What became of the runs of the sweep, and those before that count; as far as possible they are delivered.
@@ -149,10 +147,17 @@ class SweepRecorder:
 
         Raises:
             Refused: The store will not take it.
+            RunFailed: It cannot be recorded.
         """
         if not self._tracking.enabled:
             return
         self._wait()
+        try:
+            self._begin(folder)
+        except OSError as error:
+            raise RunFailed(f"the sweep could not be recorded: {error.strerror or error}") from error
+
+    def _begin(self, folder: Path) -> None:
         now = int(time.time() * 1000)
         process = process_name(os.getpid())
         if self._before:
@@ -187,7 +192,7 @@ class SweepRecorder:
             self._writer.deliver(self._journal.folder)
 
     def settle(self, process: int, opened: Mapping[str, Any], output: Path, status: str, reason: str) -> PastRun | None:
-        """See to it that the run of a worker process that is gone is recorded, and closed.
+        """See to it that the run of a worker process that is gone is recorded, and closed, as far as that can be.
 
         Args:
             process: The worker's.
@@ -198,7 +203,12 @@ class SweepRecorder:
         """
         if not self._tracking.enabled:
             return None
-        reason = redact(reason)
+        try:
+            return self._settle(process, opened, output, status, redact(reason))
+        except (OSError, RunFailed):  # the disk is full, for one; the other runs go on
+            return None
+
+    def _settle(self, process: int, opened: Mapping[str, Any], output: Path, status: str, reason: str) -> PastRun:
         claim = index.Claim(opened["tags"]["fingerprint"])
         folder = claim.journal_of(process)
         if folder is None or not journal.opening(folder):

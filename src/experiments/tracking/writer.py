@@ -23,7 +23,7 @@ from experiments.tracking.journal import (
     read,
     sync,
 )
-from experiments.tracking.places import put
+from experiments.tracking.places import own_file, put
 from experiments.tracking.record import unpacked_report
 from experiments.tracking.search import EARLIER_SECONDS, UUID, WENT_ON_AT
 from experiments.tracking.store import reason, redact, sqlite_file, store_name
@@ -235,7 +235,7 @@ class Writer:
 
         from experiments import figures
 
-        history, report = unpacked_report((folder / batch[0]["file"]).read_bytes())
+        history, report = unpacked_report(own_file(folder, batch[0]["file"]).read_bytes())
         (folder / FILES / "figures").mkdir(parents=True, exist_ok=True)
         (folder / FILES / "report.json").write_text(json.dumps(report.as_json(), indent=2))
         names = ["report.json"]
