@@ -94,15 +94,15 @@ def test_two_may_send_at_once(copied: Path, fork_start: Callable[..., Started], 
 def test_a_run_that_is_under_way_is_left_to_it(
     tmp_path: Path, fork_start: Callable[..., Started], fork_cli: RunCli
 ) -> None:
-    process = fork_start("data=digits", "epochs=100", "batch_size=8", "runtime.xla=false")
-    wait_until(lambda: list(tmp_path.rglob(JOURNAL)) and "epoch   3/" in (tmp_path / "out").read_text())
+    process = fork_start("data=digits", "epochs=50", "batch_size=8", "runtime.xla=false")
+    wait_until(lambda: list(tmp_path.rglob(JOURNAL)) and "epoch  3/" in (tmp_path / "out").read_text())
     listed = fork_cli("list=true", module="sync").stdout
     assert "RUNNING, it is under way" in listed
     done = fork_cli(module="sync")
     assert done.returncode in (0, 1)
     assert process.wait() == 0
     assert query(tmp_path, "SELECT status FROM runs") == [("FINISHED",)]
-    assert query(tmp_path, "SELECT count(*) FROM metrics WHERE key = 'loss'") == [(100,)]
+    assert query(tmp_path, "SELECT count(*) FROM metrics WHERE key = 'loss'") == [(50,)]
 
 
 def test_other_commands_send_what_is_quick_and_name_the_rest(copied: Path, fork_cli: RunCli) -> None:

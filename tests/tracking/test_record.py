@@ -3,9 +3,6 @@
 import json
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -115,48 +112,6 @@ def test_model_loads_and_gives_what_was_measured(run: Any) -> None:
     info = mlflow.models.get_model_info(f"runs:/{run.info.run_id}/model")
     assert info.signature.inputs.inputs[0].shape == (-1, 8, 8, 1)
     assert info.flavors["keras"]["keras_backend"] == "tensorflow"
-
-
-def test_model_is_served(run: Any, folder: Path, unused_port: int) -> None:
-    """The real server, asked with the example that was recorded with the model."""
-    example = Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/model")) / "serving_input_example.json"
-    model = f"runs:/{run.info.run_id}/model"
-    address = ["--host", "127.0.0.1", "--port", str(unused_port), "--workers", "1"]
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local", *address]
-    store = f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
-    import os
-
-    bin_folder = Path(sys.executable).parent
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": store, "PATH": f"{bin_folder}:{os.environ['PATH']}"}
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as server:
-        try:
-            url = f"http://127.0.0.1:{unused_port}"
-            _wait_for(f"{url}/ping")
-            request = urllib.request.Request(
-                f"{url}/invocations", example.read_bytes(), {"Content-Type": "application/json"}
-            )
-            answer = json.load(urllib.request.urlopen(request, timeout=30))
-        finally:
-            os.killpg(server.pid, 9)
-    assert np.sum(answer["predictions"]) == pytest.approx(1.0, abs=1e-4)
-
-
-def _wait_for(url: str, seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
-        except (urllib.error.URLError, OSError):
-            assert time.monotonic() < end, f"{url} does not answer"
-            time.sleep(0.5)
 
 
 def test_predict_shows_the_latest_and_the_best(folder: Path, fork_cli: Callable[..., Any]) -> None:

@@ -22,7 +22,7 @@ from tests.sweeps.processes import wait_until
 
 ForkStart = Callable[..., Started]
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
-RUN = ("data=digits", "epochs=30", "batch_size=8", "model.layer_sizes=[16]", "runtime.xla=false")
+RUN = ("data=digits", "epochs=15", "batch_size=8", "model.layer_sizes=[16]", "runtime.xla=false")
 
 
 class Server:
@@ -154,13 +154,13 @@ def _ask(server: Server, what: str, body: Any = None) -> Any:
 
 
 def is_complete(server: Server, experiment: str, count: int = 1) -> None:
-    """Whether the server has all of so many runs of 30 epochs, once."""
+    """Whether the server has all of so many runs of 15 epochs, once."""
     found = runs(server, experiment)
     assert [run["info"]["status"] for run in found] == ["FINISHED"] * count
     for run in found:
         run_id = run["info"]["run_id"]
         history = _ask(server, f"metrics/get-history?run_id={run_id}&metric_key=loss")["metrics"]
-        assert [int(point.get("step", 0)) for point in history] == list(range(30))
+        assert [int(point.get("step", 0)) for point in history] == list(range(15))
         models = run["outputs"]["model_outputs"]
         assert len(models) == 1
         files = {item["path"] for item in _ask(server, f"artifacts/list?run_id={run_id}")["files"]}
@@ -181,7 +181,7 @@ def started(folder: Path, fork_start: ForkStart, *more: str) -> Started:
 def test_the_server_is_away_for_a_while(
     tmp_path: Path, server: Server, proxy: Proxy, fork_start: ForkStart, fork_cli: RunCli
 ) -> None:
-    process = started(tmp_path, fork_start, f"tracking.uri={proxy.uri}", "tracking.experiment=while", "epochs=30")
+    process = started(tmp_path, fork_start, f"tracking.uri={proxy.uri}", "tracking.experiment=while", "epochs=15")
     proxy.answer = lambda method, path: "drop"
     time.sleep(1)
     proxy.answer = lambda method, path: None
@@ -196,7 +196,7 @@ def test_the_server_is_gone_for_good(
 ) -> None:
     process = started(tmp_path, fork_start, f"tracking.uri={proxy.uri}", "tracking.experiment=gone")
     proxy.answer = lambda method, path: "drop"
-    wait_until(lambda: "test_loss" in said(tmp_path) or "epoch 30/" in said(tmp_path))
+    wait_until(lambda: "test_loss" in said(tmp_path) or "epoch 15/" in said(tmp_path))
     began = time.monotonic()
     assert process.wait() == 0, said(tmp_path)
     assert time.monotonic() - began < 20

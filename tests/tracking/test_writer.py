@@ -331,17 +331,17 @@ def _deliver(store: Path, folders: list[Path]) -> None:
 
 
 def test_several_may_deliver_the_same_journals_at_once(tmp_path: Path, store: Path) -> None:
-    folders = [write(tmp_path / str(number), epochs=1, name=str(number)) for number in range(4)]
+    folders = [write(tmp_path / str(number), epochs=1, name=str(number)) for number in range(3)]
     context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=_deliver, args=(store, folders)) for _ in range(3)]
+    others = [context.Process(target=_deliver, args=(store, folders)) for _ in range(2)]
     for other in others:
         other.start()
     for other in others:
         other.join(120)
-    assert [other.exitcode for other in others] == [0, 0, 0]
+    assert [other.exitcode for other in others] == [0, 0]
     found = stored(store)
-    assert [row[1] for row in found["runs"]] == ["FINISHED"] * 4
-    assert len(found["models"]) == 4
+    assert [row[1] for row in found["runs"]] == ["FINISHED"] * 3
+    assert len(found["models"]) == 3
     assert all(delivered(folder)[OWN].complete and not delivered(folder)[OWN].rejected for folder in folders)
 
 
