@@ -312,6 +312,16 @@ def test_runs_of_a_sweep_are_beneath_it(tmp_path: Path, store: Path, ours: Write
     assert "uuid" not in table
 
 
+def test_a_run_whose_experiment_was_deleted_waits(tmp_path: Path, ours: Writer) -> None:
+    """Others are delivered."""
+    ours.client.delete_experiment(ours.client.create_experiment("digits"))
+    state = ours.deliver(folder := write(tmp_path / "a"))
+    assert not state.complete
+    assert "deleted" in state.trouble
+    assert index.waiting() == [folder]
+    assert ours.deliver(write(tmp_path / "b", experiment="other")).complete
+
+
 def test_a_parent_that_a_user_named_is_taken_as_it_is(tmp_path: Path, ours: Writer) -> None:
     of = ours.client.create_experiment("other")
     parent = ours.client.create_run(of).info.run_id

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from experiments.tracking import index
-from experiments.tracking.journal import JOURNAL, Event, at_work, opening, summary
+from experiments.tracking.journal import JOURNAL, Delivered, Event, at_work, delivered, opening, summary
 from experiments.tracking.lookup import Answer, Question, look_up
 
 ANSWER_SECONDS = 10.0  # for which a run waits before it trains
@@ -226,7 +226,8 @@ class _Following:
             if not left or (why and time.monotonic() > end):
                 return why
             if time.monotonic() > end + patience:
-                return "another process is at work on it"
+                troubles = (delivered(folder).get(self._writer.name, Delivered()).trouble for folder in left)
+                return next(filter(None, troubles), "another process is at work on it")
             time.sleep(FOLLOW_SECONDS)
 
     def _end(self) -> None:

@@ -42,10 +42,6 @@ class Unavailable(Exception):  # noqa: N818 - a state, not a mistake
     """The store can take nothing now; with what it said."""
 
 
-class _NotTaken(Exception):  # noqa: N818 - the same, of one run
-    """The store does not take a run; others may be taken."""
-
-
 class Writer:
     """Applies journals to one store.
 
@@ -125,13 +121,11 @@ class Writer:
                 if kind == "results" and (only_opening or _some_wait(batch[0]["rows"])):
                     return state
                 state = self._applied(folder, batch, state)
-                if kind == "opened" and not state.run_id:
-                    raise _NotTaken(state.trouble)
-                state = replace(state, bytes=end, trouble="", complete=kind == "closed")
+                if is_taken := bool(state.run_id or kind != "opened"):  # without a run nothing can be applied
+                    state = replace(state, bytes=end, trouble="", complete=kind == "closed")
                 note_delivered(folder, self.name, state)
-        except _NotTaken:
-            note_delivered(folder, self.name, state)
-            return state
+                if not is_taken:
+                    return state
         except Unavailable as error:
             with suppress(OSError):
                 note_delivered(folder, self.name, replace(state, trouble=str(error)))
@@ -170,7 +164,7 @@ class Writer:
                 if attempt + 1 < TRIES:
                     time.sleep(0.1)
         if batch[0]["event"] == "opened":
-            return replace(state, trouble=why)  # without a run nothing can be applied
+            return replace(state, trouble=why)
         return replace(state, rejected=(*state.rejected, why))
 
     def _open_run(self, folder: Path, batch: Sequence[Event], run_id: str) -> str:
