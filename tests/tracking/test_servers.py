@@ -1,5 +1,6 @@
 """Recording on a real MLflow server that fails: away, killed, slow, refusing; a proxy before it does what it cannot."""
 
+import base64
 import http.server
 import json
 import os
@@ -63,6 +64,7 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self.answer: Callable[[str, str], int | str | None] = lambda method, path: None
+        self.credentials = ""  # that are asked for, with a colon
         proxy = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -75,6 +77,9 @@ class Proxy:
                     return
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 said = proxy.answer(self.command, self.path)
+                wanted = f"Basic {base64.b64encode(proxy.credentials.encode()).decode()}"
+                if proxy.credentials and self.headers.get("Authorization") != wanted:
+                    said = 401
                 if said == "drop":
                     self.close_connection = True
                     return
@@ -275,3 +280,25 @@ def test_a_sweep_on_a_server(tmp_path: Path, server: Server, fork_cli: RunCli) -
     again = fork_cli("-m", *RUN, uri, "tracking.experiment=sweep", "seed=0,1", "resume=true")
     assert again.stdout.startswith("resume: 2 kept\n"), again.stdout + again.stderr
     assert len(runs(server, "sweep")) == 3
+
+
+@pytest.mark.parametrize("in_address", [True, False])
+def test_a_server_that_wants_a_password(
+    in_address: bool, tmp_path: Path, server: Server, proxy: Proxy, fork_cli: RunCli
+) -> None:
+    """It gets it, and no file has it."""
+    proxy.credentials = "me:seKret42"
+    named = {"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": "seKret42"}
+    address = proxy.uri.replace("//", f"//{proxy.credentials}@") if in_address else proxy.uri
+    command = (*RUN, f"tracking.uri={address}", f"tracking.experiment=password{in_address}")
+    wrong = fork_cli(*RUN, f"tracking.uri={proxy.uri.replace('//', '//me:wRong42@')}")
+    assert wrong.returncode == 2
+    assert "401" in wrong.stderr
+    assert "wRong42" not in wrong.stderr
+    done = fork_cli(*command, **({} if in_address else named))
+    assert done.returncode == 0, done.stderr
+    assert "recorded as run" in done.stdout
+    is_complete(server, f"password{in_address}")
+    written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    assert b"seKret42" not in written
+    assert "seKret42" not in done.stdout + done.stderr
