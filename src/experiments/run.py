@@ -42,7 +42,7 @@ def run(composed: DictConfig) -> float:
         if config.resume and not before and not config.tracking.parent and (other := recorder.changed):
             print(f"resume: run {other} had this config, but other code, data, versions or flags: it is not kept")
         print(describe(dataset))
-        checkpoints = Checkpoints(folder)
+        checkpoints = Checkpoints(folder, fingerprint=recorder.fingerprint)
         if before:
             checkpoints = Checkpoints(before.output, before.checkpoints, recorder.fingerprint)
             epochs = checkpoints.state.epochs if checkpoints.state else 0
