@@ -175,6 +175,7 @@ def test_shot_and_resumed(
     assert query(tmp_path, "SELECT status FROM runs") == [("RUNNING",)]
     command = (*LONG, "resume=true")
     kill_after(tmp_path, fork_start(*command), 2, everything=False)
+    assert re.search(r"^resume: goes on after epoch [1-9]\d* of ", (tmp_path / "out").read_text(), re.MULTILINE)
     last = saved(tmp_path)
     end = time.monotonic() + 30
     while (status := query(tmp_path, "SELECT status FROM runs")) != [("FAILED",)]:  # by the writer process

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tracking.journal import JOURNAL
+from experiments.tracking.journal import JOURNAL, delivered
 from tests.prepared import Prepared, Started, environment
 from tests.sweeps.processes import query, wait_until
 from tests.tracking.journals import stored
@@ -54,7 +54,9 @@ def test_what_waits_is_listed_sent_once_and_can_be_sent_again(copied: Path, fork
     assert beneath == query(copied, "SELECT run_uuid FROM tags WHERE key = 'sweep'")
     for words in ((), ("list=true",)):
         done = fork_cli(*words, module="sync")
-        assert done.stdout == "nothing waits: everything that is recorded here was sent\n"
+        assert (done.returncode, done.stdout) == (0, "nothing waits to be sent\n")
+    named = fork_cli("mlruns", module="sync")
+    assert named.stdout.count("): was sent before, as run ") == 4
     again = fork_cli("all=true", module="sync")
     assert again.stdout.splitlines() == sent.stdout.splitlines()
     assert stored(copied / "mlruns" / "mlflow.db") == once
@@ -122,10 +124,90 @@ def test_refusals(tmp_path: Path, fork_cli: RunCli) -> None:
     done = fork_cli("missing", module="sync")
     assert (done.returncode, done.stderr) == (2, "error: folders: there is no folder missing\n")
     done = fork_cli("tracking.uri=http://127.0.0.1:9", module="sync")
-    assert (done.returncode, done.stdout) == (0, "nothing waits: everything that is recorded here was sent\n")
+    assert (done.returncode, done.stdout) == (0, "nothing waits to be sent\n")
+    (tmp_path / "empty").mkdir()
+    done = fork_cli("empty", module="sync")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: folders: nothing is recorded in empty: no journal.jsonl is in it\n",
+    )
+    (tmp_path / "empty").rmdir()
+    assert fork_cli("all=true", module="sync").stdout == "nothing is recorded here\n"
     done = fork_cli("al=true", module="sync")
     assert "did you mean 'all'" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_records_are_sent_to_each_store_that_is_named(copied: Path, fork_cli: RunCli) -> None:
+    """What one store has says nothing of another one, whatever the two are called."""
+    assert fork_cli(module="sync").returncode == 0
+    other = "tracking.uri=sqlite:///other/mlflow.db"
+    assert "it was not sent yet" in fork_cli("mlruns", "list=true", other, module="sync").stdout
+    assert fork_cli("mlruns", other, module="sync").stdout.count("): sent as run ") == 4
+    assert fork_cli("mlruns", "list=true", other, module="sync").stdout.count("FINISHED, sent\n") == 4
+    assert fork_cli(other, module="sync").stdout == "nothing waits to be sent\n"
+    (copied / "mlruns" / "mlflow.db").rename(copied / "elsewhere.db")
+    done = fork_cli("mlruns", module="sync")
+    assert done.stdout.count("): sent as run ") == 4, done.stdout
+    assert len(stored(copied / "mlruns" / "mlflow.db")["runs"]) == 4
+
+
+def test_a_run_that_was_deleted_there_is_not_sent_again(copied: Path, fork_cli: RunCli) -> None:
+    assert fork_cli(module="sync").returncode == 0
+    store = copied / "mlruns" / "mlflow.db"
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute("UPDATE runs SET lifecycle_stage = 'deleted' WHERE name LIKE 'data=digits%'")
+    for words in (("all=true",), ("mlruns",), ()):
+        done = fork_cli(*words, module="sync")
+        assert done.returncode == 0, done.stdout
+    (ours,) = (folder for folder in (copied / "mlruns" / "outputs").rglob("record"))
+    (state,) = delivered(ours).values()
+    assert state.complete
+    assert state.run_id
+    assert state.rejected == (f"run {state.run_id} was deleted there",)
+    assert len(stored(store)["runs"]) == 4
+    again = fork_cli(*SHORT, "resume=true")
+    assert "kept" not in again.stdout, "it was deleted there"
+    assert len(stored(store)["runs"]) == 5
+
+
+def test_a_newer_copy_of_a_journal_completes_what_an_older_one_began(
+    offline: Path, tmp_path: Path, fork_cli: RunCli
+) -> None:
+    (source,) = (offline / "mlruns" / "outputs").rglob("record")
+    shutil.copytree(source, tmp_path / "copied" / "record")
+    ours = tmp_path / "copied" / "record" / JOURNAL
+    lines = ours.read_text().splitlines(keepends=True)
+    ours.write_text("".join(lines[: len(lines) // 2]))
+    older = fork_cli("copied", module="sync")
+    assert older.returncode == 0, older.stdout
+    failures = "SELECT count(*) FROM tags t WHERE t.run_uuid = r.run_uuid AND key = 'failure'"
+    statuses = f"SELECT status, ({failures}) FROM runs r"
+    assert query(tmp_path, statuses) == [("FAILED", 1)]
+    shutil.copytree(source, tmp_path / "copied" / "record", dirs_exist_ok=True)
+    newer = fork_cli("copied", module="sync")
+    assert newer.returncode == 0, newer.stdout
+    assert query(tmp_path, statuses) == [("FINISHED", 0)]
+    assert query(tmp_path, "SELECT count(*) FROM metrics WHERE key = 'loss'") == [(2,)]
+
+
+def test_a_command_that_finds_no_store_names_what_waits(copied: Path, fork_cli: RunCli) -> None:
+    for module in ("compare", "predict"):
+        done = fork_cli(module=module)
+        assert done.returncode == 2
+        assert "send what is recorded here: python -m experiments.sync" in done.stderr
+
+
+def test_a_run_that_is_kept_is_sent(copied: Path, fork_cli: RunCli) -> None:
+    kept = fork_cli(*SHORT, "resume=true")
+    assert kept.returncode == 0, kept.stderr
+    assert "resume: kept, as it finished before: the run in " in kept.stdout
+    assert "recorded as run " in kept.stdout
+    assert [row[1] for row in stored(copied / "mlruns" / "mlflow.db")["runs"]] == ["FINISHED"]
+    sweep = fork_cli("-m", *SHORT, "seed=1,2", "resume=true")
+    assert "resume: 2 kept" in sweep.stdout, sweep.stdout + sweep.stderr
+    assert [row[1] for row in stored(copied / "mlruns" / "mlflow.db")["runs"]] == ["FINISHED"] * 4
+    assert fork_cli("list=true", module="sync").stdout == "nothing waits to be sent\n"
 
 
 def test_a_store_whose_password_is_not_recorded_has_to_be_named(copied: Path, fork_cli: RunCli) -> None:

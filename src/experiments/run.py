@@ -38,6 +38,8 @@ def run(composed: DictConfig) -> float:
             here = threads if isinstance(threads, int) else available_cores()
             made = other_machine(before.tags.get("hardware.processor", ""), before.threads, here)
             print(f"resume: kept, as it finished before{made and f' {made}'}: {before.name}")
+            recorder.keep(before)
+            print(*recorder.recorded, sep="\n", end="\n" * bool(recorder.recorded))
             return cast(float, before.objective)
         if config.resume and not before and not config.tracking.parent and (other := recorder.changed):
             print(f"resume: run {other} had this config, but other code, data, versions or flags: it is not kept")

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from experiments.cli import check_command, command
 from experiments.config import Problem, Refused, RunFailed, SyncConfig
 from experiments.config.problems import visible
+from experiments.config.schema import Tracking
 from experiments.terminal import Console, say
 from experiments.tracking import index, journal, leftovers
 from experiments.tracking.journal import Summary
@@ -15,16 +16,16 @@ from experiments.tracking.store import FOLDER, refuse_unusable
 
 
 def sync(composed: DictConfig) -> None:
-    """List what waits, or send it: what is named, or everything that was not delivered, or with `all` everything."""
+    """List what waits, or send it: what is in the named folders, or everything that waits, or with `all` everything."""
     config = check_command(composed, SyncConfig)
     console = Console()
     found = sorted(_wanted(config), key=lambda run: run.opened.get("time", 0))
     if not found:
-        say(console, "nothing waits: everything that is recorded here was sent")
+        say(console, "nothing is recorded here" if config.all else "nothing waits to be sent")
         return
     if config.list:
         for run in found:
-            say(console, _described(run))
+            say(console, _described(run, config.tracking))
         return
     if config.tracking.uri:
         refuse_unusable(config.tracking)
@@ -39,29 +40,34 @@ def sync(composed: DictConfig) -> None:
 
 
 def _wanted(config: SyncConfig) -> Iterator[Summary]:
-    folders = list(_below(config.folders)) if config.folders else index.waiting()
+    folders = [folder for name in config.folders for folder in _named(name)] or index.waiting()
     if config.all and not config.folders:
-        folders += _below([str(FOLDER)])
+        folders += _below(FOLDER)
     for folder in dict.fromkeys(folder.absolute() for folder in folders):
         run = journal.summary(folder)
-        if run.opened and (config.all or not run.delivered.complete):
+        if run.opened:
             yield run
 
 
-def _below(folders: Sequence[str]) -> Iterator[Path]:
-    """The journals in folders, at whatever depth.
+def _named(name: str) -> Sequence[Path]:
+    """The journals in a folder, at whatever depth.
 
     Raises:
         Refused: There is no such folder, or no journal in it.
     """
-    for name in folders:
-        if not Path(name).is_dir():
-            raise Refused(Problem("folders", f"there is no folder {name}"))
-        yield from (file.parent for file in Path(name).rglob(journal.JOURNAL))
+    if not Path(name).is_dir():
+        raise Refused(Problem("folders", f"there is no folder {name}"))
+    if not (found := _below(Path(name))):
+        raise Refused(Problem("folders", f"nothing is recorded in {name}: no {journal.JOURNAL} is in it"))
+    return found
 
 
-def _described(run: Summary) -> str:
-    state = run.delivered
+def _below(folder: Path) -> Sequence[Path]:
+    return [file.parent for file in folder.rglob(journal.JOURNAL)]
+
+
+def _described(run: Summary, tracking: Tracking) -> str:
+    state = run.delivered_to(leftovers.target_name(run, tracking))
     under_way = journal.at_work(run.folder)
     why = "it is under way" if under_way else state.trouble or ("sent" if state.complete else "it was not sent yet")
     rejected = f"; rejected: {'; '.join(state.rejected)}" if state.rejected else ""

@@ -21,7 +21,7 @@ import pytest
 
 from experiments.tracking import journal
 from tests.prepared import Started
-from tests.sweeps.processes import family, query, wait_until
+from tests.sweeps.processes import family, finished, query, values, wait_until, workers
 
 ForkStart = Callable[..., Started]
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
@@ -191,6 +191,29 @@ def test_equal_commands_at_once_train_once(tmp_path: Path, fork_start: ForkStart
     assert lines[0] == f"resume: waits for process {first.pid} ({record(tmp_path).parent}), which trains the same run"
     assert lines[1].startswith("resume: kept, as it finished before: run ")
     is_complete(tmp_path)
+
+
+def test_a_worker_is_killed_before_it_opens_its_run(tmp_path: Path, fork_start: ForkStart, fork_cli: RunCli) -> None:
+    """It leaves a run with its parameters, which failed; another one is begun for it."""
+    command = ("-m", *RUN, "seed=1,2", "hydra.launcher.workers=1")
+    process = fork_start(*command)
+    wait_until(lambda: workers(process))
+    workers(process)[0].kill()
+    assert process.wait() == 1, said(tmp_path)
+    killed = "SELECT run_uuid FROM tags WHERE key = 'failure'"
+    ((lost,),) = query(tmp_path, killed)
+    assert values(tmp_path, "params", lost)["seed"] == "1"
+    assert not values(tmp_path, "metrics", lost)
+    done = fork_cli(*command, "resume=true")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "resume: 1 kept, 1 failed before: rerun" in done.stdout
+    assert list(finished(tmp_path).values()) == [1, 1]
+    assert query(tmp_path, killed) == [(lost,)]
+    whole = (
+        "SELECT value FROM params WHERE key = 'seed' AND run_uuid IN (SELECT run_uuid FROM metrics WHERE key = 'loss')"
+    )
+    assert sorted(query(tmp_path, whole)) == [("1",), ("2",)]
+    assert query(tmp_path, "SELECT count(*) FROM inputs WHERE destination_type = 'RUN'") == [(2,)]
 
 
 def _limit_files(process: psutil.Process, size: int) -> None:

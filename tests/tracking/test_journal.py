@@ -88,13 +88,46 @@ def test_a_summary_is_that_of_the_latest_attempt(tmp_path: Path) -> None:
 
 
 def test_what_stores_have_is_kept_for_each(tmp_path: Path) -> None:
-    journal.note_delivered(tmp_path, "one", Delivered("a", 5))
-    journal.note_delivered(tmp_path, "other", Delivered("b", 7, complete=True, rejected=("why",)))
-    journal.note_delivered(tmp_path, "one", Delivered("a", 6))
-    assert delivered(tmp_path) == {
-        "one": Delivered("a", 6),
-        "other": Delivered("b", 7, complete=True, rejected=("why",)),
-    }
+    with Journal.create(tmp_path) as own:
+        own.append("opened", **OPENED)
+        (first,) = (end for _, end in read(own.folder))
+        journal.note_delivered(own.folder, "one", Delivered("a"))
+        journal.note_delivered(own.folder, "other", Delivered("b", first, complete=True, rejected=("why",)))
+        journal.note_delivered(own.folder, "one", Delivered("a", first, trouble="why"))
+    found = delivered(own.folder)
+    assert found["one"] == Delivered("a", first, found["one"].ending, trouble="why")
+    assert found["other"] == Delivered("b", first, found["one"].ending, complete=True, rejected=("why",))
+
+
+def test_what_a_store_has_is_not_taken_for_that_of_another_copy(tmp_path: Path) -> None:
+    with Journal.create(tmp_path) as own:
+        own.append("opened", **OPENED)
+        own.append("closed", status="FAILED", failure="", trace="")
+        (*_, (_, size)) = read(own.folder)
+        journal.note_delivered(own.folder, "s", Delivered("a", size, complete=True))
+        assert summary(own.folder).delivered.complete
+        own.append("resumed", started=5_000, earlier=2.0, process="1 2", number=1)
+        assert (summary(own.folder).delivered.complete, summary(own.folder).delivered.bytes) == (False, size)
+    content = (own.folder / JOURNAL).read_bytes()
+    (own.folder / JOURNAL).write_bytes(content.replace(b"FAILED", b"KILLED"))
+    assert summary(own.folder).delivered == Delivered("a")
+
+
+def test_a_run_that_is_closed_later_ended_with_its_last_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sweep ended when the last run of it did."""
+    clock = {"now": 10.0}
+    monkeypatch.setattr("experiments.tracking.journal.time.time", lambda: clock["now"])
+    with Journal.create(tmp_path) as sweep:
+        sweep.append("opened", **{**OPENED, "started": 10_000, "tags": {"sweep": "s"}})
+    clock["now"] = 12.0
+    with Journal.create(tmp_path / "0") as run:
+        run.append("opened", **{**OPENED, "started": 11_000, "uuid": "b2", "parent": "a1"})
+        clock["now"] = 15.0
+        run.append("metrics", step=0, values={"loss": 1.0})
+    clock["now"] = 5_000.0
+    for folder, seconds in ((run.folder, 4.0), (sweep.folder, 5.0)):
+        assert close_abandoned(folder, "KILLED", "")
+        assert summary(folder).seconds == seconds
 
 
 def test_a_disk_that_is_full_fails_the_run_and_leaves_what_was_written_whole(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tracking.journal import Delivered, Journal, Summary, note_delivered, summary
+from experiments.tracking.journal import JOURNAL, Delivered, Journal, Summary, note_delivered, summary
 from experiments.tracking.lookup import Answer, PastRun
 from experiments.tracking.recorder import Recorder, _choose
 from experiments.tracking.store import _sqlite_trouble
@@ -142,8 +142,9 @@ def _left(tmp_path: Path, name: str, status: str, *, complete: bool = True, obje
     """What a journal says of a run that the store has, or had."""
     folder = tmp_path / name / "record"
     folder.mkdir(parents=True)
+    (folder / JOURNAL).touch()
     note_delivered(folder, "s", Delivered(run_id=name, complete=complete))
-    return Summary(folder, name, {"store": "s", "tags": {}}, status, objective)
+    return Summary(folder, name, {"store": "s", "tags": {}, "dataset": {"name": "digits"}}, status, objective)
 
 
 def _stored(name: str, status: str) -> PastRun:

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mlflow import MlflowException
 
 from experiments.tracking import index, journal, writer
 from experiments.tracking.client import open_store
-from experiments.tracking.journal import Journal, delivered
+from experiments.tracking.journal import Delivered, Journal, delivered
 from experiments.tracking.writer import APPLY, Unavailable, Writer
 from tests.tracking.journals import opened, stored, write
 
@@ -237,6 +238,19 @@ def test_a_deleted_run_stays_deleted(tmp_path: Path, store: Path, ours: Writer) 
     assert state.complete
     assert len(state.rejected) == 2
     assert stored(store)["runs"][0][3] == "deleted"
+
+
+def test_a_run_that_was_deleted_is_found_so_where_that_is_not_known(tmp_path: Path, store: Path, ours: Writer) -> None:
+    folder = write(tmp_path / "a")
+    run_id = ours.deliver(folder).run_id
+    ours.client.delete_run(run_id)
+    expected = Delivered(run_id, (folder / "journal.jsonl").stat().st_size, complete=True)
+    expected = replace(expected, rejected=(f"run {run_id} was deleted there",))
+    assert ours.deliver(folder, again=True) == expected
+    assert index.waiting() == []
+    (folder / journal.DELIVERED).unlink()
+    assert ours.deliver(folder) == expected
+    assert len(stored(store)["runs"]) == 1
 
 
 def test_parameters_that_conflict_do_not_take_others_along(tmp_path: Path, store: Path, ours: Writer) -> None:

@@ -32,7 +32,9 @@ from experiments.sweeps.results import LOG
 from experiments.sweeps.view import SweepView
 from experiments.sweeps.worker import work
 from experiments.terminal import Console
+from experiments.tracking import record
 from experiments.tracking.index import Claim
+from experiments.tracking.store import redact
 from experiments.tracking.sweep_recorder import SweepRecorder
 
 if TYPE_CHECKING:
@@ -251,7 +253,8 @@ class _Pool:
         opened = {
             "name": job.name or "run",
             "experiment": job.config.tracking.experiment,
-            "tags": {key: value for key, value in tags.items() if value},
+            "parameters": record.parameters_of(record.recorded_config(job.config), job.config.runtime.model_dump()),
+            "tags": {key: redact(value) for key, value in tags.items() if value},
         }
         return self._recorder.settle(worker.process.pid or 0, opened, job.folder, status, reason)
 

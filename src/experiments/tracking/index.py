@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import IO
 
 from experiments.tracking import lock
-from experiments.tracking.store import FOLDER
+from experiments.tracking.store import FOLDER, WAITING
 
-# In `mlruns/`, a file for each journal that was not delivered whole: its name is the run's uuid, and it says where.
-WAITING = "waiting"
-# And one for each fingerprint, which lists its journals. Who trains a run holds a lock on it.
+# In `mlruns/`, a file for each fingerprint, which lists its journals. Who trains a run holds a lock on it.
 CLAIMS = "claims"
 
 

@@ -8,11 +8,12 @@ A run only appends. `experiments.tracking.writer` applies the events to MLflow, 
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -148,7 +149,7 @@ def read(folder: Path, start: int = 0) -> Iterator[tuple[Event, int]]:
         start += len(line) + 1
         with contextlib.suppress(ValueError):  # a power failure can leave a line of zeros
             event = json.loads(line)
-            if isinstance(event, dict) and isinstance(event.get("event"), str):
+            if isinstance(event, dict) and isinstance(event.get("event"), str) and isinstance(event.get("time"), int):
                 yield event, start
 
 
@@ -181,6 +182,7 @@ class Delivered:
     Attributes:
         run_id: MLflow's id of the run there.
         bytes: Up to which byte of the journal its events were applied.
+        ending: A digest of what is before that byte: another copy of the journal may have taken its place.
         complete: All of a journal that was closed.
         rejected: Why events were refused for good.
         trouble: Why the rest could not be delivered, the last time.
@@ -189,6 +191,7 @@ class Delivered:
 
     run_id: str = ""
     bytes: int = 0
+    ending: str = field(default="", compare=False)
     complete: bool = False
     rejected: tuple[str, ...] = ()
     trouble: str = ""
@@ -198,16 +201,34 @@ class Delivered:
 def delivered(folder: Path) -> dict[str, Delivered]:
     """What each store has of a journal, by the store's name; nothing, where that cannot be read."""
     try:
-        found = json.loads((folder / DELIVERED).read_text())
-        return {store: Delivered(**{**state, "rejected": tuple(state["rejected"])}) for store, state in found.items()}
+        written = json.loads((folder / DELIVERED).read_text())
+        found = {
+            store: Delivered(**{**state, "rejected": tuple(state["rejected"])}) for store, state in written.items()
+        }
+        return {store: _checked(folder, state) for store, state in found.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
+
+
+def _checked(folder: Path, state: Delivered) -> Delivered:
+    """What is true of a journal that was replaced by another copy, or that goes on, since it was delivered."""
+    if state.ending != _ending(folder, state.bytes):
+        return replace(state, bytes=0, ending="", complete=False)
+    return replace(state, complete=state.complete and not any(read(folder, state.bytes)))
+
+
+def _ending(folder: Path, size: int) -> str:
+    """A digest of the last line among the first `size` bytes of a journal, which has its time."""
+    with (folder / JOURNAL).open("rb") as file:
+        file.seek(max(size - 200, 0))
+        return hashlib.sha256(file.read(min(size, 200))).hexdigest()[:16] if size else ""
 
 
 def note_delivered(folder: Path, store: str, state: Delivered) -> None:
     """Replace what a store has of a journal."""
     new = folder / f"{DELIVERED}.new"
-    new.write_text(json.dumps({name: vars(each) for name, each in {**delivered(folder), store: state}.items()}))
+    states = {**delivered(folder), store: replace(state, ending=_ending(folder, state.bytes))}
+    new.write_text(json.dumps({name: vars(each) for name, each in states.items()}))
     new.replace(folder / DELIVERED)
 
 
@@ -225,6 +246,8 @@ class Summary:
         failure: Why it failed.
         steps: The metrics that were recorded, with their steps.
         resumed: How often it went on.
+        has_model: Whether its model is there.
+        time: Of the last event, in milliseconds since 1970.
     """
 
     folder: Path
@@ -237,6 +260,7 @@ class Summary:
     steps: frozenset[tuple[str, int]] = frozenset()
     resumed: int = 0
     has_model: bool = False
+    time: int = 0
 
     @property
     def tags(self) -> Mapping[str, str]:
@@ -255,7 +279,11 @@ class Summary:
     @property
     def delivered(self) -> Delivered:
         """What the store that the run was started with has of it."""
-        return delivered(self.folder).get(self.opened.get("store", ""), Delivered())
+        return self.delivered_to(self.opened.get("store", ""))
+
+    def delivered_to(self, store: str) -> Delivered:
+        """What a store has of it."""
+        return delivered(self.folder).get(store, Delivered())
 
 
 def summary(folder: Path) -> Summary:
@@ -278,11 +306,13 @@ def summary(folder: Path) -> Summary:
         elif kind == "closed":
             said |= {"status": event["status"], "failure": event["failure"]}
     taken = seconds + max(last - began, 0) / 1000
-    return Summary(folder, **said, steps=frozenset(steps), seconds=taken)
+    return Summary(folder, **said, steps=frozenset(steps), seconds=taken, time=last)
 
 
 def close_abandoned(folder: Path, status: str, reason: str) -> bool:
     """Close the journal of a process that is gone, unless it is closed; whether it is closed now.
+
+    Its last event says when the run ended: it may be closed days later.
 
     Args:
         folder: Of the journal.
@@ -293,10 +323,19 @@ def close_abandoned(folder: Path, status: str, reason: str) -> bool:
         with Journal(folder) as left:
             found = summary(folder)
             if found.status == "RUNNING" and found.opened:
-                left.append("closed", status=status, failure=reason[:500], trace=f"{reason}\n" if reason else "")
+                ended = max([found.time, *_times_beneath(found)])
+                trace = f"{reason}\n" if reason else ""
+                left.append("closed", time=ended, status=status, failure=reason[:500], trace=trace)
     except OSError:  # its process is at work on it
         return False
     return True
+
+
+def _times_beneath(sweep: Summary) -> Iterator[int]:
+    """When the runs of a sweep last said anything: the sweep itself says nothing meanwhile."""
+    for file in sweep.output.rglob(JOURNAL) if "sweep" in sweep.tags else ():
+        if opening(file.parent).get("parent") == sweep.uuid:
+            yield summary(file.parent).time
 
 
 def new_uuid() -> str:

@@ -2,12 +2,12 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from experiments.config.schema import Tracking
 from experiments.tracking import index, journal, search, sqlite
 from experiments.tracking.journal import Summary
+from experiments.tracking.record import rejections
 from experiments.tracking.store import FOLDER, store_name, store_uri
 from experiments.tracking.writer import Unavailable, Writer
 
@@ -47,21 +47,30 @@ def send(
             yield run, f"not sent: {away[uri]}", False
             continue
         writer = writers.setdefault(uri, Writer(uri))
+        before = run.delivered_to(writer.name)
         try:
             state = writer.deliver(run.folder, again=again and run not in sweeps, patience=patience)
         except Unavailable as error:
             away[uri] = str(error)
             yield run, f"not sent: {error}", False
             continue
-        rejected = f"; the store rejected {'; '.join(state.rejected)}" if state.rejected else ""
+        rejected = f"; {rejections(state.rejected)}" if state.rejected else ""
         if state.complete:
-            yield run, f"sent as run {state.run_id}{rejected}", True
+            is_new = again or not before.complete or before.run_id != state.run_id
+            how = "sent as run" if is_new else "was sent before, as run"
+            yield run, f"{how} {state.run_id}{rejected}", True
         elif journal.at_work(run.folder):
             yield run, f"under way, sent so far as run {state.run_id}{rejected}", True
         else:
             yield run, f"not sent: {state.trouble or 'another process is sending it'}", False
     for writer in writers.values():
         writer.close()
+
+
+def target_name(run: Summary, tracking: Tracking) -> str:
+    """What the store is called that a journal goes to."""
+    uri = _target(run, tracking)
+    return store_name(uri) if uri else str(run.opened.get("store", ""))
 
 
 def _target(run: Summary, tracking: Tracking) -> str:
@@ -93,5 +102,4 @@ def connect(uri: str) -> Any:
 
 
 def _events_left(run: Summary, store: str) -> Iterator[Mapping[str, Any]]:
-    state = journal.delivered(Path(run.folder)).get(store, journal.Delivered())
-    return (event for event, _ in journal.read(run.folder, state.bytes))
+    return (event for event, _ in journal.read(run.folder, run.delivered_to(store).bytes))

@@ -15,7 +15,7 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -23,7 +23,9 @@ from experiments.tracking import index
 from experiments.tracking.journal import JOURNAL, Delivered, Event, at_work, delivered, opening, summary
 from experiments.tracking.lookup import Answer, Question, look_up
 
-ANSWER_SECONDS = 10.0  # for which a run waits before it trains
+T = TypeVar("T")
+ANSWER_SECONDS = 10.0  # for which a run waits for the store before it trains
+IMPORT_SECONDS = 60.0  # and before that, for MLflow to be imported, on a machine that has much to do
 END_SECONDS = 30.0  # and at its end
 FOLLOW_SECONDS = 0.5  # between two looks at the journals
 LAST_TRIES_SECONDS = 2.0  # for which a store that can take nothing is tried at the end
@@ -45,10 +47,12 @@ class WriterProcess:
         self._uri = uri
         self._folders = list[Path]()
         self._unanswered = 0
+        self._is_ready = False
         self._start()
 
     def _start(self) -> None:
         """Start a process; it imports MLflow at once, and touches the store when it is asked or has a journal."""
+        self._is_ready = False
         self._connection, theirs = Pipe()
         atexit.register(self._connection.close)  # or Python, before it leaves, waits for the process that waits for us
         command = [sys.executable, "-m", "experiments.tracking.process", str(theirs.fileno())]
@@ -63,10 +67,10 @@ class WriterProcess:
 
     def answer(self, patience: float = ANSWER_SECONDS) -> Answer:
         """Wait for the answer to the last question."""
-        end = time.monotonic() + patience
         try:
-            while self._connection.poll(max(end - time.monotonic(), 0)):
-                answer: Answer = self._connection.recv()
+            _ = self._is_ready or self._receive(bool, IMPORT_SECONDS)
+            end = time.monotonic() + patience
+            while answer := self._receive(Answer, end - time.monotonic()):
                 self._unanswered -= 1
                 if self._unanswered <= 0:  # else it is one that was no longer waited for
                     return answer
@@ -89,12 +93,10 @@ class WriterProcess:
                 self._start()
                 for folder in self._folders:
                     self._send(folder)
-            end = time.monotonic() + patience
             with suppress(EOFError, OSError):
                 self._connection.send(what)
-                while self._connection.poll(max(end - time.monotonic(), 0)):
-                    if isinstance(reply := self._connection.recv(), str):
-                        return reply
+                if (why := self._receive(str, patience)) is not None:
+                    return why
                 return f"it takes longer than {patience:g} seconds"
         return "the process that delivers it has died"
 
@@ -104,6 +106,16 @@ class WriterProcess:
         self._connection.close()
         if not self._folders and self._process:
             self._process.kill()  # in the middle of its imports
+
+    def _receive(self, kind: type[T], patience: float) -> T | None:
+        """Wait for something of a kind that the process says; None if it does not."""
+        end = time.monotonic() + patience
+        while self._connection.poll(max(end - time.monotonic(), 0)):
+            said = self._connection.recv()
+            self._is_ready |= said is True
+            if isinstance(said, kind):
+                return said
+        return None
 
     def _send(self, what: Any) -> bool:
         try:
@@ -131,11 +143,12 @@ def main(descriptor: int) -> None:
     connection = Connection(descriptor)
     with suppress(EOFError, OSError):
         uri = connection.recv()
-        from experiments.tracking.client import import_mlflow, import_what_is_used_late
+        from experiments.tracking.client import import_mlflow
 
         import_mlflow()
-        import_what_is_used_late()
-        _Following(connection, uri).follow()
+        following = _Following(connection, uri)
+        following.reply(True)  # the time that the store has for its answer begins
+        following.follow()
     os._exit(0)  # there is nothing to clean up
 
 
@@ -155,23 +168,38 @@ class _Following:
 
     def follow(self) -> None:
         """Do so."""
-        while True:
-            try:
-                while self._connection.poll(FOLLOW_SECONDS):
-                    self._take(self._connection.recv())
-            except (EOFError, OSError):
-                break
-            if time.monotonic() >= self._again:
-                self._deliver(close=False)
+        from experiments.tracking.client import import_what_is_used_late
+
+        with suppress(EOFError, OSError):
+            self._take_orders()  # a run waits for its answer, and for nothing that is imported later
+            import_what_is_used_late()
+            while True:
+                if time.monotonic() >= self._again:
+                    self._deliver(close=False)
+                self._take_orders()
         self._end()
+
+    def _take_orders(self) -> None:
+        """Do what the other side asks for, until it has asked for nothing for a moment.
+
+        Raises:
+            EOFError: It is gone.
+        """
+        while self._connection.poll(FOLLOW_SECONDS):
+            self._take(self._connection.recv())
 
     def _take(self, what: Any) -> None:
         if isinstance(what, Path):
             self._add(what)
         elif isinstance(what, Question):
-            self._connection.send(look_up(self._uri, what))
+            self.reply(look_up(self._uri, what))
         else:
-            self._connection.send(self._finish(LAST_TRIES_SECONDS, but_sweeps=what == "runs"))
+            self.reply(self._finish(LAST_TRIES_SECONDS, but_sweeps=what == "runs"))
+
+    def reply(self, what: Answer | str | bool) -> None:
+        """Tell the other side. If it is gone, it may have named journals before."""
+        with suppress(OSError):
+            self._connection.send(what)
 
     def _deliver(self, *, close: bool) -> str:
         """Deliver what is new; why the store could take nothing, if so."""

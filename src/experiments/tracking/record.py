@@ -86,6 +86,11 @@ def described(dataset: "Dataset") -> dict[str, Any]:
     return {"name": dataset.name, "digest": dataset.digest, "source": dataset.source, "profile": profile}
 
 
+def rejections(reasons: Sequence[str]) -> str:
+    """Say what a store rejected, and why."""
+    return f"the store rejected: {'; '.join(reasons)}"
+
+
 def packed(array: Any) -> bytes:
     """An array as an ``.npy`` file."""
     file = io.BytesIO()

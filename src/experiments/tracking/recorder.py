@@ -97,6 +97,13 @@ class Recorder:
         answer = self._wait() if self._writer else Answer(away="it is not asked")
         return _choose(here, answer, output)
 
+    def keep(self, finished: PastRun) -> None:
+        """Deliver a run that finished before, if that waits; `recorded` says what came of it."""
+        folder = Path(finished.journal)
+        if self._writer and finished.journal and not journal.summary(folder).delivered.complete:
+            self._writer.deliver(folder)
+            self._deliver(folder, END_SECONDS)
+
     def _take(self, output: Path) -> None:
         """Keep other runs out of a folder as long as this one is under way."""
         output.mkdir(parents=True, exist_ok=True)
@@ -316,7 +323,7 @@ class Recorder:
             if self._writer or not self._tracking.parent:  # else the sweep says so
                 self.recorded.append("send it:  python -m experiments.sync")
         if found.rejected:
-            self.recorded.append(f"the store rejected: {'; '.join(found.rejected)}")
+            self.recorded.append(record.rejections(found.rejected))
 
 
 def _now() -> int:
@@ -364,6 +371,8 @@ def is_gone(run: Summary, answer: Answer) -> bool:
 
 def _can_go_on(run: Summary) -> bool:
     """Whether an interrupted run has a checkpoint, or was not measured yet."""
+    if not run.opened.get("dataset"):  # its process died before it had described itself
+        return False
     measured = any(not name.startswith("system/") for name, _ in run.steps)
     return not measured or any(run.folder.glob(f"{CHECKPOINTS}/*.npz"))
 

@@ -20,6 +20,8 @@ from experiments.config.schema import Tracking
 from experiments.tracking import lock, sqlite
 
 FOLDER = Path("mlruns")
+# Below it, a file for each journal that was not delivered whole: its name is the run's uuid, and it says where.
+WAITING = "waiting"
 # The start of an address, and the rest of it; also with a slash too few, or without a scheme.
 ADDRESS = re.compile(r"(\b[\w+.-]{1,30}:/+|\w:/+|(?<![^\s'\"=(\[,])//+)(\S+)")
 VERSIONED = re.compile(r"[\w-]+(\.[\w-]+)+(/[\w.~+-]+)+@[\w./~-]+(#[\w=&.-]+)?[\"',;)\]]*")
@@ -86,8 +88,10 @@ def existing(tracking: Tracking, key: str, writing: bool = False) -> str:
     if found := _store_problems(tracking, writing):  # MLflow itself would retry for minutes
         raise Refused(found)
     if (file := sqlite_file(uri)) and not _in_use(file):
-        what = f"nothing is recorded in {file}; train something first: python -m experiments.run"
-        raise Refused(Problem(key, what))
+        waits = (FOLDER / WAITING).is_dir()
+        how = "send what is recorded here: python -m experiments.sync" if waits else ""
+        how = how or "train something first: python -m experiments.run"
+        raise Refused(Problem(key, f"nothing is recorded in {file}; {how}"))
     return uri
 
 

@@ -110,6 +110,10 @@ class SweepRecorder:
             self._writer.ask(Question(self._experiments, run_ids=ids))
             answer = self._writer.answer()
         kept = [run for run in here if not is_gone(run, answer)]
+        unsent = [run for run in kept if run.status == "FINISHED" and not run.delivered.complete]
+        for run in unsent if self._writer else ():
+            assert self._writer
+            self._writer.deliver(run.folder)
         for run in here:
             if run not in kept:  # its workers must not keep it either
                 journal.note_delivered(run.folder, self._store, replace(run.delivered, gone=True))
@@ -196,7 +200,8 @@ class SweepRecorder:
 
         Args:
             process: The worker's.
-            opened: What its first event would say, if the worker died before it came to that: name, experiment, tags.
+            opened: What its first event says, if the worker died before it came to that: name, experiment, parameters,
+                tags.
             output: The folder of its output.
             status: FAILED or KILLED.
             reason: Why, in words.
@@ -221,11 +226,8 @@ class SweepRecorder:
                 started=int(time.time() * 1000),
                 store=self._store,
                 parent=self.parent or None,
-                parameters={},
                 dataset=None,
-                name=redact(opened["name"]),
-                experiment=opened["experiment"],
-                tags={key: redact(value) for key, value in opened["tags"].items()},
+                **opened,
             )
             own.close()
             claim.add(own.folder)
@@ -249,10 +251,11 @@ class SweepRecorder:
         why = self._writer.finish(patience=PATIENCE.get(status, END_SECONDS)) if self._writer else ""
         found = journal.summary(own.folder).delivered
         self.run_id = found.run_id
+        rejected = [record.rejections(found.rejected)] if found.rejected else []
         if found.complete:
-            return [f"recorded beneath run {found.run_id}"]
+            return [f"recorded beneath run {found.run_id}", *rejected]
         not_sent = f", but not sent ({why})" if self._writer else ""
-        return [f"recorded in {own.folder}{not_sent}", "send it:  python -m experiments.sync"]
+        return [f"recorded in {own.folder}{not_sent}", "send it:  python -m experiments.sync", *rejected]
 
     def close(self) -> None:
         """Let go of what was not begun."""

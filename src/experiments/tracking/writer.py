@@ -42,6 +42,10 @@ class Unavailable(Exception):  # noqa: N818 - a state, not a mistake
     """The store can take nothing now; with what it said."""
 
 
+class Deleted(Exception):  # noqa: N818 - a state, not a mistake
+    """The run was deleted in the store; with its id."""
+
+
 class Writer:
     """Applies journals to one store.
 
@@ -101,7 +105,8 @@ class Writer:
         try:
             if not lock.hold(place, patience):  # another process delivers it
                 return delivered(folder).get(self.name, Delivered())
-            state = Delivered() if again else self._state(folder)
+            state = self._state(folder)
+            state = replace(state, bytes=0, complete=False, rejected=()) if again else state
             if close and not state.complete and not at_work(folder):
                 is_sweep = "sweep" in opening(folder).get("tags", ())  # which is resumed rather than mended
                 close_abandoned(folder, *(("KILLED", "") if is_sweep else ("FAILED", DIED)))
@@ -121,11 +126,16 @@ class Writer:
                 if kind == "results" and (only_opening or _some_wait(batch[0]["rows"])):
                     return state
                 state = self._applied(folder, batch, state)
-                if is_taken := bool(state.run_id or kind != "opened"):  # without a run nothing can be applied
-                    state = replace(state, bytes=end, trouble="", complete=kind == "closed")
+                if not state.trouble:
+                    state = replace(state, bytes=end, complete=kind == "closed")
                 note_delivered(folder, self.name, state)
-                if not is_taken:
+                if state.trouble:  # without a run nothing can be applied
                     return state
+        except Deleted as gone:
+            why = f"run {gone} was deleted there"
+            (*_, last), end = batches[-1]
+            state = Delivered(str(gone), end, complete=last["event"] == "closed", rejected=(why,))
+            note_delivered(folder, self.name, state)
         except Unavailable as error:
             with suppress(OSError):
                 note_delivered(folder, self.name, replace(state, trouble=str(error)))
@@ -156,8 +166,8 @@ class Writer:
                     self._set_aside = []
                     run_id = APPLY[batch[0]["event"]](self, folder, batch, state.run_id)
                     aside = [f"{batch[0]['event']}: {why}" for why in self._set_aside]
-                    return replace(state, run_id=run_id, rejected=(*state.rejected, *aside))
-            except Unavailable:
+                    return replace(state, run_id=run_id, trouble="", rejected=(*state.rejected, *aside))
+            except (Unavailable, Deleted):
                 raise
             except Exception as error:  # what MLflow rejects, and what a damaged or foreign journal leads to
                 why = f"{batch[0]['event']}: {redact(reason(error))}"
@@ -165,7 +175,7 @@ class Writer:
                     time.sleep(0.1)
         if batch[0]["event"] == "opened":
             return replace(state, trouble=why)
-        return replace(state, rejected=(*state.rejected, why))
+        return replace(state, trouble="", rejected=(*state.rejected, why))
 
     def _open_run(self, folder: Path, batch: Sequence[Event], run_id: str) -> str:
         from mlflow.entities import Param
@@ -178,6 +188,8 @@ class Writer:
             if event["parent"]:
                 tags["mlflow.parentRunId"] = self._parent(event["parent"])
             found = self.client.create_run(of_experiment, event["started"], tags, event["name"])
+        if found.info.lifecycle_stage != "active":
+            raise Deleted(found.info.run_id)
         run_id = str(found.info.run_id)
         self._log(run_id, "params", [Param(key, value) for key, value in event["parameters"].items()])
         if event["dataset"]:
@@ -283,6 +295,8 @@ class Writer:
         (event,) = batch
         if event["failure"]:
             self.client.set_tag(run_id, "failure", event["failure"])
+        elif "failure" in self.client.get_run(run_id).data.tags:  # of an older copy of the journal
+            self.client.delete_tag(run_id, "failure")
         if event["trace"]:
             (folder / FILES).mkdir(exist_ok=True)
             (folder / FILES / "traceback.txt").write_text(event["trace"])
@@ -381,7 +395,7 @@ def _said_by_the_store() -> Iterator[None]:
     """
     try:
         yield
-    except Unavailable:
+    except (Unavailable, Deleted):
         raise
     except Exception as error:
         if _is_temporary(error):
