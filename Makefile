@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LAUNCHERS := $(VENV)/.launchers
+SERVER := $(VENV)/.server
 # The first Python here that is 3.11 to 3.13 and starts; PYTHON=... chooses another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
@@ -21,7 +22,7 @@ ifneq ($(UNKNOWN),)
 $(error make has no variable $(UNKNOWN); try  make $(MAKECMDGOALS) ARGS="$(foreach name,$(UNKNOWN),$(name)=$($(name)))")
 endif
 
-.PHONY: help run test check ui format wheel launchers clean
+.PHONY: help run test check ui server format wheel launchers clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -41,6 +42,9 @@ check: $(INSTALLED) ## lint, types, YAML
 
 ui: $(INSTALLED) ## open the records at http://127.0.0.1:5000 (PORT=... for another)
 	@$(BIN)/python scripts/ui.py $(PORT)
+
+server: $(SERVER) ## try a team's MLflow server: PostgreSQL, access control, loopback only (PORT=...)
+	@$(BIN)/python scripts/server.py $(PORT)
 
 format: $(INSTALLED) ## let ruff format and fix the code
 	$(BIN)/ruff format .
@@ -70,4 +74,8 @@ $(INSTALLED): requirements.txt pyproject.toml
 
 $(LAUNCHERS): requirements-launchers.txt $(INSTALLED)
 	@$(INSTALL) -r requirements-launchers.txt
+	@touch $@
+
+$(SERVER): requirements-server.txt $(INSTALLED)
+	@$(INSTALL) -r requirements-server.txt
 	@touch $@

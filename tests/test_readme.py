@@ -32,6 +32,7 @@ PROGRAMS = r"(?:[A-Z_]+=\S+ )*(?:python|mlflow|make|ray|ssh|export|source|pip)(?
 ELSEWHERE = {
     "make run": "tests/test_makefile.py",
     "make ui": "tests/test_makefile.py",
+    "make server": "tests/test_server.py",
     "make test": "it is what runs this test",
     "make launchers": ".ci/run",
     "make check": ".ci/run",
@@ -50,7 +51,7 @@ ELSEWHERE = {
     "export": "for the cluster of tests/sweeps/test_launchers.py",
     "ray start": "tests/sweeps/cluster.py",
     "ssh": "there is no other machine",
-    "mlflow server": "for several machines; the page says what was tried",
+    "mlflow db upgrade": "there is no newer version to upgrade to",
     "python -m experiments.run optimizer=adma": "tests/test_cli.py",
     "python -m experiments.sync /copied/outputs": "tests/test_sync.py",
     "python -m experiments.sync FOLDER": "tests/test_sync.py",

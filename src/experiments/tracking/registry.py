@@ -151,6 +151,7 @@ def _named(client: Any, name: str, alias: str) -> Any | None:
     from mlflow.exceptions import MlflowException
 
     try:
+        client.get_registered_model(name)  # a server with access control says of an unknown name's alias: 403
         return client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no such name, or alias
