@@ -210,6 +210,16 @@ def test_a_run_that_is_kept_is_sent(copied: Path, fork_cli: RunCli) -> None:
     assert fork_cli("list=true", module="sync").stdout == "nothing waits to be sent\n"
 
 
+def test_a_foreign_record_does_not_choose_where_our_password_goes(copied: Path, fork_cli: RunCli) -> None:
+    (copied / "mlruns" / "outputs").rename(copied / "foreign")
+    for file in (copied / "foreign").rglob(JOURNAL):
+        file.write_text(file.read_text().replace('"mlruns/mlflow.db"', '"http://127.0.0.1:9"'))
+    done = fork_cli("foreign", module="sync", MLFLOW_TRACKING_TOKEN="secret")
+    assert done.returncode == 1
+    what = "its store is http://127.0.0.1:9, and it was not recorded here; name it with tracking.uri="
+    assert f"): not sent: {what}\n" in done.stdout
+
+
 def test_a_store_whose_password_is_not_recorded_has_to_be_named(copied: Path, fork_cli: RunCli) -> None:
     for file in copied.rglob(JOURNAL):
         file.write_text(file.read_text().replace('"mlruns/mlflow.db"', '"http://***@127.0.0.1:9"'))

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from experiments.tracking import index
+from experiments.config import Refused
+from experiments.tracking import index, journal
 from experiments.tracking.index import Claim
 from tests.sweeps.processes import wait_until
 
@@ -34,6 +36,39 @@ def test_journals_wait_until_they_were_delivered(tmp_path: Path) -> None:
     assert index.waiting() == [], "what is gone"
     index.remove_waiting("2")
     assert not (tmp_path / "mlruns" / index.WAITING).exists()
+
+
+def test_a_journal_is_found_whose_entry_was_lost(tmp_path: Path) -> None:
+    """As by a power failure, or on a full disk."""
+    with journal.Journal.create(tmp_path / "mlruns" / "outputs" / "a") as own:
+        own.append("opened", uuid="1", started=0, tags={})
+    index.add_waiting("1", own.folder)
+    entry = tmp_path / "mlruns" / index.WAITING / "1"
+    for content in (b"", b"\0" * 50, b"\xff\xff"):
+        entry.write_bytes(content)
+        assert index.waiting() == [own.folder]
+    entry.unlink()
+    os.mkfifo(entry)
+    assert index.waiting() == [own.folder]
+
+
+def test_a_damaged_claim_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    claim = Claim("f")
+    (tmp_path / "a").mkdir()
+    claim.add(tmp_path / "a")
+    with (tmp_path / "mlruns" / index.CLAIMS / "f").open("ab") as file:
+        file.write(b'5\n\xff\xfe\n[1, 2]\n["x"]\n{"a": 1}\n' + b"[" * 100_000 + b"\n")
+    assert claim.journals() == [tmp_path / "a"]
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_claim_is_named(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    (tmp_path / "mlruns" / index.CLAIMS).mkdir(parents=True)
+    make(tmp_path / "mlruns" / index.CLAIMS / "f")
+    with pytest.raises(Refused, match="claims/f: is no file"):
+        Claim("f").take()
+    assert Claim("f").is_free()
+    assert Claim("f").journals() == []
 
 
 def test_what_lies_in_mlruns_is_found_after_it_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

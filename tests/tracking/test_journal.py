@@ -1,6 +1,8 @@
 """A run's journal: what was written is whole, whatever comes after."""
 
+import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +52,38 @@ def test_a_damaged_journal_is_read_as_far_as_it_goes(tmp_path_factory: pytest.Te
     assert summary(folder).folder == folder
     (folder / journal.DELIVERED).write_bytes(content)
     assert delivered(folder) == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"event": "metrics"},
+        {"event": "metrics", "time": 1, "step": 0, "values": [1]},
+        {"event": "metrics", "time": 1, "step": 0, "values": {"objective": "x"}},
+        {"event": "metrics", "time": "1", "step": 0, "values": {}},
+        {"event": "closed", "time": 1, "status": "FINISHED"},
+        {"event": "resumed", "time": 1},
+        {"event": "opened", "time": 1, "started": 1, "tags": {}},
+        {"event": "opened", "time": 1, "started": 1, "tags": {}, "uuid": "../../x"},
+        {"time": 1},
+        [1],
+    ],
+)
+def test_what_is_no_event_is_left_out(tmp_path: Path, line: Any) -> None:
+    with Journal.create(tmp_path) as own:
+        own.append("opened", **OPENED)
+        with (own.folder / JOURNAL).open("ab") as file:
+            file.write(json.dumps(line).encode() + b"\n" + b"[" * 200_000 + b"\n")
+        own.append("closed", status="FINISHED", failure="", trace="")
+    assert [event["event"] for event in events(own.folder)] == ["opened", "closed"]
+    assert summary(own.folder).status == "FINISHED"
+
+
+@pytest.mark.parametrize("name", [JOURNAL, journal.DELIVERED])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    assert summary(tmp_path).uuid == ""
+    assert delivered(tmp_path) == {}
 
 
 def test_a_journal_belongs_to_one_process_and_one_run(tmp_path: Path) -> None:

@@ -196,11 +196,14 @@ def test_the_server_is_away_for_a_while(
     is_complete(server, "while")
 
 
+@pytest.mark.parametrize("answer", ["drop", 404])
 def test_the_server_is_gone_for_good(
-    tmp_path: Path, server: Server, proxy: Proxy, fork_start: ForkStart, fork_cli: RunCli
+    answer: int | str, tmp_path: Path, server: Server, proxy: Proxy, fork_start: ForkStart, fork_cli: RunCli
 ) -> None:
-    process = started(tmp_path, fork_start, f"tracking.uri={proxy.uri}", "tracking.experiment=gone")
-    proxy.answer = lambda method, path: "drop"
+    """Of one that is away, a proxy before it says 404."""
+    name = f"gone{answer}"
+    process = started(tmp_path, fork_start, f"tracking.uri={proxy.uri}", f"tracking.experiment={name}")
+    proxy.answer = lambda method, path: answer
     wait_until(lambda: "test_loss" in said(tmp_path) or "epoch 15/" in said(tmp_path))
     began = time.monotonic()
     assert process.wait() == 0, said(tmp_path)
@@ -212,7 +215,7 @@ def test_the_server_is_gone_for_good(
     assert "not sent: " in again.stdout
     proxy.answer = lambda method, path: None
     assert fork_cli(f"tracking.uri={proxy.uri}", module="sync").returncode == 0
-    is_complete(server, "gone")
+    is_complete(server, name)
 
 
 def test_the_server_is_killed_before_it_answers(tmp_path: Path, server: Server, proxy: Proxy, fork_cli: RunCli) -> None:

@@ -4,6 +4,7 @@ import ast
 import itertools
 import multiprocessing
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -14,12 +15,13 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowException
+from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, RESOURCE_DOES_NOT_EXIST
 
-from experiments.tracking import index, journal, writer
+from experiments.tracking import index, journal, record, writer
 from experiments.tracking.client import open_store
 from experiments.tracking.journal import Delivered, Journal, delivered
 from experiments.tracking.writer import APPLY, Unavailable, Writer
-from tests.tracking.journals import opened, stored, write
+from tests.tracking.journals import REPORT, opened, stored, write
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 OWN, READY = "mlruns/mlflow.db", 2
@@ -66,10 +68,69 @@ def test_a_run_is_in_the_store_once_however_often_it_is_sent(tmp_path: Path, sto
 def test_nothing_is_on_the_disk_twice(tmp_path: Path, store: Path, ours: Writer) -> None:
     folder = write(tmp_path / "a")
     ours.deliver(folder)
-    for name in ("model.keras", "config.yaml", "report.json", "learning_curves.png"):
+    for name, places in {"model.keras": 2, "config.yaml": 2, "report.json": 1, "learning_curves.png": 1}.items():
         files = [*folder.rglob(name), *(store.parent / "artifacts").rglob(name)]
-        assert len(files) == 2
+        assert len(files) == places
         assert len({file.stat().st_ino for file in files}) == 1
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "delivered.json", "example.npy", "files", "journal.jsonl", "model.keras", "report.npz"
+    ]  # fmt: skip
+
+
+def test_a_foreign_journal_reaches_nothing_outside_of_its_folder(tmp_path: Path, store: Path, ours: Writer) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    for name in ("trace", "delivered", "read", "waiting"):
+        (victim / name).write_text("mine")
+    with Journal.create(tmp_path / "a") as own:
+        own.append("opened", **opened())
+        (own.folder / "files" / "b").mkdir(parents=True)
+        (own.folder / "files" / "a").symlink_to("b")
+        (own.folder / "files" / "b" / "c").write_text("theirs")
+        (own.folder / "files" / "traceback.txt").symlink_to(victim / "trace")
+        (own.folder / "files" / "figures").symlink_to(victim)
+        (own.folder / "delivered.json.new").symlink_to(victim / "delivered")
+        own.append("file", path="a/c")
+        own.append("file", path="b/../b/c")
+        own.append("file", path=f"b/{'../' * 30}{victim}/read")
+        own.append("file", path="figures/read")
+        own.write("report.npz", record.packed_report({"loss": [1.0]}, REPORT))
+        own.append("report", file="report.npz")
+        own.append("closed", status="FAILED", failure="x", trace="x")
+    state = ours.deliver(own.folder)
+    assert state.complete
+    assert [why.partition(":")[0] for why in state.rejected] == ["file"] * 4
+    other = Journal.create(tmp_path / "b")
+    shutil.rmtree(other.folder / "files", ignore_errors=True)
+    (other.folder / "files").symlink_to(victim)
+    other.append("opened", **opened(name="b"))
+    other.append("file", path="read")
+    other.close()
+    assert len(ours.deliver(other.folder).rejected) == 1
+    with Journal.create(tmp_path / "c") as last:
+        last.append("opened", **opened(uuid="../../victim/waiting"))
+        last.append("closed", status="FINISHED", failure="", trace="")
+    assert not ours.deliver(last.folder).run_id
+    assert {file.name: file.read_text() for file in victim.iterdir()} == dict.fromkeys(
+        ("trace", "delivered", "read", "waiting"), "mine"
+    )
+    assert "read" not in stored(store)["files"]
+
+
+def test_a_traceback_that_cannot_be_taken_does_not_leave_a_run_under_way(
+    tmp_path: Path, store: Path, ours: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path / "a", close=False)
+    with Journal(folder) as own:
+        own.append("closed", status="FAILED", failure="why", trace="trace")
+
+    def refused(*arguments: object) -> None:
+        raise ValueError("no")
+
+    ours.deliver(write(tmp_path / "first", name="first"))
+    monkeypatch.setattr(writer, "put", refused)
+    assert any(why.startswith("closed") for why in ours.deliver(folder).rejected)
+    assert [row[:2] for row in stored(store)["runs"]] == [("a run", "FAILED"), ("first", "FINISHED")]
 
 
 class Killed(BaseException):
@@ -272,6 +333,8 @@ def test_parameters_that_conflict_do_not_take_others_along(tmp_path: Path, store
     ("error", "temporary"),
     [
         (MlflowException("x", error_code=0x1F4), True),
+        (MlflowException("API request to endpoint x failed with error code 404", ENDPOINT_NOT_FOUND), True),
+        (MlflowException("x", RESOURCE_DOES_NOT_EXIST), False),
         (ConnectionError("no route"), True),
         (sqlite3.OperationalError("database is locked"), True),
         (OSError("disk full"), True),

@@ -2,23 +2,31 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from experiments.tracking import lock
+from experiments.config import Problem, Refused
+from experiments.tracking import journal, lock
 from experiments.tracking.store import FOLDER, WAITING
 
 # In `mlruns/`, a file for each fingerprint, which lists its journals. Who trains a run holds a lock on it.
 CLAIMS = "claims"
+LONGEST_PATH = 4096  # bytes
 
 
 def add_waiting(uuid: str, folder: Path) -> None:
     """Note that a journal waits to be delivered."""
     place = FOLDER / WAITING
     place.mkdir(parents=True, exist_ok=True)
-    (place / uuid).write_text(_written(folder))
+    new = place / f".{uuid}.{os.getpid()}"
+    with new.open("w") as file:
+        file.write(_written(folder))
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(place / uuid)
+    journal.sync_folder(place)
 
 
 def remove_waiting(uuid: str) -> None:
@@ -34,11 +42,24 @@ def waiting() -> list[Path]:
         files = [(file.stat().st_mtime, file) for file in (FOLDER / WAITING).iterdir()]
     except OSError:
         return []
-    found = []
+    found, lost = list[Path](), set[str]()
     for _, file in sorted(files):
-        with suppress(OSError, ValueError):
-            found.append(_read(file.read_text()))
-    return [folder for folder in found if folder.is_dir()]
+        try:
+            with journal.open_file(file) as opened:
+                written = opened.read(LONGEST_PATH).decode()
+            if not written or "\0" in written:
+                raise ValueError("it was lost with the power, or for want of space")
+            folder = _read(written)
+            found += [folder] if folder.is_dir() else []
+        except (OSError, ValueError):
+            lost.add(file.name)
+    return found + (_lost(lost) if lost else [])
+
+
+def _lost(uuids: Collection[str]) -> list[Path]:
+    """The folders of the journals of runs whose place is not to be read any more; also of those that move away."""
+    folders = (file.parent for file in FOLDER.absolute().rglob(journal.JOURNAL))
+    return [folder for folder in folders if journal.opening(folder).get("uuid") in uuids]
 
 
 def is_waiting(uuid: str) -> bool:
@@ -58,7 +79,13 @@ class Claim:
         self._held: IO[bytes] | None = None
 
     def take(self, patience: float = lock.MOMENT) -> bool:
-        """Claim it, unless another process holds it for longer than `patience` seconds."""
+        """Claim it, unless another process holds it for longer than `patience` seconds.
+
+        Raises:
+            Refused: What should be the file of the claim is none.
+        """
+        if self._file.exists() and not self._file.is_file():
+            raise Refused(Problem(str(self._file), "is no file, but a folder, a pipe or a device; remove it"))
         self._held = self._held or lock.take(self._file, patience)
         return self._held is not None
 
@@ -97,11 +124,16 @@ class Claim:
             self._held = None
 
     def _entries(self) -> Iterator[tuple[Path, int]]:
-        with suppress(OSError):
-            for line in self._file.read_text().splitlines():
-                with suppress(ValueError):
-                    folder, process = json.loads(line)
-                    yield _read(folder), process
+        try:
+            with journal.open_file(self._file) as file:
+                lines = file.read().splitlines()
+        except OSError:
+            return
+        for line in lines:
+            with suppress(ValueError, TypeError, RecursionError):  # it is damaged
+                folder, process = json.loads(line)
+                if isinstance(folder, str):
+                    yield _read(folder), int(process)
 
 
 def _written(folder: Path) -> str:

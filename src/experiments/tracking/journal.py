@@ -11,12 +11,13 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import IO, Any
 from uuid import uuid4
 
 from experiments.config import RunFailed
@@ -25,6 +26,14 @@ from experiments.tracking import lock
 JOURNAL, FILES, DELIVERED = "journal.jsonl", "files", "delivered.json"
 SYNC_SECONDS = 1.0  # between two times that epochs are forced to the disk
 Event = dict[str, Any]
+# What is taken for an event: what it needs in order to be understood. A journal may be damaged, or a foreign one.
+SHAPES: Mapping[str, Mapping[str, type]] = {
+    "opened": {"uuid": str, "started": int, "tags": dict},
+    "resumed": {"started": int, "earlier": float, "number": int},
+    "metrics": {"step": int, "values": dict},
+    "closed": {"status": str, "failure": str, "trace": str},
+}
+UUID_OF_A_RUN = re.compile("[0-9a-z]{1,64}")
 
 
 class Journal:
@@ -55,7 +64,10 @@ class Journal:
             except FileExistsError:
                 number += 1
                 continue
-            return cls(folder)
+            own = cls(folder)
+            for each in (folder, output):
+                sync_folder(each)
+            return own
 
     def append(self, event: str, *, sync: bool = True, **content: Any) -> None:
         """Write an event down.
@@ -140,22 +152,52 @@ def _whole(file: Path) -> int:
 def read(folder: Path, start: int = 0) -> Iterator[tuple[Event, int]]:
     """Read the events of a journal from a byte on, each with the byte behind it. What is half written is left out."""
     try:
-        with (folder / JOURNAL).open("rb") as file:
+        with open_file(folder / JOURNAL) as file:
             file.seek(start)
             lines = file.read().split(b"\n")[:-1]
     except OSError:
         return
     for line in lines:
         start += len(line) + 1
-        with contextlib.suppress(ValueError):  # a power failure can leave a line of zeros
-            event = json.loads(line)
-            if isinstance(event, dict) and isinstance(event.get("event"), str) and isinstance(event.get("time"), int):
+        with contextlib.suppress(ValueError, RecursionError):  # a power failure can leave a line of zeros
+            if _is_event(event := json.loads(line)):
                 yield event, start
+
+
+def _is_event(said: Any) -> bool:
+    if not (isinstance(said, dict) and isinstance(said.get("event"), str) and isinstance(said.get("time"), int)):
+        return False
+    if not all(isinstance(said.get(key), kind) for key, kind in SHAPES.get(said["event"], {}).items()):
+        return False
+    if said["event"] == "metrics":
+        return all(isinstance(value, int | float) for value in said["values"].values())
+    return said["event"] != "opened" or bool(UUID_OF_A_RUN.fullmatch(said["uuid"]))
+
+
+def open_file(file: Path) -> IO[bytes]:
+    """Open a file to be read.
+
+    Raises:
+        OSError: It is not there, or a pipe or a device, which would be waited for.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is no ordinary file")
+    return file.open("rb")
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names of the files in a folder to the disk."""
+    with contextlib.suppress(OSError):  # not every file system can
+        opened_folder = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened_folder)
+        finally:
+            os.close(opened_folder)
 
 
 def sync(folder: Path) -> None:
     """Force a journal to the disk. What a store has of a run must never be lost here: it would come a second time."""
-    with contextlib.suppress(OSError), (folder / JOURNAL).open("rb") as file:
+    with contextlib.suppress(OSError), open_file(folder / JOURNAL) as file:
         os.fdatasync(file.fileno())
 
 
@@ -201,12 +243,13 @@ class Delivered:
 def delivered(folder: Path) -> dict[str, Delivered]:
     """What each store has of a journal, by the store's name; nothing, where that cannot be read."""
     try:
-        written = json.loads((folder / DELIVERED).read_text())
+        with open_file(folder / DELIVERED) as file:
+            written = json.load(file)
         found = {
             store: Delivered(**{**state, "rejected": tuple(state["rejected"])}) for store, state in written.items()
         }
         return {store: _checked(folder, state) for store, state in found.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
 
 
@@ -219,7 +262,7 @@ def _checked(folder: Path, state: Delivered) -> Delivered:
 
 def _ending(folder: Path, size: int) -> str:
     """A digest of the last line among the first `size` bytes of a journal, which has its time."""
-    with (folder / JOURNAL).open("rb") as file:
+    with open_file(folder / JOURNAL) as file:
         file.seek(max(size - 200, 0))
         return hashlib.sha256(file.read(min(size, 200))).hexdigest()[:16] if size else ""
 
@@ -228,7 +271,9 @@ def note_delivered(folder: Path, store: str, state: Delivered) -> None:
     """Replace what a store has of a journal."""
     new = folder / f"{DELIVERED}.new"
     states = {**delivered(folder), store: replace(state, ending=_ending(folder, state.bytes))}
-    new.write_text(json.dumps({name: vars(each) for name, each in states.items()}))
+    new.unlink(missing_ok=True)  # in a foreign folder it may be a link
+    with new.open("x") as file:
+        file.write(json.dumps({name: vars(each) for name, each in states.items()}))
     new.replace(folder / DELIVERED)
 
 

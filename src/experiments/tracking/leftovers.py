@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from experiments.config.problems import visible
 from experiments.config.schema import Tracking
 from experiments.tracking import index, journal, search, sqlite
 from experiments.tracking.journal import Summary
@@ -40,8 +41,9 @@ def send(
     for run in sorted(runs, key=lambda run: "sweep" in run.tags):
         uri = _target(run, tracking)
         if not uri:
-            what = f"its store is {run.opened.get('store')}, whose password is not recorded"
-            yield run, f"not sent: {what}; name it with tracking.uri=", False
+            recorded = visible(str(run.opened.get("store")))
+            what = "whose password is not recorded" if "***" in recorded else "and it was not recorded here"
+            yield run, f"not sent: its store is {recorded}, {what}; name it with tracking.uri=", False
             continue
         if uri in away:
             yield run, f"not sent: {away[uri]}", False
@@ -81,7 +83,8 @@ def _target(run: Summary, tracking: Tracking) -> str:
     own = sqlite.address(FOLDER.absolute() / "mlflow.db")
     if recorded == store_name(own):
         return own
-    return "" if "***" in recorded else recorded
+    # A record that was copied here may name any address, which would get our password.
+    return recorded if "***" not in recorded and run.folder in index.waiting() else ""
 
 
 @search.reads_store

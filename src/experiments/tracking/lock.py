@@ -64,6 +64,8 @@ def hold(opened: IO[bytes] | int, patience: float = MOMENT) -> bool:
 
 def is_held(file: Path) -> bool:
     """Whether another process holds a file; what looks at it meanwhile does not count."""
+    if not file.is_file():  # a pipe would be waited for
+        return False
     try:
         with file.open("rb") as opened:
             fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)

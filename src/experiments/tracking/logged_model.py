@@ -3,9 +3,9 @@
 import importlib.metadata
 import json
 import platform
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -49,10 +49,10 @@ def log(client: Any, run: Any, folder: Path, event: Mapping[str, Any], uri: str)
         if point.step == step and point.model_id is None
     ]
     client.log_batch(run_id, points)  # the model's page shows the run's metrics of this step
-    made = folder / "model"
-    write(made, own_file(folder, KERAS_FILE), event, run_id=run_id, model=model)
-    put_model(client, model, made, uri)
-    shutil.rmtree(made)
+    with TemporaryDirectory(dir=folder) as made:
+        keras, example = own_file(folder, KERAS_FILE), own_file(folder, event["example"])
+        write(Path(made), keras, example, event, run_id=run_id, model=model)
+        put_model(client, model, Path(made), uri)
     client.finalize_logged_model(model.model_id, "READY")
 
 
@@ -73,16 +73,15 @@ def _unlinked(client: Any, run: Any) -> list[Any]:
     return list(client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"))
 
 
-def write(folder: Path, file: Path, event: Mapping[str, Any], *, run_id: str, model: Any) -> None:
+def write(folder: Path, file: Path, example_file: Path, event: Mapping[str, Any], *, run_id: str, model: Any) -> None:
     """Write a Keras file into a folder as MLflow's Keras flavour lays it out; the file is linked, not copied."""
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "data").mkdir(parents=True)
+    (folder / "data").mkdir()
     link(file, folder / "data" / KERAS_FILE)
     (folder / "data" / "keras_module.txt").write_text("keras")
-    example = np.load(own_file(file.parent, event["example"]), allow_pickle=False).astype(np.float32)
+    example = np.load(example_file, allow_pickle=False).astype(np.float32)
     (folder / EXAMPLE).write_text(json.dumps(example.tolist()))
     (folder / SERVING_EXAMPLE).write_text(json.dumps({"inputs": example.tolist()}, indent=2))
     pinned = [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS]

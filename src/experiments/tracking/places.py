@@ -30,32 +30,30 @@ def local_folder(address: str, uri: str) -> Path | None:
     return recorded
 
 
-def own_file(root: Path, name: str) -> Path:
+def own_file(folder: Path, name: str) -> Path:
     """A file in the folder of a journal, which may be a foreign one.
 
     Raises:
-        ValueError: It is not there, lies outside of the folder, or is no ordinary file.
+        ValueError: It is not there, may lie outside of the folder, or is no ordinary file.
     """
-    file = root / name
-    if file.is_symlink() or not file.is_file() or not file.resolve().is_relative_to(root.resolve()):
+    place, file = PurePosixPath(name), folder / name
+    ways = (folder.joinpath(*place.parts[:depth]) for depth in range(1, len(place.parts) + 1))
+    if place.is_absolute() or ".." in place.parts or any(way.is_symlink() for way in ways) or not file.is_file():
         raise ValueError(f"{name} is no file of this journal")
     return file
 
 
-def put(client: Any, info: Any, root: Path, name: str, uri: str) -> None:
+def put(client: Any, info: Any, file: Path, name: str, uri: str) -> None:
     """Add a file to the artifacts of a run.
 
     Args:
         client: MLflow's.
         info: MLflow's, of the run.
-        root: The folder of the file.
-        name: Its place below `root`, and among the artifacts.
+        file: The file.
+        name: Its place among the artifacts.
         uri: The store.
-
-    Raises:
-        ValueError: See `own_file`.
     """
-    file, place = own_file(root, name), PurePosixPath(name)
+    place = PurePosixPath(name)
     if (folder := local_folder(info.artifact_uri, uri)) is None:
         parent = str(place.parent)
         client.log_artifact(info.run_id, file, None if parent == "." else parent)

@@ -9,6 +9,7 @@ import atexit
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -31,6 +32,7 @@ FOLLOW_SECONDS = 0.5  # between two looks at the journals
 LAST_TRIES_SECONDS = 2.0  # for which a store that can take nothing is tried at the end
 ORPHAN_SECONDS = 60.0  # for which the processes of a sweep may end their runs when it has died
 LAUNCHER_SECONDS = 5.0  # for which the launcher of a killed job may say why it was
+STUCK_SECONDS = 120.0  # for which a process that nobody waits for may get no further, as a server never ends its answer
 LONGEST_PAUSE = 60.0  # between two attempts at a store that can take nothing
 
 
@@ -260,6 +262,7 @@ class _Following:
 
     def _end(self) -> None:
         """The other side is gone, perhaps killed: its workers notice, and end their runs first."""
+        threading.Thread(target=self._end_when_stuck, daemon=True).start()
         end = time.monotonic() + ORPHAN_SECONDS
         while time.monotonic() < end and any(map(at_work, self._incomplete)):
             time.sleep(FOLLOW_SECONDS)
@@ -269,6 +272,15 @@ class _Following:
             time.sleep(FOLLOW_SECONDS)
         self._finish(LAST_TRIES_SECONDS)
         self._writer.close()
+
+    def _end_when_stuck(self) -> None:
+        """Leave what is left to `sync`, which could not have it otherwise."""
+        applied, since = self._writer.applied, time.monotonic()
+        while time.monotonic() - since < STUCK_SECONDS:
+            time.sleep(1)
+            if applied != self._writer.applied:
+                applied, since = self._writer.applied, time.monotonic()
+        os._exit(1)
 
 
 def _size(folder: Path) -> int:

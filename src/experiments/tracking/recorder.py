@@ -314,8 +314,8 @@ class Recorder:
     def _deliver(self, folder: Path, patience: float) -> None:
         why = self._writer.finish(patience=patience) if self._writer else ""
         found = journal.summary(folder).delivered
-        self.run_id = found.run_id
         if found.complete:
+            self.run_id = found.run_id
             self.recorded = [f"recorded as run {found.run_id}"]
         else:
             not_sent = f", but not sent ({why})" if self._writer else ""

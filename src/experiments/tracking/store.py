@@ -321,6 +321,9 @@ def _sqlite_mismatch(file: Path) -> str | None:
     try:
         return sqlite.mismatch(file)
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return None  # another process writes; MLflow waits for longer than this look
+        if code not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
+            return f"cannot be used now ({error}): is there space left, and may it be read and written?"
         return f"is not a usable SQLite file ({error}); move it away to start a new one"

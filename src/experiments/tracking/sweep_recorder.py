@@ -250,9 +250,9 @@ class SweepRecorder:
         own.close()
         why = self._writer.finish(patience=PATIENCE.get(status, END_SECONDS)) if self._writer else ""
         found = journal.summary(own.folder).delivered
-        self.run_id = found.run_id
         rejected = [record.rejections(found.rejected)] if found.rejected else []
         if found.complete:
+            self.run_id = found.run_id
             return [f"recorded beneath run {found.run_id}", *rejected]
         not_sent = f", but not sent ({why})" if self._writer else ""
         return [f"recorded in {own.folder}{not_sent}", "send it:  python -m experiments.sync", *rejected]

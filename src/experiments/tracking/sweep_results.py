@@ -12,10 +12,8 @@ Row = Mapping[str, Any]
 IDS_A_TAG = 200
 
 
-def write(
-    client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[Row], time: int, folder: Path
-) -> list[str]:
-    """Write the files, and record what the parent run says of its runs; return the names of the files.
+def write(client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[Row], time: int, folder: Path) -> None:
+    """Write the files, and record what the parent run says of its runs.
 
     Args:
         client: MLflow's.
@@ -27,15 +25,12 @@ def write(
         folder: For the files.
     """
     if not rows:
-        return []
-    folder.mkdir(parents=True, exist_ok=True)
+        return
     (folder / "results.csv").write_text(_table(rows))
     _record(client, run_id, rows, time)
     _name_kept(client, experiments, run_id, rows)
-    names = ["results.csv"]
     if any(row["run_id"] for row in rows):  # a sweep may be interrupted before its first run is recorded
-        names += _compare(client, experiments, run_id, rows, folder)
-    return names
+        _compare(client, experiments, run_id, rows, folder)
 
 
 def _table(rows: Sequence[Row]) -> str:

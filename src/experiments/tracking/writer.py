@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from experiments.tracking import index, lock, logged_model, sweep_results
@@ -33,6 +34,8 @@ A_BATCH = {"metrics": 1000, "params": 100, "tags": 100}
 TRIES = 3  # of an event that is rejected: another writer may have been in the way
 # Statuses by which a server, not an event, says that it cannot go on; beside those from 500 on.
 NOT_NOW = (401, 403, 408, 429)
+# How MLflow's client begins where what answered was no MLflow server: a proxy whose server is away, for one.
+NOT_OF_MLFLOW = "API request to "
 # What MLflow says of an error of its database.
 OF_THE_DATABASE = "BAD_REQUEST"
 DIED = "The training process died without a word: killed, or out of memory."
@@ -56,7 +59,7 @@ class Writer:
     def __init__(self, uri: str) -> None:
         self.name = store_name(uri)
         self._uri = uri
-        self.opened = 0  # how often
+        self.opened = self.applied = 0  # how often it was opened, and how many events were applied
         self._client: Any = None
         self._file: tuple[int, int] | None = None
         self._held: sqlite3.Connection | None = None
@@ -104,7 +107,8 @@ class Writer:
         place = os.open(folder, os.O_RDONLY)
         try:
             if not lock.hold(place, patience):  # another process delivers it
-                return delivered(folder).get(self.name, Delivered())
+                state = delivered(folder).get(self.name, Delivered())
+                return state if state.complete else replace(state, trouble="another process is sending it")
             state = self._state(folder)
             state = replace(state, bytes=0, complete=False, rejected=()) if again else state
             if close and not state.complete and not at_work(folder):
@@ -165,6 +169,7 @@ class Writer:
                 with _said_by_the_store():
                     self._set_aside = []
                     run_id = APPLY[batch[0]["event"]](self, folder, batch, state.run_id)
+                    self.applied += 1
                     aside = [f"{batch[0]['event']}: {why}" for why in self._set_aside]
                     return replace(state, run_id=run_id, trouble="", rejected=(*state.rejected, *aside))
             except (Unavailable, Deleted):
@@ -232,8 +237,18 @@ class Writer:
 
     def _log_file(self, folder: Path, batch: Sequence[Event], run_id: str) -> str:
         name = batch[0]["path"]
-        put(self.client, self.client.get_run(run_id).info, folder / FILES, name, self._uri)
+        put(self.client, self.client.get_run(run_id).info, own_file(folder, f"{FILES}/{name}"), name, self._uri)
         return run_id
+
+    @contextmanager
+    def _made(self, folder: Path, run_id: str) -> Iterator[Path]:
+        """A new folder, whose files become artifacts of a run: in that of a foreign journal, any name may be a link."""
+        with TemporaryDirectory(dir=folder) as name:
+            made = Path(name)
+            yield made
+            info = self.client.get_run(run_id).info
+            for file in filter(Path.is_file, made.rglob("*")):
+                put(self.client, info, file, str(file.relative_to(made)), self._uri)
 
     def _log_report(self, folder: Path, batch: Sequence[Event], run_id: str) -> str:
         """Draw the pictures of a run, and log them with its ``report.json``."""
@@ -242,14 +257,11 @@ class Writer:
         from experiments import figures
 
         history, report = unpacked_report(own_file(folder, batch[0]["file"]).read_bytes())
-        (folder / FILES / "figures").mkdir(parents=True, exist_ok=True)
-        (folder / FILES / "report.json").write_text(json.dumps(report.as_json(), indent=2))
-        names = ["report.json"]
-        for name, figure in figures.draw(history, report).items():
-            names.append(f"figures/{name}.png")
-            figure.savefig(folder / FILES / names[-1], **figures.SAVED)
-        for name in names:
-            put(self.client, self.client.get_run(run_id).info, folder / FILES, name, self._uri)
+        with self._made(folder, run_id) as made:
+            (made / "figures").mkdir()
+            (made / "report.json").write_text(json.dumps(report.as_json(), indent=2))
+            for name, figure in figures.draw(history, report).items():
+                figure.savefig(made / "figures" / f"{name}.png", **figures.SAVED)
         return run_id
 
     def _log_model(self, folder: Path, batch: Sequence[Event], run_id: str) -> str:
@@ -263,8 +275,8 @@ class Writer:
         rows = [{**row, "run_id": ids.get(row["uuid"], row["run_id"])} for row in batch[0]["rows"]]
         for row in rows:
             del row["uuid"]
-        for name in sweep_results.write(self.client, of_experiments, run_id, rows, batch[0]["time"], folder / FILES):
-            put(self.client, self.client.get_run(run_id).info, folder / FILES, name, self._uri)
+        with self._made(folder, run_id) as made:
+            sweep_results.write(self.client, of_experiments, run_id, rows, batch[0]["time"], made)
         return run_id
 
     def _ids(self, uuids: Sequence[str], experiments: Sequence[str]) -> dict[str, str]:
@@ -297,11 +309,12 @@ class Writer:
             self.client.set_tag(run_id, "failure", event["failure"])
         elif "failure" in self.client.get_run(run_id).data.tags:  # of an older copy of the journal
             self.client.delete_tag(run_id, "failure")
-        if event["trace"]:
-            (folder / FILES).mkdir(exist_ok=True)
-            (folder / FILES / "traceback.txt").write_text(event["trace"])
-            put(self.client, self.client.get_run(run_id).info, folder / FILES, "traceback.txt", self._uri)
-        self.client.set_terminated(run_id, event["status"], event["time"])
+        try:
+            if event["trace"]:
+                with self._made(folder, run_id) as made:
+                    (made / "traceback.txt").write_text(event["trace"])
+        finally:  # whatever became of the traceback
+            self.client.set_terminated(run_id, event["status"], event["time"])
         return run_id
 
     def _experiment(self, name: str) -> str:
@@ -380,7 +393,7 @@ def _has(client: Any, run_id: str) -> bool:
     try:
         client.get_run(run_id)
     except MlflowException as error:
-        if error.get_http_status_code() != 404:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # a proxy says 404, too
             raise
         return False
     return True
@@ -408,6 +421,8 @@ def _is_temporary(error: Exception) -> bool:
     from sqlalchemy.exc import SQLAlchemyError
 
     answer = getattr(error, "response", None)  # of a server for artifacts
+    if isinstance(error, MlflowException) and str(error).startswith(NOT_OF_MLFLOW):
+        return True
     if isinstance(error, MlflowException):
         status = 500 if error.error_code == OF_THE_DATABASE else error.get_http_status_code()
     elif answer is not None and hasattr(answer, "status_code"):
