@@ -66,16 +66,16 @@ def main() -> None:
     chance = random.Random(seed := int(sys.argv[2]) if len(sys.argv) > 2 else 0)  # noqa: S311
     victims = sys.argv[3].split(",") if len(sys.argv) > 3 else list(VICTIMS)
     events = []
-    for victim in victims:
-        for _ in range(moments):
+    versions = {name: importlib.metadata.version(name) for name in ("mlflow", "tensorflow", "hydra-core")}
+    for moment in range(moments):
+        for victim in victims:
             with tempfile.TemporaryDirectory() as folder:
                 events.append(kill_and_resume(Path(folder), victim, chance))
             print(json.dumps(events[-1]), flush=True)
-    good = sum(bool(event["right"]) for event in events)
-    versions = {name: importlib.metadata.version(name) for name in ("mlflow", "tensorflow", "hydra-core")}
-    result = {"moments": moments, "right": good, "of": len(events), "seed": seed, "versions": versions}
-    file = Path(__file__).parent / "results" / "chaos.json"
-    file.write_text(json.dumps({**result, "events": events}, indent=1) + "\n")
+        good = sum(bool(event["right"]) for event in events)
+        result = {"moments": moment + 1, "right": good, "of": len(events), "seed": seed, "versions": versions}
+        file = Path(__file__).parent / "results" / "chaos.json"
+        file.write_text(json.dumps({**result, "events": events}, indent=1) + "\n")
     sys.exit(f"{len(events) - good} of {len(events)} went wrong" if good < len(events) else None)
 
 

@@ -211,6 +211,27 @@ def _calls(monkeypatch: pytest.MonkeyPatch, lost: str) -> dict[str, int]:
     return left
 
 
+def test_a_connection_that_was_lost_is_made_again(
+    tmp_path: Path, store: Path, ours: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a server closes those that rest, while pictures are drawn."""
+    from mlflow import MlflowClient
+
+    function, calls = MlflowClient.get_run, itertools.count()
+
+    def lost(*arguments: Any) -> Any:
+        if next(calls) % 3 != 2:
+            raise ConnectionError("Connection aborted")
+        return function(*arguments)
+
+    monkeypatch.setattr(MlflowClient, "get_run", lost)
+    assert ours.deliver(write(tmp_path / "a", epochs=1)).complete
+    assert next(calls) > 6
+    monkeypatch.setattr(writer, "TRIES", 2)
+    with pytest.raises(Unavailable, match="Connection aborted"):
+        ours.deliver(write(tmp_path / "b", epochs=1))
+
+
 def test_a_journal_of_a_process_that_is_gone_is_closed(tmp_path: Path, store: Path, ours: Writer) -> None:
     folder = write(tmp_path / "a", close=False)
     assert not ours.deliver(folder, close=False).complete

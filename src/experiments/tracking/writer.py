@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 from experiments.tracking import index, lock, logged_model, sweep_results
 from experiments.tracking.client import experiment, open_store
@@ -29,9 +29,11 @@ from experiments.tracking.record import unpacked_report
 from experiments.tracking.search import EARLIER_SECONDS, UUID, WENT_ON_AT
 from experiments.tracking.store import reason, redact, sqlite_file, store_name
 
+T = TypeVar("T")
 # MLflow's limits for one request.
 A_BATCH = {"metrics": 1000, "params": 100, "tags": 100}
-TRIES = 3  # of an event that is rejected: another writer may have been in the way
+TRIES = 3  # of an event that is rejected: another writer may have been in the way; and of one that was not answered
+QUICK_SECONDS = 1.0  # a call that failed later than that is not repeated at once
 # Statuses by which a server, not an event, says that it cannot go on; beside those from 500 on.
 NOT_NOW = (401, 403, 408, 429)
 # How MLflow's client begins where what answered was no MLflow server: a proxy whose server is away, for one.
@@ -154,10 +156,9 @@ class Writer:
         """What the store has of a journal. Nothing, if it lacks the run, as its file is another one now."""
         state = delivered(folder).get(self.name, Delivered())
         if state.run_id:
-            with _said_by_the_store():
-                client = self.client
-                if folder not in self._seen and not _has(client, state.run_id):
-                    return Delivered()
+            client = _asked(lambda: self.client)  # first: it may forget what was seen
+            if folder not in self._seen and not _asked(lambda: _has(client, state.run_id)):
+                return Delivered()
         self._seen.add(folder)
         return state
 
@@ -166,12 +167,11 @@ class Writer:
         why = ""
         for attempt in range(TRIES):
             try:
-                with _said_by_the_store():
-                    self._set_aside = []
-                    run_id = APPLY[batch[0]["event"]](self, folder, batch, state.run_id)
-                    self.applied += 1
-                    aside = [f"{batch[0]['event']}: {why}" for why in self._set_aside]
-                    return replace(state, run_id=run_id, trouble="", rejected=(*state.rejected, *aside))
+                self._set_aside = []
+                run_id = _asked(lambda: APPLY[batch[0]["event"]](self, folder, batch, state.run_id))
+                self.applied += 1
+                aside = [f"{batch[0]['event']}: {why}" for why in self._set_aside]
+                return replace(state, run_id=run_id, trouble="", rejected=(*state.rejected, *aside))
             except (Unavailable, Deleted):
                 raise
             except Exception as error:  # what MLflow rejects, and what a damaged or foreign journal leads to
@@ -397,6 +397,24 @@ def _has(client: Any, run_id: str) -> bool:
             raise
         return False
     return True
+
+
+def _asked(call: Callable[[], T]) -> T:
+    """Call a function that asks the store. At once again where a connection was lost: a server closes those that rest.
+
+    Raises:
+        Unavailable: It can take nothing now.
+    """
+    for attempt in range(TRIES):
+        began = time.monotonic()
+        try:
+            with _said_by_the_store():
+                return call()
+        except Unavailable:
+            if attempt + 1 == TRIES or time.monotonic() - began > QUICK_SECONDS:
+                raise
+            time.sleep(0.1)
+    raise AssertionError
 
 
 @contextmanager
