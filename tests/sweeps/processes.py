@@ -53,7 +53,10 @@ def in_training(folder: Path, runs: int) -> Callable[[], bool]:
 
 
 def query(folder: Path, sql: str) -> list[tuple[str, ...]]:
-    with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db", timeout=60)) as connection:
+    """Ask a store; nothing, as long as there is none."""
+    if not (file := folder / "mlruns" / "mlflow.db").exists():
+        return []
+    with closing(sqlite3.connect(file, timeout=60)) as connection:
         return connection.execute(sql).fetchall()
 
 

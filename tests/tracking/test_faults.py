@@ -145,6 +145,7 @@ def test_the_stores_file_becomes_garbage(tmp_path: Path, fork_start: ForkStart, 
 
 def test_the_store_is_locked_by_another_program(tmp_path: Path, fork_start: ForkStart, fork_cli: RunCli) -> None:
     process = started(tmp_path, fork_start)
+    wait_until(lambda: query(tmp_path, "SELECT 1 FROM runs"))
     with closing(sqlite3.connect(tmp_path / "mlruns" / "mlflow.db", timeout=60)) as other:
         other.execute("BEGIN IMMEDIATE")
         began = time.monotonic()

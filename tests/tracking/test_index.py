@@ -47,9 +47,13 @@ def test_a_journal_is_found_whose_entry_was_lost(tmp_path: Path) -> None:
     for content in (b"", b"\0" * 50, b"\xff\xff"):
         entry.write_bytes(content)
         assert index.waiting() == [own.folder]
+        assert entry.read_text() == "outputs/a/record"
     entry.unlink()
     os.mkfifo(entry)
     assert index.waiting() == [own.folder]
+    (entry.parent / "2").touch()
+    assert index.waiting() == [own.folder]
+    assert [file.name for file in entry.parent.iterdir()] == ["1"]
 
 
 def test_a_damaged_claim_is_read_as_far_as_it_goes(tmp_path: Path) -> None:

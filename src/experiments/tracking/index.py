@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -39,10 +39,10 @@ def remove_waiting(uuid: str) -> None:
 def waiting() -> list[Path]:
     """The folders of the journals that wait, in the order in which they began to."""
     try:
-        files = [(file.stat().st_mtime, file) for file in (FOLDER / WAITING).iterdir()]
+        files = [(file.stat().st_mtime, file) for file in (FOLDER / WAITING).iterdir() if file.name[0] != "."]
     except OSError:
         return []
-    found, lost = list[Path](), set[str]()
+    found = list[Path]()
     for _, file in sorted(files):
         try:
             with journal.open_file(file) as opened:
@@ -52,14 +52,19 @@ def waiting() -> list[Path]:
             folder = _read(written)
             found += [folder] if folder.is_dir() else []
         except (OSError, ValueError):
-            lost.add(file.name)
-    return found + (_lost(lost) if lost else [])
+            found += _repaired(file)
+    return found
 
 
-def _lost(uuids: Collection[str]) -> list[Path]:
-    """The folders of the journals of runs whose place is not to be read any more; also of those that move away."""
-    folders = (file.parent for file in FOLDER.absolute().rglob(journal.JOURNAL))
-    return [folder for folder in folders if journal.opening(folder).get("uuid") in uuids]
+def _repaired(entry: Path) -> list[Path]:
+    """The folder of the journal of an entry that cannot be read; the entry says it again, or is gone."""
+    folders = [file.parent for file in FOLDER.absolute().rglob(journal.JOURNAL)]
+    own = [folder for folder in folders if journal.opening(folder).get("uuid") == entry.name]
+    with suppress(OSError):  # a folder, for one
+        entry.unlink()
+        if own:
+            add_waiting(entry.name, own[0])
+    return own[:1]
 
 
 def is_waiting(uuid: str) -> bool:
