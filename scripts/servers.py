@@ -1,7 +1,7 @@
-"""Records on servers that fail or have much to do: `python scripts/servers.py NAME`.
+"""Records on servers that fail or have much to do: `python scripts/servers.py NAME [N]`.
 
     away      a server is gone for 60 s during a sweep with 4 workers
-    answers   200 answers are lost after the server did what it was asked for, every tenth as it is killed
+    answers   200 (or N) answers are lost after the server did what it was asked for, each tenth as it is killed
     many      16 writers deliver 200 journals at once to `make server`
 
 Results, what is lost or there twice, go to scripts/results/, with machine and versions.
@@ -30,7 +30,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tracking import journal
+from experiments.tracking.journal import Delivered
 from experiments.tracking.provenance import hardware
+from experiments.tracking.writer import Unavailable, Writer
 
 HERE = Path(__file__).resolve().parent
 RUN = [sys.executable, "-m", "experiments.run"]
@@ -228,16 +230,17 @@ class Losing:
 
 
 def answers(folder: Path) -> dict[str, Any]:
-    """Deliver copies of a run again and again, until 200 answers were lost."""
-    wanted, kills, epochs, chance = 200, 20, 3, random.Random(0)  # noqa: S311
-    copies = list(offline_copies(folder, 40, epochs))
+    """Deliver copies of a run again and again, until so many answers were lost."""
+    wanted = int(sys.argv[2]) if len(sys.argv) > 2 else 200
+    kills, epochs, chance = wanted // 10, 3, random.Random(0)  # noqa: S311
+    copies = list(offline_copies(folder, wanted // 5, epochs))
     lost = Counter[str]()
     alone = threading.Lock()
     with Server(folder) as server:
 
         def lose(path: str) -> bool:
             with alone:
-                if sum(lost.values()) >= wanted or chance.random() > 0.4:
+                if sum(lost.values()) >= wanted or chance.random() > 0.3:
                     return False
                 kind = path.partition("?")[0]
                 lost[kind.rpartition("/")[2] if "/artifacts/" not in kind else "artifacts"] += 1
@@ -246,18 +249,18 @@ def answers(folder: Path) -> dict[str, Any]:
                     server.start()
                 return True
 
-        proxy, commands = Losing(server, lose), 0
-        while True:
-            done = subprocess.run(
-                [sys.executable, "-m", "experiments.sync", f"tracking.uri={proxy.uri}"],
-                cwd=folder, capture_output=True, text=True, check=False,
-            )  # fmt: skip
-            commands += 1
-            if done.returncode == 0 or commands > 2 * wanted:
-                break
+        proxy, attempts, rejected = Losing(server, lose), 0, list[str]()
+        writer = Writer(proxy.uri)
+        for place in copies:
+            state = Delivered()
+            while not state.complete:
+                attempts += 1
+                with suppress(Unavailable):
+                    state = writer.deliver(place)
+            rejected += state.rejected
         wrong = what_is_wrong(f"http://127.0.0.1:{server.port}", len(copies), epochs)
-    return {"journals": len(copies), "answers lost": dict(lost), "of these, by a kill": kills, "commands": commands,
-            "exit status of the last": done.returncode, "wrong": wrong}  # fmt: skip
+    return {"journals": len(copies), "answers lost": dict(lost), "of these, by a kill": kills, "attempts": attempts,
+            "rejected": rejected, "wrong": wrong}  # fmt: skip
 
 
 def offline_copies(folder: Path, count: int, epochs: int) -> Iterator[Path]:
@@ -318,7 +321,6 @@ def many(folder: Path) -> dict[str, Any]:
 def deliver(share: tuple[str, list[Path]]) -> list[str]:
     """Deliver journals; return what went wrong."""
     from experiments.tracking.client import import_what_is_used_late
-    from experiments.tracking.writer import Unavailable, Writer
 
     uri, folders = share
     import_what_is_used_late()
