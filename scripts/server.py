@@ -25,9 +25,12 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import psutil
+
 from experiments.tracking import lock
 from experiments.tracking.store import FOLDER
 
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WORKERS = 2
 START_SECONDS = 120.0
 DATABASE_USER = "mlflow"
@@ -46,12 +49,11 @@ class Unusable(Exception):  # noqa: N818 - a state of this machine
 
 def main() -> None:
     """Serve on the port that the first argument names, until interrupted."""
-    port = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in INTERRUPTS:
         signal.signal(number, _interrupt)
     folder = FOLDER.absolute() / "server"
     try:
-        _serve(folder, port)
+        _serve(folder, _port(sys.argv[1] if len(sys.argv) > 1 else "5000"))
     except Unusable as why:
         print(f"error: make server: {why}", file=sys.stderr)
         sys.exit(2)
@@ -61,9 +63,15 @@ def main() -> None:
 
 def _serve(folder: Path, port: int) -> None:
     programs = _programs()
-    _refuse_taken(port)
     folder.mkdir(parents=True, exist_ok=True)
-    with lock.take(folder / "lock") or _running(folder), _postgres(folder, programs) as database:
+    with lock.take(folder / "lock") or _running(folder):
+        _end_left_over(folder / "mlflow.pid")
+        _refuse_taken(port)
+        _serve_alone(folder, port, programs)
+
+
+def _serve_alone(folder: Path, port: int, programs: Path) -> None:
+    with _postgres(folder, programs) as database:
         server = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
              "--workers", str(WORKERS), "--app-name", "basic-auth",
@@ -71,6 +79,7 @@ def _serve(folder: Path, port: int) -> None:
             env={**os.environ, **_settings(folder, database)},
             stdout=(folder / "mlflow.log").open("w"), stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+        (folder / "mlflow.pid").write_text(str(server.pid))
         try:
             _wait(server, port, folder)
             print(f"http://127.0.0.1:{port}  user admin, password in {folder / 'password'}  (Ctrl-C ends it)")
@@ -84,7 +93,26 @@ def _serve(folder: Path, port: int) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    for each in INTERRUPTS:  # once is enough: both servers are being ended
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _port(written: str) -> int:
+    if not (written.isdecimal() and 0 < int(written) < 65536):
+        raise Unusable(f"got port {written}, expected one from 1 to 65535; try  make server PORT=5000")
+    return int(written)
+
+
+def _end_left_over(file: Path) -> None:
+    """End the server of a script that was killed: it would have another database taken from it."""
+    try:
+        left = psutil.Process(int(file.read_text()))
+        if "mlflow" in left.cmdline():
+            os.killpg(left.pid, signal.SIGKILL)
+            left.wait(10)
+    except (OSError, ValueError, psutil.Error):  # there is none
+        return
 
 
 def _running(folder: Path) -> NoReturn:
@@ -141,8 +169,12 @@ def _postgres(folder: Path, programs: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories=''"
-    _call([*control, "--log", place / "log", "--options", options, "start"], user)
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)  # or it would not be known whether it has started
+        try:
+            _call([*control, "--log", place / "log", "--options", options, "start"], user)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
         yield f"postgresql+psycopg2://{DATABASE_USER}@127.0.0.1:{port}/postgres"
     finally:
         _call([*control, "--mode", "fast", "stop"], user, may_fail=True)

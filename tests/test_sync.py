@@ -17,6 +17,7 @@ from tests.sweeps.processes import query, wait_until
 from tests.tracking.journals import stored
 
 RunCli = Callable[..., "subprocess.CompletedProcess[str]"]
+NOTHING = "nothing waits to be sent; all=true looks through all that was recorded here\n"
 SHORT = ("data=digits", "data.limit=300", "epochs=2", "model.layer_sizes=[8]")
 
 
@@ -54,7 +55,7 @@ def test_what_waits_is_listed_sent_once_and_can_be_sent_again(copied: Path, fork
     assert beneath == query(copied, "SELECT run_uuid FROM tags WHERE key = 'sweep'")
     for words in ((), ("list=true",)):
         done = fork_cli(*words, module="sync")
-        assert (done.returncode, done.stdout) == (0, "nothing waits to be sent\n")
+        assert (done.returncode, done.stdout) == (0, NOTHING)
     named = fork_cli("mlruns", module="sync")
     assert named.stdout.count("): was sent before, as run ") == 4
     again = fork_cli("all=true", module="sync")
@@ -124,7 +125,7 @@ def test_refusals(tmp_path: Path, fork_cli: RunCli) -> None:
     done = fork_cli("missing", module="sync")
     assert (done.returncode, done.stderr) == (2, "error: folders: there is no folder missing\n")
     done = fork_cli("tracking.uri=http://127.0.0.1:9", module="sync")
-    assert (done.returncode, done.stdout) == (0, "nothing waits to be sent\n")
+    assert (done.returncode, done.stdout) == (0, NOTHING)
     (tmp_path / "empty").mkdir()
     done = fork_cli("empty", module="sync")
     assert (done.returncode, done.stderr) == (
@@ -145,8 +146,12 @@ def test_records_are_sent_to_each_store_that_is_named(copied: Path, fork_cli: Ru
     assert "it was not sent yet" in fork_cli("mlruns", "list=true", other, module="sync").stdout
     assert fork_cli("mlruns", other, module="sync").stdout.count("): sent as run ") == 4
     assert fork_cli("mlruns", "list=true", other, module="sync").stdout.count("FINISHED, sent\n") == 4
-    assert fork_cli(other, module="sync").stdout == "nothing waits to be sent\n"
+    assert fork_cli(other, module="sync").stdout == NOTHING
     (copied / "mlruns" / "mlflow.db").rename(copied / "elsewhere.db")
+    gone = "FINISHED, sent, to a store that is not there any more\n"
+    assert fork_cli("mlruns", "list=true", module="sync").stdout.count(gone) == 4
+    told = fork_cli(module="compare").stderr
+    assert "send what was recorded here: python -m experiments.sync all=true" in told
     done = fork_cli("mlruns", module="sync")
     assert done.stdout.count("): sent as run ") == 4, done.stdout
     assert len(stored(copied / "mlruns" / "mlflow.db")["runs"]) == 4
@@ -195,7 +200,7 @@ def test_a_command_that_finds_no_store_names_what_waits(copied: Path, fork_cli: 
     for module in ("compare", "predict"):
         done = fork_cli(module=module)
         assert done.returncode == 2
-        assert "send what is recorded here: python -m experiments.sync" in done.stderr
+        assert "send what was recorded here: python -m experiments.sync" in done.stderr
 
 
 def test_a_run_that_is_kept_is_sent(copied: Path, fork_cli: RunCli) -> None:
@@ -207,7 +212,7 @@ def test_a_run_that_is_kept_is_sent(copied: Path, fork_cli: RunCli) -> None:
     sweep = fork_cli("-m", *SHORT, "seed=1,2", "resume=true")
     assert "resume: 2 kept" in sweep.stdout, sweep.stdout + sweep.stderr
     assert [row[1] for row in stored(copied / "mlruns" / "mlflow.db")["runs"]] == ["FINISHED"] * 4
-    assert fork_cli("list=true", module="sync").stdout == "nothing waits to be sent\n"
+    assert fork_cli("list=true", module="sync").stdout == NOTHING
 
 
 def test_a_foreign_record_does_not_choose_where_our_password_goes(copied: Path, fork_cli: RunCli) -> None:

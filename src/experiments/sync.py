@@ -21,7 +21,8 @@ def sync(composed: DictConfig) -> None:
     console = Console()
     found = sorted(_wanted(config), key=lambda run: run.opened.get("time", 0))
     if not found:
-        say(console, "nothing is recorded here" if config.all else "nothing waits to be sent")
+        more = "nothing waits to be sent; all=true looks through all that was recorded here"
+        say(console, "nothing is recorded here" if config.all else more)
         return
     if config.list:
         for run in found:
@@ -34,9 +35,8 @@ def sync(composed: DictConfig) -> None:
         lost += not is_sent
         say(console, f"{_name(run)}: {said}")
     if lost:
-        raise RunFailed(
-            f"{lost} of {len(found)} records were not sent; they are kept, and the same command tries again"
-        )
+        kept = "they are kept, and the same command tries again; tracking.uri=URL sends them to another address"
+        raise RunFailed(f"{lost} of {len(found)} records were not sent; {kept}")
 
 
 def _wanted(config: SyncConfig) -> Iterator[Summary]:
@@ -69,7 +69,8 @@ def _below(folder: Path) -> Sequence[Path]:
 def _described(run: Summary, tracking: Tracking) -> str:
     state = run.delivered_to(leftovers.target_name(run, tracking))
     under_way = journal.at_work(run.folder)
-    why = "it is under way" if under_way else state.trouble or ("sent" if state.complete else "it was not sent yet")
+    sent = f"sent{leftovers.is_store_missing(run, tracking) * ', to a store that is not there any more'}"
+    why = "it is under way" if under_way else state.trouble or (sent if state.complete else "it was not sent yet")
     rejected = f"; rejected: {'; '.join(state.rejected)}" if state.rejected else ""
     return f"{_name(run)}: {run.status if under_way or run.status != 'RUNNING' else 'died'}, {why}{rejected}"
 

@@ -9,7 +9,7 @@ from experiments.config.schema import Tracking
 from experiments.tracking import index, journal, search, sqlite
 from experiments.tracking.journal import Summary
 from experiments.tracking.record import rejections
-from experiments.tracking.store import FOLDER, store_name, store_uri
+from experiments.tracking.store import FOLDER, sqlite_file, store_name, store_uri
 from experiments.tracking.writer import Unavailable, Writer
 
 # Events that take a second: pictures are drawn, models are uploaded.
@@ -73,6 +73,12 @@ def target_name(run: Summary, tracking: Tracking) -> str:
     """What the store is called that a journal goes to."""
     uri = _target(run, tracking)
     return store_name(uri) if uri else str(run.opened.get("store", ""))
+
+
+def is_store_missing(run: Summary, tracking: Tracking) -> bool:
+    """Whether the SQLite file that a journal goes to is not there."""
+    file = sqlite_file(_target(run, tracking))
+    return file is not None and not file.exists()
 
 
 def _target(run: Summary, tracking: Tracking) -> str:

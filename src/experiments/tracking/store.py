@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from experiments.config import Problem, Refused
 from experiments.config.schema import Tracking
-from experiments.tracking import lock, sqlite
+from experiments.tracking import journal, lock, sqlite
 
 FOLDER = Path("mlruns")
 # Below it, a file for each journal that was not delivered whole: its name is the run's uuid, and it says where.
@@ -88,9 +88,10 @@ def existing(tracking: Tracking, key: str, writing: bool = False) -> str:
     if found := _store_problems(tracking, writing):  # MLflow itself would retry for minutes
         raise Refused(found)
     if (file := sqlite_file(uri)) and not _in_use(file):
-        waits = (FOLDER / WAITING).is_dir()
-        how = "send what is recorded here: python -m experiments.sync" if waits else ""
-        how = how or "train something first: python -m experiments.run"
+        how = "train something first: python -m experiments.run"
+        if next(FOLDER.rglob(journal.JOURNAL), None):
+            again = "" if (FOLDER / WAITING).is_dir() else " all=true"
+            how = f"send what was recorded here: python -m experiments.sync{again}"
         raise Refused(Problem(key, f"nothing is recorded in {file}; {how}"))
     return uri
 
