@@ -160,7 +160,7 @@ def what_is_wrong(uri: str, runs: int, epochs: int) -> list[str]:
 
 def away(folder: Path) -> dict[str, Any]:
     """A sweep whose server is killed, and started again a minute later."""
-    runs, epochs = 8, 3000
+    runs, epochs = 8, 600
     (folder / "code").mkdir()
     (folder / "code" / "sitecustomize.py").write_text(TIMED)
     (folder / "spent").mkdir()
