@@ -225,6 +225,7 @@ def test_a_connection_that_was_lost_is_made_again(
         return function(*arguments)
 
     monkeypatch.setattr(MlflowClient, "get_run", lost)
+    monkeypatch.setattr(writer, "QUICK_SECONDS", 0)
     assert ours.deliver(write(tmp_path / "a", epochs=1)).complete
     assert next(calls) > 6
     monkeypatch.setattr(writer, "TRIES", 2)
