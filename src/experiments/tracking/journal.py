@@ -207,11 +207,6 @@ def opening(folder: Path) -> Event:
     return first[0] if first and first[0]["event"] == "opened" else {}
 
 
-def is_journal(folder: Path) -> bool:
-    """Whether a folder has a journal."""
-    return (folder / JOURNAL).is_file()
-
-
 def at_work(folder: Path) -> bool:
     """Whether the process of a journal is at work on it."""
     return lock.is_held(folder / JOURNAL)

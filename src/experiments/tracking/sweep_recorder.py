@@ -110,10 +110,10 @@ class SweepRecorder:
             self._writer.ask(Question(self._experiments, run_ids=ids))
             answer = self._writer.answer()
         kept = [run for run in here if not is_gone(run, answer)]
-        unsent = [run for run in kept if run.status == "FINISHED" and not run.delivered.complete]
-        for run in unsent if self._writer else ():
-            assert self._writer
-            self._writer.deliver(run.folder)
+        if self._writer:
+            for run in kept:
+                if run.status == "FINISHED" and not run.delivered.complete:
+                    self._writer.deliver(run.folder)
         for run in here:
             if run not in kept:  # its workers must not keep it either
                 journal.note_delivered(run.folder, self._store, replace(run.delivered, gone=True))
