@@ -24,7 +24,7 @@ from experiments.config import RunFailed
 from experiments.tracking import lock
 
 JOURNAL, FILES, DELIVERED = "journal.jsonl", "files", "delivered.json"
-SYNC_SECONDS = 1.0  # between two times that epochs are forced to the disk
+SYNC_SECONDS = 5.0  # between two times that epochs are forced to the disk; the writer does so before it sends them
 Event = dict[str, Any]
 # What is taken for an event: what it needs in order to be understood. A journal may be damaged, or a foreign one.
 SHAPES: Mapping[str, Mapping[str, type]] = {
@@ -74,7 +74,7 @@ class Journal:
 
         Args:
             event: Its kind.
-            sync: Force it to the disk; else at most once a second.
+            sync: Force it to the disk; else at most once in `SYNC_SECONDS`.
             content: What JSON can hold.
 
         Raises:
