@@ -201,10 +201,10 @@ def epoch(repeats: int) -> Result:
     import tensorflow as tf
     from hydra import compose, initialize_config_dir
 
-    from experiments import backend, models, training
-    from experiments.cli import CONF
+    from experiments.cli.checks import CONF
     from experiments.config import Config, check
     from experiments.data import load
+    from experiments.engine import backend, models, training
 
     epochs = 3
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -391,10 +391,12 @@ def checkpoints(repeats: int) -> Result:
     """Seconds that the checkpoints of the reference run take, against those of its training."""
     from hydra import compose, initialize_config_dir
 
-    from experiments import backend, callbacks, data, models, training
-    from experiments.checkpoints import Checkpoints
-    from experiments.cli import CONF
+    from experiments import data
+    from experiments.cli.checks import CONF
     from experiments.config import Config, check
+    from experiments.engine import backend, callbacks, models, training
+    from experiments.engine.checkpoints import Checkpoints
+    from experiments.system.resources import available_cores
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = check(compose("config"), Config)
@@ -412,7 +414,7 @@ def checkpoints(repeats: int) -> Result:
     seconds: dict[str, list[float]] = {"checkpoints": spent, "training": []}
     for _ in range(repeats):
         spent.append(0.0)
-        choices = training.choose(config, dataset, backend.available_cores())
+        choices = training.choose(config, dataset, available_cores())
         model = models.build(config, dataset, choices.xla, choices.steps_per_execution)
         with tempfile.TemporaryDirectory() as folder:
             kept = Checkpoints(Path(folder))
@@ -450,7 +452,7 @@ def jobs(repeats: int) -> Result:
     from hydra.core.utils import setup_globals
     from hydra.types import RunMode
 
-    from experiments.cli import CONF
+    from experiments.cli.checks import CONF
     from experiments.sweeps.grid import combinations
     from experiments.sweeps.jobs import prepare
 

@@ -22,8 +22,8 @@ import numpy as np
 from benchmark import machine
 from numpy.typing import NDArray
 
-from experiments.comparison import Comparison, Run, compare
 from experiments.config.objective import Objective
+from experiments.ranking.comparison import Comparison, Run, compare
 
 ACCURACY = Objective("accuracy", False, "")
 SHARED, OWN = 0.1, 0.15  # standard deviations of what a seed does to all configs, and to one

@@ -26,14 +26,14 @@ def import_everything() -> None:
     from hydra.core.plugins import Plugins
 
     import experiments
-    from experiments import backend
+    from experiments.system.imports import import_keras
     from experiments.tracking import client
 
     Plugins.instance()  # first, as Hydra imports plugins anew, and ours would be there twice
     client.import_mlflow()
     client.import_what_is_used_late()
     importlib.import_module("experiments.tracking.writer")
-    backend.import_keras()
+    import_keras()
     for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
         if not module.name.endswith((".preload", ".__main__")):
             importlib.import_module(module.name)

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from experiments import backend
-from experiments.checkpoints import Checkpoints
-from experiments.cli import CONF
+from experiments.cli.checks import CONF
 from experiments.config import Config
 from experiments.data import Dataset, Split, load
-from experiments.evaluation import Report, evaluate, last_activation
+from experiments.engine import backend
+from experiments.engine.checkpoints import Checkpoints
+from experiments.task.evaluation import Report, evaluate, last_activation
 from tests import composing
 
 backend.start("auto", "float32", 0)
 
 import keras  # noqa: E402
 
-from experiments import callbacks, models, training  # noqa: E402
+from experiments.engine import callbacks, models, training  # noqa: E402
 
 MNIST = Path(os.environ.get("EXPERIMENTS_DATA_DIR", ""), "mnist.npz")
 

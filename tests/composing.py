@@ -6,7 +6,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.types import RunMode
 
-from experiments.cli import CONF
+from experiments.cli.checks import CONF
 from experiments.config import Config, check
 from experiments.sweeps.jobs import Composer
 

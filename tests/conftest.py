@@ -13,7 +13,7 @@ import hydra
 import hypothesis  # its plugins look for what refers to them, and would not find what is frozen
 import pytest
 
-from experiments.cli import CONF
+from experiments.cli.checks import CONF
 from experiments.config.files import own_folders
 from tests.prepared import Prepared, Started, environment
 

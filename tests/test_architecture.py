@@ -23,7 +23,7 @@ def places() -> dict[str, tuple[int, int]]:
         if listed := re.match(r"( {4}| {8})((?:\w+(?:\.py|/) *)+)(?: {2}|$)", line):
             inner = f"{folder}." if len(listed[1]) == 8 else ""
             for place, name in enumerate(listed[2].split()):
-                folder = name.removesuffix("/") if name.endswith("/") else folder
+                folder = name.removesuffix("/") if name.endswith("/") and not inner else folder
                 found[inner + name.removesuffix("/").removesuffix(".py")] = number, place
     return found
 
@@ -31,9 +31,15 @@ def places() -> dict[str, tuple[int, int]]:
 PLACES = places()
 
 
+def folders(module: str) -> list[str]:
+    """A module, and the folders that it is in, the innermost first."""
+    parts = module.split(".")
+    return [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+
+
 def place(module: str) -> tuple[int, int] | None:
-    """Of a module, or of its folder."""
-    return PLACES.get(module, PLACES.get(module.partition(".")[0]))
+    """Of a module, or of the innermost folder of it that is in the list."""
+    return next((PLACES[name] for name in folders(module) if name in PLACES), None)
 
 
 def imported(node: ast.AST) -> Iterator[str]:
@@ -67,4 +73,4 @@ def test_imports_run_downward(module: str) -> None:
     for other in set(imported(ast.parse(MODULES[module].read_text()))) - {"", module}:
         there = place(other)
         assert there, other
-        assert here < there or (here == there and other.partition(".")[0] == module.partition(".")[0]), other
+        assert here < there or here == there, other

@@ -16,7 +16,7 @@ from pathlib import Path
 import hydra
 import pytest
 
-from experiments.cli import CONF
+from experiments.cli.checks import CONF
 from experiments.compare import compare_runs, main
 from experiments.config import Refused
 from experiments.config.overrides import ids_as_text
@@ -295,7 +295,7 @@ def test_the_report_is_written_whole_or_not_at_all(
     text = page.read_text()
     assert "<html" in text
     assert "rmsprop" in text
-    monkeypatch.setattr("experiments.report.page", lambda *_: 1 / 0)
+    monkeypatch.setattr("experiments.ranking.report.page", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         call(f"report={page}")
     assert page.read_text() == text

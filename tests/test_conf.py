@@ -9,7 +9,7 @@ import hydra
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.cli import CONF, check_run
+from experiments.cli.checks import CONF, check_run
 from experiments.config import CompareConfig, PredictConfig, PromoteConfig, ReproduceConfig, SyncConfig, check
 
 FILES = sorted(CONF.rglob("*.y*ml"))

@@ -16,11 +16,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 
-from experiments.cli import CONF
+from experiments.cli.checks import CONF
 from experiments.config import Refused
 from experiments.config.overrides import ids_as_text
 from experiments.promote import promote
-from experiments.tracking.runs import find_run
+from experiments.tracking.runs import look_up
 from tests.prepared import Prepared
 
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
@@ -305,12 +305,10 @@ def test_refusals_are_quick_and_say_what_there_is(
     assert message in done.stderr
 
 
-def test_names_that_the_registry_lacks(
-    folder: Path, client: MlflowClient, promoted: Promote, real: Any, tmp_path: Path
-) -> None:
+def test_names_that_the_registry_lacks(folder: Path, client: MlflowClient, promoted: Promote, real: Any) -> None:
     promoted(f"run={real.info.run_id}")
     tracking: Any = SimpleNamespace(uri=None, enabled=True, experiment="")
-    assert find_run("digits@champion", tracking, tmp_path).run_id == real.info.run_id
-    assert find_run("digits@latest", tracking, tmp_path).run_id == real.info.run_id
+    assert look_up("digits@champion", tracking).run_id == real.info.run_id
+    assert look_up("digits@latest", tracking).run_id == real.info.run_id
     with pytest.raises(Refused, match="there is no 'nothing@latest' in this store's registry"):
-        find_run("nothing@latest", tracking, tmp_path)
+        look_up("nothing@latest", tracking)

@@ -52,7 +52,7 @@ ELSEWHERE = {
     "ray start": "tests/sweeps/cluster.py",
     "ssh": "there is no other machine",
     "mlflow db upgrade": "there is no newer version to upgrade to",
-    "python -m experiments.run optimizer=adma": "tests/test_cli.py",
+    "python -m experiments.run optimizer=adma": "tests/cli/test_cli.py",
     "python -m experiments.sync /copied/outputs": "tests/test_sync.py",
     "python -m experiments.sync FOLDER": "tests/test_sync.py",
     'python -c "import hydra"': "it is what commands were compared with",

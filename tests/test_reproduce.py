@@ -8,7 +8,6 @@ import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,9 @@ from experiments.reproduce import compile_as_recorded, conditions, judge
 from experiments.run import Trained
 from experiments.tracking.client import experiment, open_store
 from experiments.tracking.provenance import environment
+from experiments.tracking.runs import finished, look_up
 from experiments.tracking.search import measured, measures
-from experiments.tracking.stored import StoredRun, read_run
-from tests.composed import config, keras
+from tests.composed import keras
 
 RunCli = Callable[..., Any]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
@@ -90,10 +89,9 @@ def test_uncommitted_changes_are_kept(folder: Path, run_id: str) -> None:
 
 def test_different(capsys: pytest.CaptureFixture[str]) -> None:
     points = {"loss": [(0, 0.5), (1, 0.25)], "val_loss": [(0, math.nan)], "gone": [(1, 1.0)], "objective": [(1, 0.9)]}
-    stored = StoredRun("id", "name", config(), {"weights.digest": "1"}, points, "")
     trained = Trained({"loss": [0.5, 0.125], "val_loss": [math.nan, 0.1]}, {"objective": 0.9}, "2")
     with pytest.raises(RunFailed, match="it differs: 3 of 6 values, and the weights are different"):
-        judge(Console(width=80), stored, trained)
+        judge(Console(width=80), points, "1", trained)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert rows[1:] == [
         ["loss", "2", "0.25", "0.125", "-0.12"],
@@ -102,15 +100,14 @@ def test_different(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     identical = Trained({"loss": [0.5, 0.25]}, {}, "1")
     with pytest.raises(RunFailed, match="and the weights are the same"):
-        judge(Console(), stored, identical)
-    judge(Console(), replace(stored, metrics={"loss": points["loss"]}), identical)
+        judge(Console(), points, "1", identical)
+    judge(Console(), {"loss": points["loss"]}, "1", identical)
     assert "identical: all 2 values; weights the same" in capsys.readouterr().out
 
 
 def test_without_a_digest_of_the_weights_it_is_not_identical() -> None:
-    stored = StoredRun("id", "name", config(), {}, {"loss": [(0, 0.5)]}, "")
     with pytest.raises(RunFailed, match="all 1 values are the same, but the weights cannot be compared"):
-        judge(Console(), stored, Trained({"loss": [0.5]}, {}, "1"))
+        judge(Console(), {"loss": [(0, 0.5)]}, None, Trained({"loss": [0.5]}, {}, "1"))
 
 
 def test_infinity_is_recorded_and_reproduced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,13 +125,15 @@ def test_infinity_is_recorded_and_reproduced(tmp_path: Path, capsys: pytest.Capt
         name: [(point.step, measured(point.value)) for point in client.get_metric_history(run.info.run_id, name)]
         for name in values
     }
-    stored = StoredRun("id", "name", config(), {"weights.digest": "1"}, points, "")
     judge(
-        Console(), stored, Trained({key: [values[key]] for key in ("loss", "val_loss")}, {"objective": -math.inf}, "1")
+        Console(),
+        points,
+        "1",
+        Trained({key: [values[key]] for key in ("loss", "val_loss")}, {"objective": -math.inf}, "1"),
     )
     assert "identical: all 3 values" in capsys.readouterr().out
     with pytest.raises(RunFailed, match="it differs: 2 of 3 values"):
-        judge(Console(), stored, Trained({"loss": [math.nan], "val_loss": [1.0]}, {"objective": math.inf}, "1"))
+        judge(Console(), points, "1", Trained({"loss": [math.nan], "val_loss": [1.0]}, {"objective": math.inf}, "1"))
 
 
 def test_other_data_cannot_reproduce_it(folder: Path, run_id: str, fork_cli: RunCli) -> None:
@@ -160,7 +159,7 @@ def test_what_differs_is_told() -> None:
         "version.numpy": importlib.metadata.version("numpy"),
     }
     packages = f"# Python 2\nkeras==2.0.0\nold==1\n{environment()}"
-    told = dict(conditions(StoredRun("id", "name", config(), tags, {}, packages)))
+    told = dict(conditions(tags, packages, []))
     assert told["code"].startswith("differs from that of the run, which was of commit 0123456789ab with code/")
     assert re.fullmatch(r"keras 2.0.0 then, 3\S+ now; 1 other packages differ", told["versions"])
     assert told["processor"].startswith("Abacus then, ")
@@ -191,23 +190,25 @@ def tampered(folder: Path, run_id: str, was: str, becomes: str) -> Any:
 def test_a_stored_config_is_data(folder: Path, run_id: str, was: str, becomes: str, told: str) -> None:
     store = Tracking(enabled=True, uri=f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
     with tampered(folder, run_id, was, becomes), pytest.raises(Refused, match=re.escape(told)):
-        read_run(run_id, store, [], None)
+        look_up(run_id, store).checked_config()
 
 
 def test_a_stored_config_grants_no_trust(folder: Path, run_id: str) -> None:
     store = Tracking(enabled=True, uri=f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
     with tampered(folder, run_id, "trust: []", "trust: [os]"):
-        assert read_run(run_id, store, [], None).config.trust == []
-        assert read_run(run_id, store, ["mine"], None).config.trust == ["mine"]
+        assert look_up(run_id, store).checked_config().trust == []
+        assert look_up(run_id, store, trust=["mine"]).checked_config().trust == ["mine"]
 
 
 def test_the_logged_model_evaluates_as_recorded(folder: Path, run_id: str) -> None:
     """Without code of ours it is compiled already; `compile_as_recorded` compiles any."""
     uri = f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
-    stored = read_run(run_id, Tracking(enabled=True, uri=uri), [], None)
+    stored = look_up(run_id, Tracking(enabled=True, uri=uri))
+    recorded = stored.checked_config()
+    mlflow.set_tracking_uri(uri)
     model = mlflow.keras.load_model(f"runs:/{run_id}/model")
-    test = load(stored.config.data, stored.config.seed).test
-    expected = {name: stored.metrics[f"test_{name}"][0][1] for name in ("loss", "accuracy")}
+    test = load(recorded.data, recorded.seed).test
+    expected = {name: stored.metrics[f"test_{name}"] for name in ("loss", "accuracy")}
     for _ in range(2):
         assert model.evaluate(test.x, test.y, verbose=0, return_dict=True) == pytest.approx(expected, rel=1e-5)
         model = keras.Sequential([keras.Input(model.input_shape[1:]), *model.layers])
@@ -223,13 +224,13 @@ def test_a_run_that_needs_trust_says_so(folder: Path, run_id: str) -> None:
     with metrics, tampered(folder, run_id, *trust):
         told = f"trust: the run {run_id[:8]} needs the code of mine.more.M; if you trust it, say so"
         with pytest.raises(Refused, match=re.escape(told)) as refused:
-            read_run(run_id, store, ["other"], None)
+            look_up(run_id, store, trust=["other"]).checked_config()
         assert refused.value.problems[0].remedy == "trust=[mine]"
-        assert read_run(run_id, store, ["mine"], None).trusted == ["mine.more", "other"]
+        assert look_up(run_id, store, trust=["mine"]).trusted_then == ["mine.more", "other"]
 
 
 def test_a_run_that_did_not_finish_cannot_be_reproduced(folder: Path, run_id: str) -> None:
     store = Tracking(enabled=True, uri=f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
     killed = changed(folder, "UPDATE runs SET status = 'KILLED'", "UPDATE runs SET status = 'FINISHED'")
     with killed, pytest.raises(Refused, match=f"{run_id} is KILLED: there is no result to compare with"):
-        read_run(run_id, store, [], None)
+        finished(look_up(run_id, store))

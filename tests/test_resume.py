@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
-from experiments.checkpoints import Checkpoints
+from experiments.engine.checkpoints import Checkpoints
 from experiments.tracking.client import open_store
 from tests.composed import Run, names, train
 from tests.prepared import Prepared, Started, environment

@@ -4,39 +4,34 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from omegaconf import DictConfig
 
-from experiments import tables
-from experiments.cli import check_command, command
-from experiments.comparison import Comparison, best_runs, comparable, compare, curve_of
+from experiments.cli.checks import check_command
+from experiments.cli.command import command
 from experiments.config import CompareConfig, Problem, Refused, RunFailed
 from experiments.config.problems import NAME_LENGTH, assign
 from experiments.config.schema import CHOICES_OF_A_RUN
-from experiments.filters import Ordered, facts, fitting, ordered, parse_all, sort_key
-from experiments.terminal import Console
+from experiments.ranking import tables
+from experiments.ranking.comparison import Comparison, best_runs, comparable, compare, curve_of
+from experiments.ranking.filters import Ordered, facts, fitting, ordered, parse_all, sort_key
+from experiments.system.terminal import Console
+
+if TYPE_CHECKING:
+    from experiments.tracking.selection import Selection
 
 
 def compare_runs(composed: DictConfig) -> None:
     """Print the ranking of recorded runs, one for each group that can be compared; write a report of them."""
     config = check_command(composed, CompareConfig)
-    _check_choice(config)
-    conditions = parse_all(config.filter)
     _check_report(config.report)
-    from experiments.tracking import leftovers
+    client, selection = select(config)
     from experiments.tracking import selection as recorded
 
-    named = dict.fromkeys(config.runs, "runs")
-    if config.sweep not in (None, "latest"):
-        named[str(config.sweep)] = "sweep"
-    client = leftovers.connect(recorded.holding(config.tracking, named))
-    selection = recorded.select(client, config)
-    runs = fitting(selection.runs, conditions, {run.run_id: facts(run) for run in selection.runs})
-    if not (groups := comparable(runs)):
-        what = f"none of the {len(runs)} runs says what it is ranked by: no runs of ours"
-        raise Refused(Problem("runs", what, recorded.another_experiment(client, config)))
+    runs, groups = selection.runs, comparable(selection.runs)
     sort = sort_key(config.sort, runs) if config.sort else ""  # now: the curves take longer to read
     everything = config.format == "json" or config.report
     comparisons = []
@@ -52,6 +47,29 @@ def compare_runs(composed: DictConfig) -> None:
         write_report(Path(config.report), shown, confusion)
         which = f", of the runs measured as {shown.measured_as}" if len(comparisons) > 1 else ""
         print(f"report: {config.report}{which}", file=sys.stdout if config.format == "text" else sys.stderr)
+
+
+def select(config: CompareConfig) -> "tuple[Any, Selection]":
+    """Find the runs that a config asks for; return MLflow's client of their store, and them.
+
+    Raises:
+        Refused: There are none.
+    """
+    _check_choice(config)
+    conditions = parse_all(config.filter)
+    from experiments.tracking import leftovers
+    from experiments.tracking import selection as recorded
+
+    named = dict.fromkeys(config.runs, "runs")
+    if config.sweep not in (None, "latest"):
+        named[str(config.sweep)] = "sweep"
+    client = leftovers.connect(recorded.holding(config.tracking, named))
+    selection = recorded.select(client, config)
+    runs = fitting(selection.runs, conditions, {run.run_id: facts(run) for run in selection.runs})
+    if not comparable(runs):
+        what = f"none of the {len(runs)} runs says what it is ranked by: no runs of ours"
+        raise Refused(Problem("runs", what, recorded.another_experiment(client, config)))
+    return client, replace(selection, runs=runs)
 
 
 def _check_choice(config: CompareConfig) -> None:
@@ -92,7 +110,7 @@ def _print(groups: Sequence[Ordered], form: str) -> None:
 
 def write_report(path: Path, comparison: Comparison, confusion: Mapping[str, Any]) -> None:
     """Write the HTML page; whoever reads it meanwhile sees the old one, or the whole new one."""
-    from experiments.report import page
+    from experiments.ranking.report import page
 
     text = page(comparison, confusion)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.absolute().parent, delete=False) as file:

@@ -1,26 +1,22 @@
-"""What a recorded run makes of images: ``python -m experiments.predict run=latest``."""
+"""Classify images with a recorded model: ``python -m experiments.predict run=latest``."""
 
-import importlib
 import json
 import tempfile
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from experiments import backend
-from experiments.cli import check_command, command
+from experiments.cli.checks import check_command
+from experiments.cli.command import command
 from experiments.config import PredictConfig, Problem, Refused
-from experiments.data import Images, Labels, load
-from experiments.evaluation import last_activation, probabilities
-from experiments.images import read_images, to_input
-from experiments.terminal import Console, say
-from experiments.tracking.artifacts import SavedModel, own_classes, unusable_model
-from experiments.tracking.runs import RecordedRun, find_run
+from experiments.data import load
+from experiments.data.checks import Images, Labels
+from experiments.data.images import read_images, to_input
+from experiments.engine import saved_models
+from experiments.system.terminal import Console, say
+from experiments.tracking.runs import RecordedRun, look_up
 
 
 def predict(composed: DictConfig) -> None:
@@ -28,16 +24,16 @@ def predict(composed: DictConfig) -> None:
     config = check_command(composed, PredictConfig)
     pictures = read_images(config.images)  # now: what is not there need not wait for the imports
     with tempfile.TemporaryDirectory() as downloads:
-        run = find_run(config.run, config.tracking, Path(downloads))
-        own = own_classes(run.model, config.trust)
+        run = look_up(config.run, config.tracking, trust=config.trust)
+        saved = run.saved_model(Path(downloads))
         test = None if config.images else _test_images(config.test, run)
-        model = _load(run.model, own)
+        model = saved_models.load(saved, config.trust)
     if test is None:
         x, truth = to_input(pictures, model.input_shape[1:], run.data, config.inverted), None
         names = config.images
     else:
         (x, truth), names = test, [str(number) for number in range(*_bounds(config.test))]
-    guesses = _guesses(_probabilities(run.model, model, x), names, truth)
+    guesses = _guesses(saved_models.classify(saved, model, x), names, truth)
     if config.format == "json":
         print(json.dumps({"run": run.run_id, "chosen": run.chosen, "predictions": guesses}))
         return
@@ -45,67 +41,6 @@ def predict(composed: DictConfig) -> None:
     if config.run == "best":
         say(console, f"chosen {run.chosen}")
     say(console, *_table(run, guesses), whole=True)
-
-
-def _load(saved: SavedModel, own: Mapping[str, str]) -> Any:
-    """Load a saved model, with the classes of trusted packages that it names.
-
-    Raises:
-        Refused: It is damaged, a package has no such class, or TensorFlow cannot use the flags of the environment.
-    """
-    backend.import_keras()
-    backend.refuse_wrong_flags()
-    import keras
-
-    try:
-        custom_objects = {name: getattr(importlib.import_module(module), name) for name, module in own.items()}
-    except (ImportError, AttributeError) as error:
-        raise Refused(Problem("trust", f"the run's model needs code that cannot be imported: {error}")) from error
-    try:
-        if not custom_objects:
-            _refuse_more_weights_than_saved(saved.file)
-        model = keras.saving.load_model(saved.file, custom_objects=custom_objects, compile=False)
-        if not all(isinstance(size, int) for size in model.input_shape[1:]):
-            raise ValueError(f"it takes inputs of shape {model.input_shape}")
-        return model
-    except Exception as error:  # whatever Keras raises: the file may come from anywhere
-        raise unusable_model(saved, error) from error
-
-
-def _refuse_more_weights_than_saved(file: Path) -> None:
-    """Build a saved model's layers without their arrays, and compare their sizes with the file of the weights.
-
-    Keras would make the arrays first, of any size, and then find out that their values are not there.
-
-    Raises:
-        ValueError: The layers have more weights than that file holds, of at least four bits each.
-        Exception: Whatever Keras raises for layers that it cannot build.
-    """
-    import keras
-
-    with zipfile.ZipFile(file) as archive:
-        config, saved = json.loads(archive.read("config.json")), archive.getinfo("model.weights.h5").file_size
-    layers = {**config, "compile_config": None}
-    count = backend.without_arrays(lambda: keras.saving.deserialize_keras_object(layers).count_params())
-    if count > 2 * saved:
-        raise ValueError(f"its layers have {count:,} weights, and its file of weights has {saved:,} bytes")
-
-
-def _probabilities(saved: SavedModel, model: Any, x: Images) -> NDArray[np.floating]:
-    """What the model makes of images (n, …): probabilities (n, classes).
-
-    Raises:
-        Refused: It takes other images, or gives something else.
-    """
-    if tuple(model.input_shape[1:]) != x.shape[1:]:
-        raise Refused(Problem("test", f"the model takes inputs of {model.input_shape[1:]}, the data has {x.shape[1:]}"))
-    try:
-        predicted = np.asarray(model.predict_on_batch(x))
-    except Exception as error:
-        raise unusable_model(saved, error) from error
-    if predicted.ndim != 2 or predicted.shape[1] < 2:
-        raise unusable_model(saved, f"it gives values of shape {predicted.shape}, expected some for each class")
-    return probabilities(predicted, last_activation(model))
 
 
 def _bounds(span: str) -> tuple[int, int]:

@@ -6,13 +6,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from experiments.cli import check_command, command
+from experiments.cli.checks import check_command
+from experiments.cli.command import command
 from experiments.config import Problem, PromoteConfig, Refused
 from experiments.config.problems import assign
 from experiments.config.schema import Tracking
-from experiments.terminal import Console, say
+from experiments.system.terminal import Console, say
 from experiments.tracking import registry
-from experiments.tracking.runs import logged_model, look_up
+from experiments.tracking.runs import RecordedRun, look_up
 from experiments.tracking.store import redact, store_uri
 
 
@@ -20,25 +21,25 @@ def promote(composed: DictConfig) -> None:
     """Register the run's model, have the alias name it, and say what it replaced and what to do next."""
     config = check_command(composed, PromoteConfig)
     environment = _environment(config.tracking)  # before MLflow sets it
-    client, run, chosen = look_up(config.run, config.tracking, writing=True)
+    run = look_up(config.run, config.tracking, writing=True)
     _refuse_unusable(run)
-    model = logged_model(client, run)
-    name = config.name or run.data.tags["dataset"]
-    done = registry.promote(client, run, model, name, config.alias, chosen=chosen, force=config.force)
+    name = config.name or run.tags["dataset"]
+    done = registry.promote(
+        run.client, run.stored, run.logged_model(), name, config.alias, chosen=run.chosen, force=config.force
+    )
     console = Console()
     say(console, *_outcome(done, config).splitlines())
     if config.run == "best":
-        say(console, f"chosen {chosen}")
+        say(console, f"chosen {run.chosen}")
     say(console, *_next(f"{name}@{config.alias}", config.tracking, environment), whole=True)
 
 
-def _refuse_unusable(run: Any) -> None:
-    run_id, tags = run.info.run_id, run.data.tags
-    if run.info.status != "FINISHED":
-        what = f"{run_id} is {run.info.status}; only a finished run can be promoted"
+def _refuse_unusable(run: RecordedRun) -> None:
+    if run.status != "FINISHED":
+        what = f"{run.run_id} is {run.status}; only a finished run can be promoted"
         raise Refused(Problem("run", what, "run=latest"))
-    if not {"objective", "dataset", "dataset.digest"} <= tags.keys() or "objective" not in run.data.metrics:
-        raise Refused(Problem("run", f"{run_id} has no objective and data set: not a run of ours", "run=latest"))
+    if not {"objective", "dataset", "dataset.digest"} <= run.tags.keys() or "objective" not in run.metrics:
+        raise Refused(Problem("run", f"{run.run_id} has no objective and data set: not a run of ours", "run=latest"))
 
 
 def _outcome(done: registry.Promotion, config: PromoteConfig) -> str:

@@ -10,18 +10,19 @@ from omegaconf import DictConfig
 from rich.table import Table
 from rich.text import Text
 
-from experiments.checkpoints import Checkpoints
-from experiments.cli import check_command, command
+from experiments.cli.checks import check_command
+from experiments.cli.command import command
 from experiments.config import Problem, Refused, ReproduceConfig, RunFailed
 from experiments.config.fingerprint import environment_flags, source_digest, without_packages
 from experiments.config.problems import visible
 from experiments.config.schema import Tracking
 from experiments.data import load
+from experiments.engine.checkpoints import Checkpoints
 from experiments.run import Trained, train
-from experiments.terminal import Console, say
+from experiments.system.terminal import Console, say
 from experiments.tracking.provenance import environment, hardware, origin, working_tree
 from experiments.tracking.recorder import Recorder
-from experiments.tracking.stored import StoredRun, read_run
+from experiments.tracking.runs import finished, look_up
 
 
 def reproduce(composed: DictConfig) -> None:
@@ -29,8 +30,9 @@ def reproduce(composed: DictConfig) -> None:
     config = check_command(composed, ReproduceConfig)
     if problems := without_packages(config.trust):
         raise Refused(problems)
-    stored = read_run(config.run, config.tracking, config.trust, config.data.path)
-    dataset = load(stored.config.data, stored.config.seed)
+    stored = finished(look_up(config.run, config.tracking, trust=config.trust))
+    again = stored.checked_config(config.data.path)
+    dataset = load(again.data, again.seed)
     recorded = stored.tags.get("dataset.digest")
     if dataset.digest != recorded:
         what = f"{dataset.source} is not what the run was trained on: sha256 {dataset.digest[:12]}…, then {recorded}"
@@ -39,11 +41,11 @@ def reproduce(composed: DictConfig) -> None:
     say(console, f"run {stored.run_id}  {stored.name}")
     if config.run == "best":
         say(console, f"  chosen {stored.chosen}")
-    for what, said in conditions(stored):
+    for what, said in conditions(stored.tags, stored.environment, stored.trusted_then):
         say(console, f"  {what:9} {said}")
     with tempfile.TemporaryDirectory() as folder:
-        trained = train(stored.config, dataset, Recorder(stored.config), Checkpoints(Path(folder)))
-    judge(console, stored, trained)
+        trained = train(again, dataset, Recorder(again), Checkpoints(Path(folder)))
+    judge(console, stored.histories, stored.tags.get("weights.digest"), trained)
 
 
 def compile_as_recorded(model: Any, run: str, uri: str | None = None, trust: Sequence[str] = ()) -> None:
@@ -58,26 +60,33 @@ def compile_as_recorded(model: Any, run: str, uri: str | None = None, trust: Seq
     Raises:
         Refused: There is no such run, or it did not finish.
     """
-    from experiments.models import compile_as  # it imports TensorFlow
+    from experiments.engine.models import compile_as  # it imports TensorFlow
 
-    compile_as(read_run(run, Tracking(enabled=True, uri=uri), trust, None).config, model)
+    recorded = finished(look_up(run, Tracking(enabled=True, uri=uri), trust=trust))
+    compile_as(recorded.checked_config(), model)
 
 
-def conditions(stored: StoredRun) -> Iterator[tuple[str, str]]:
-    """Compare what a result may depend on, then and now: code, data, versions, flags, processor."""
-    yield "code", _code(stored)
-    yield "data", f"the same: {stored.tags['dataset']}, sha256 {stored.tags['dataset.digest'][:12]}…"
-    now = origin(stored.config.tracking, (), "")
-    versions = {key.partition(".")[2]: value for key, value in stored.tags.items() if key.startswith("version.")}
+def conditions(tags: Mapping[str, str], packages: str, trusted: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Compare what a result may depend on, then and now: code, data, versions, flags, processor.
+
+    Args:
+        tags: Of the recorded run.
+        packages: Its ``environment.txt``.
+        trusted: The packages that were trusted then.
+    """
+    yield "code", _code(tags, trusted)
+    yield "data", f"the same: {tags['dataset']}, sha256 {tags['dataset.digest'][:12]}…"
+    now = origin(Tracking(enabled=False), (), "")
+    versions = {key.partition(".")[2]: value for key, value in tags.items() if key.startswith("version.")}
     changed = {key: then for key, then in versions.items() if now.get(f"version.{key}") != then}
     told = "; ".join(f"{key} {then} then, {now.get(f'version.{key}', 'none')} now" for key, then in changed.items())
-    others = _packages(stored.environment) ^ _packages(environment())
+    others = _packages(packages) ^ _packages(environment())
     count = len({line.partition("==")[0] for line in others} - set(changed))
-    also = f"; {count} other packages differ" if count and stored.environment else ""
+    also = f"; {count} other packages differ" if count and packages else ""
     same = ", ".join(f"{key} {versions[key]}" for key in ("tensorflow", "keras", "numpy") if key in versions)
     yield "versions", (told or f"the same: {same}") + also
-    yield "flags", _then_and_now(stored.tags.get("flags", "") or "none", " ".join(environment_flags()) or "none")
-    then, processor = stored.tags.get("hardware.processor", "unknown"), hardware()["hardware.processor"]
+    yield "flags", _then_and_now(tags.get("flags", "") or "none", " ".join(environment_flags()) or "none")
+    then, processor = tags.get("hardware.processor", "unknown"), hardware()["hardware.processor"]
     yield "processor", _then_and_now(then, processor)
 
 
@@ -85,10 +94,10 @@ def _then_and_now(then: str, now: str) -> str:
     return f"the same: {now}" if then == now else f"{then} then, {now} now"
 
 
-def _code(stored: StoredRun) -> str:
-    commit, dirty = stored.tags.get("git.commit", ""), stored.tags.get("git.dirty") == "true"
+def _code(tags: Mapping[str, str], trusted: Sequence[str]) -> str:
+    commit, dirty = tags.get("git.commit", ""), tags.get("git.dirty") == "true"
     whence = f"commit {commit[:12]}" + (" with code/uncommitted.patch of its artifacts" if dirty else "")
-    if source_digest(stored.trusted) == stored.tags.get("fingerprint.code"):
+    if source_digest(trusted) == tags.get("fingerprint.code"):
         tree = working_tree()
         elsewhere = commit and tree and tree.commit != commit
         return "the same" + (f", though the run was of {whence}" if elsewhere else f": {whence}" if commit else "")
@@ -99,8 +108,16 @@ def _packages(text: str) -> set[str]:
     return {line for line in text.splitlines() if line and not line.startswith(("#", "experiments=="))}
 
 
-def judge(console: Console, stored: StoredRun, trained: Trained) -> None:
+def judge(
+    console: Console, recorded: Mapping[str, Sequence[tuple[int, float]]], digest: str | None, trained: Trained
+) -> None:
     """Say that it is identical.
+
+    Args:
+        console: Where.
+        recorded: (step, value) of each metric.
+        digest: Of the recorded run's weights; None: it was not recorded.
+        trained: The run that was trained again.
 
     Raises:
         RunFailed: It is not, and the table of what differs is printed before; or the record lacks the weights' digest.
@@ -110,8 +127,8 @@ def judge(console: Console, stored: StoredRun, trained: Trained) -> None:
     for column in ("metric", "epoch", "recorded", "now", "difference"):
         table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
     total = different = 0
-    for name in dict.fromkeys([*stored.metrics, *again]):
-        then, now = dict(stored.metrics.get(name, ())), again.get(name, {})
+    for name in dict.fromkeys([*recorded, *again]):
+        then, now = dict(recorded.get(name, ())), again.get(name, {})
         for step in sorted({*then, *now}):
             total += 1
             a, b = then.get(step), now.get(step)
@@ -121,7 +138,6 @@ def judge(console: Console, stored: StoredRun, trained: Trained) -> None:
                 table.add_row(
                     Text(visible(name)), str(step + 1), *("none" if x is None else repr(x) for x in (a, b)), gap
                 )
-    digest = stored.tags.get("weights.digest")
     weights = "not recorded" if digest is None else "the same" if digest == trained.weights_digest else "different"
     if different:
         console.print(table)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, cast
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.backend import available_cores
-from experiments.cli import check_run, command
+from experiments.cli.checks import check_run
+from experiments.cli.command import command
 from experiments.config import Config
+from experiments.system.resources import available_cores
 
 if TYPE_CHECKING:
-    from experiments.checkpoints import Checkpoints
     from experiments.data import Dataset
+    from experiments.engine.checkpoints import Checkpoints
     from experiments.tracking.lookup import PastRun
     from experiments.tracking.recorder import Recorder
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 def run(composed: DictConfig) -> float:
     """Train, measure and record what a config says; return the objective."""
     config = check_run(composed)
-    from experiments.checkpoints import Checkpoints  # a refused run waits for nothing that training needs
     from experiments.data import describe, load
+    from experiments.engine.checkpoints import Checkpoints  # a refused run waits for nothing that training needs
     from experiments.tracking.provenance import other_machine
     from experiments.tracking.recorder import Recorder
 
@@ -74,15 +75,15 @@ def train(
     before: "PastRun | None" = None,
 ) -> Trained:
     """Build the model, fit it from where its checkpoint stands, measure and record it."""
-    from experiments import backend
+    from experiments.engine import backend
 
     state = checkpoints.state
     threads = backend.start(state.threads if state else config.runtime.threads, config.precision, config.seed)
     from keras.callbacks import LambdaCallback
 
-    from experiments import callbacks, models, training  # they import TensorFlow, which `backend` has started
-    from experiments.evaluation import evaluate, last_activation, objective
-    from experiments.progress import ShowProgress, show_result
+    from experiments.engine import callbacks, models, training  # they import TensorFlow, which `backend` has started
+    from experiments.engine.progress import ShowProgress, show_result
+    from experiments.task.evaluation import evaluate, last_activation, objective
 
     choices = training.choose(config, dataset, threads)
     model = models.build(config, dataset, choices.xla, choices.steps_per_execution)

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from experiments.cli import check_command, command
+from experiments.cli.checks import check_command
+from experiments.cli.command import command
 from experiments.config import Problem, Refused, RunFailed, SyncConfig
 from experiments.config.problems import visible
 from experiments.config.schema import Tracking
-from experiments.terminal import Console, say
+from experiments.system.terminal import Console, say
 from experiments.tracking import index, journal, leftovers
 from experiments.tracking.journal import Summary
 from experiments.tracking.store import FOLDER, refuse_unusable

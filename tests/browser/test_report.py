@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.comparison import Run, compare
 from experiments.config.objective import Objective
-from experiments.report import page as report
+from experiments.ranking.comparison import Run, compare
+from experiments.ranking.report import page as report
 from tests.browser.page import Page
 
 pytestmark = pytest.mark.browser

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from experiments.cli import CONF
+from experiments.cli.checks import CONF
 from experiments.config import Config, PredictConfig, Problem, Refused, check
 from experiments.config.checks import _resolve, find_problems
 

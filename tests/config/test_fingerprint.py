@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments.cli import check_places
+from experiments.cli.checks import check_places
 from experiments.config import Refused
 from experiments.config import fingerprint as module
 from experiments.config.fingerprint import (
@@ -29,10 +29,13 @@ SIZES = (54_000, 6_000, 10_000)
 WITHOUT_EFFECT = {
     "": "the version number",
     "cli": "refuses a command, or lets it run",
+    "cli.checks": "the same",
+    "cli.command": "the same",
+    "system.terminal": "prints",
+    "system": "a name",
     "config": "passes on the names of its modules",
     "config.problems": "words of refusals",
     "config.checks": "refuses a config, or lets it be",
-    "progress": "shows what training measures",
     "sweeps": "starts processes",
     "tracking.provenance": "names the machine",
     "tracking.recorder": "records what training measures",

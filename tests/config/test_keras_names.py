@@ -9,7 +9,7 @@ import pytest
 from experiments.config import keras_names
 from experiments.config.named import unknown_names
 from tests.composed import keras
-from experiments.vocabulary import KINDS, classes, find
+from experiments.engine.vocabulary import KINDS, classes, find
 from tests.config.test_checks import problems_of
 
 

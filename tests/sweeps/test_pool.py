@@ -12,8 +12,8 @@ from typing import Any
 import joblib
 import pytest
 
-from experiments.backend import available_cores
 from experiments.sweeps import pool
+from experiments.system.resources import available_cores
 
 
 @pytest.mark.parametrize(

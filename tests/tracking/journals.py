@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.evaluation import Mistakes, Report
+from experiments.task.evaluation import Mistakes, Report
 from experiments.tracking import index, journal, record
 from experiments.tracking.journal import Journal
 

@@ -12,20 +12,21 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import hydra
-import mlflow
 import pytest
 from mlflow.entities import LoggedModelOutput
 
-from experiments.cli import CONF
+from experiments.cli.checks import CONF
 from experiments.config import Refused
+from experiments.config.files import plain_value
 from experiments.config.schema import Tracking
-from experiments.predict import _load, _probabilities, predict
+from experiments.engine import saved_models
+from experiments.engine.saved_models import SavedModel
+from experiments.predict import predict
 from experiments.tracking import sqlite
-from experiments.tracking.artifacts import SavedModel, own_classes, plain_value, stored_text
+from experiments.tracking.artifacts import stored_text
 from experiments.tracking.client import open_store
-from experiments.tracking.runs import stored_config
+from experiments.tracking.runs import look_up
 from experiments.tracking.selection import confusion_matrices
-from experiments.tracking.stored import read_run
 from tests.composed import digits, keras
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
@@ -56,7 +57,7 @@ def tampered(model: Path, file: Path, change: Callable[[Any], Any]) -> Path:
 def used(file: Path, trust: tuple[str, ...] = ()) -> Any:
     """What the model makes of the digits, as `predict` has it."""
     saved = SavedModel(file, "run 3f2a: its model")
-    return _probabilities(saved, _load(saved, own_classes(saved, trust)), digits().test.x)
+    return saved_models.classify(saved, saved_models.load(saved, trust), digits().test.x)
 
 
 def refusal(file: Path) -> str:
@@ -208,7 +209,7 @@ def test_a_foreign_config_is_refused(store: tuple[Tracking, str, Path], text: st
     tracking, run_id, artifacts = store
     (artifacts / "config" / "config.yaml").write_text(text)
     with pytest.raises(Refused):
-        read_run(run_id, tracking, [], None)
+        look_up(run_id, tracking).checked_config()
 
 
 def test_a_config_that_is_no_ordinary_file_is_refused(store: tuple[Tracking, str, Path]) -> None:
@@ -217,15 +218,15 @@ def test_a_config_that_is_no_ordinary_file_is_refused(store: tuple[Tracking, str
     file.unlink(missing_ok=True)
     os.mkfifo(file)
     with pytest.raises(Refused, match="has no readable config"):
-        read_run(run_id, tracking, [], None)
+        look_up(run_id, tracking).checked_config()
     file.unlink()
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(Refused, match="has no readable config"):
-        stored_config(run_id)
+        _ = look_up(run_id, tracking).config
     file.unlink()
     file.mkdir()
     with pytest.raises(Refused, match="has no readable config"):
-        stored_config(run_id)
+        _ = look_up(run_id, tracking).config
     file.rmdir()
 
 
@@ -259,7 +260,7 @@ class Artifacts(BaseHTTPRequestHandler):
 @pytest.fixture
 def remote(model: Path, tmp_path: Path) -> Iterator[tuple[str, str, Path]]:
     """A store with a run whose artifacts lie on a server: its address, the run's id, and its model there."""
-    others, folder = mlflow.get_tracking_uri(), tmp_path / "served"
+    folder = tmp_path / "served"
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Artifacts,), {"folder": folder}))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     uri = sqlite.address(tmp_path / "mlflow.db")
@@ -283,7 +284,6 @@ def remote(model: Path, tmp_path: Path) -> Iterator[tuple[str, str, Path]]:
     with server:
         yield uri, run.info.run_id, file
         server.shutdown()
-    mlflow.set_tracking_uri(others)
 
 
 def test_a_downloaded_model_does_not_stay(
@@ -314,31 +314,34 @@ MATRICES += [[[1, 2.5], [3, 4]], [["1", 2], [3, 4]], [[1, None], [3, 4]], [[1, 1
 
 @pytest.mark.parametrize("matrix", MATRICES, ids=str)
 def test_a_matrix_that_is_none_is_left_out(store: tuple[Tracking, str, Path], matrix: Any) -> None:
-    _, run_id, artifacts = store
+    tracking, run_id, artifacts = store
+    client = open_store(str(tracking.uri))
     (artifacts / "report.json").write_text(json.dumps({"confusion_matrix": matrix}))
-    assert confusion_matrices(None, [run_id]) == {}
+    assert confusion_matrices(client, [run_id]) == {}
 
 
 def test_reading_leaves_no_temporary_files(
     store: tuple[Tracking, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    _, run_id, artifacts = store
+    tracking, run_id, artifacts = store
+    client = open_store(str(tracking.uri))
     (artifacts / "note.txt").write_text("x")
-    assert stored_text(run_id, "note.txt") == "x"
+    assert stored_text(client, client.get_run(run_id), "note.txt") == "x"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_matrix_is_read_and_a_damaged_report_has_none(store: tuple[Tracking, str, Path]) -> None:
-    _, run_id, artifacts = store
+    tracking, run_id, artifacts = store
+    client = open_store(str(tracking.uri))
     report = artifacts / "report.json"
     report.write_text(json.dumps({"confusion_matrix": [[1, 2], [3, 4]]}))
-    assert confusion_matrices(None, [run_id]) == {run_id: [[1, 2], [3, 4]]}
+    assert confusion_matrices(client, [run_id]) == {run_id: [[1, 2], [3, 4]]}
     for text in ("", "{", "[" * 100_000, "[]", "3", '{"confusion_matrix": ' + "9" * 5000 + "}"):
         report.write_text(text)
-        assert confusion_matrices(None, [run_id]) == {}
+        assert confusion_matrices(client, [run_id]) == {}
     report.unlink()
-    assert confusion_matrices(None, [run_id]) == {}
+    assert confusion_matrices(client, [run_id]) == {}
     os.mkfifo(report)
-    assert confusion_matrices(None, [run_id]) == {}
+    assert confusion_matrices(client, [run_id]) == {}
     report.unlink()

@@ -31,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
 
 @pytest.mark.parametrize("which", [*IDS, "aaaa1", "aaaa5678", "12345678"])
 def test_a_run_is_found_by_its_beginning(store: Tracking, which: str) -> None:
-    assert look_up(which, store).run.info.run_id.startswith(which)
+    assert look_up(which, store).run_id.startswith(which)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ from experiments.tracking.provenance import origin
 from experiments.tracking.runs import look_up
 from experiments.tracking.search import connect
 from experiments.tracking.store import existing, lacks_run, problems, redact, redact_all, sqlite_file, store_uri
-from experiments.tracking.stored import read_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 # Whatever a keyboard gives, but blanks, which end a word.
@@ -253,7 +252,7 @@ def test_a_store_that_is_damaged_within_is_refused(whole: Path, tmp_path: Path, 
         with pytest.raises(Refused):
             look_up(which, tracking)
     with pytest.raises(Refused):
-        read_run("latest", tracking, [], None)
+        _ = look_up("latest", tracking).histories
 
 
 def test_reading_a_store_without_experiments_makes_none(whole: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import ast
 import itertools
 import multiprocessing
 import os
+import re
 import shutil
 import sqlite3
 import time
@@ -211,17 +212,18 @@ def _calls(monkeypatch: pytest.MonkeyPatch, lost: str) -> dict[str, int]:
     return left
 
 
-def test_a_connection_that_was_lost_is_made_again(
-    tmp_path: Path, store: Path, ours: Writer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("why", ["Connection aborted", "(psycopg2.errors.UniqueViolation) duplicate key value"])
+def test_what_fails_for_a_reason_that_passes_is_tried_again(
+    tmp_path: Path, store: Path, ours: Writer, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    """As a server closes those that rest, while pictures are drawn."""
+    """A server closes connections that rest, while pictures are drawn; two writers add the same row."""
     from mlflow import MlflowClient
 
     function, calls = MlflowClient.get_run, itertools.count()
 
     def lost(*arguments: Any) -> Any:
         if next(calls) % 3 != 2:
-            raise ConnectionError("Connection aborted")
+            raise ConnectionError(why)
         return function(*arguments)
 
     monkeypatch.setattr(MlflowClient, "get_run", lost)
@@ -229,7 +231,7 @@ def test_a_connection_that_was_lost_is_made_again(
     assert ours.deliver(write(tmp_path / "a", epochs=1)).complete
     assert next(calls) > 6
     monkeypatch.setattr(writer, "TRIES", 2)
-    with pytest.raises(Unavailable, match="Connection aborted"):
+    with pytest.raises(Unavailable, match=re.escape(why)):
         ours.deliver(write(tmp_path / "b", epochs=1))
 
 

@@ -1,4 +1,4 @@
-"""The user's config files: which of them cannot be read, and why. Hydra names neither."""
+"""YAML that may come from anywhere: the user's config files, of which Hydra names no broken one, and records."""
 
 import re
 from collections.abc import Iterator
@@ -39,6 +39,33 @@ class ShallowLoader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+
+class PlainLoader(ShallowLoader):
+    """Reads YAML without aliases, which we never write: a few lines of them can stand for billions of values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Read the next value, which must not refer to an earlier one."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has aliases")
+        return super().compose_node(parent, index)
+
+
+def plain_yaml(text: str) -> Any:
+    """Read plain YAML: mappings, lists, texts, numbers.
+
+    Raises:
+        Exception: Of any class, where it is not YAML, or more than that.
+    """
+    return yaml.load(text, PlainLoader)  # noqa: S506 - it is a safe loader
+
+
+def plain_value(text: str) -> Any:
+    """A recorded parameter: a number, truth value, list or text."""
+    try:
+        return plain_yaml(text)
+    except Exception:  # whatever the parser raises
+        return text
 
 
 def _refuse_deeper(depth: int) -> None:

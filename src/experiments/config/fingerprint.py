@@ -28,21 +28,17 @@ CANNOT_MATTER: Any = {
 }
 # The modules and folders of this package that decide what comes out of a run. A test follows their imports.
 TRAINING = (
-    "backend",
-    "callbacks",
-    "checkpoints",
     "config/callback_checks",
     "config/choices",
     "config/keras_names",
     "config/measures",
     "config/schema",
     "data",
-    "evaluation",
-    "metrics",
-    "models",
+    "engine",
     "run",
-    "training",
-    "vocabulary",
+    "system/imports",
+    "system/resources",
+    "task",
 )
 PACKAGE = Path(__file__).parents[1]
 VERSIONED = ("tensorflow", "keras", "numpy")

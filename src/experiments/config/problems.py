@@ -65,6 +65,13 @@ class Refused(Exception):  # noqa: N818 - it is the outcome's name
                 break
         super().__init__("\n".join([*map(str, _remedies_once(fitting)), *rest]))
 
+    @classmethod
+    def by_a_command(cls, message: str) -> "Refused":
+        """The refusal of a command that was started, with its message."""
+        refused = cls([])
+        refused.args = (message,)
+        return refused
+
     @property
     def reason(self) -> str:
         """The problems on one line: why a run of a sweep failed."""

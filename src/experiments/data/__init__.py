@@ -7,16 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config.schema import Data
-from experiments.data.checks import ENCODE, Labels
+from experiments.data.checks import ENCODE, Images, Labels
 from experiments.data.sources import Outline, outline, read
 from experiments.data.splits import split_sizes, stratified, validation_count
 
-__all__ = ["Dataset", "Images", "Labels", "Split", "describe", "load", "outlines", "preload"]
+__all__ = ["Dataset", "Images", "Labels", "Split", "describe", "load", "outlines", "preload", "scaled"]
 
 SMALL, LARGE = 0.1, 10.0  # scaled values that reach less, or more, are hard to train on
 FEW = 100  # validation images by which accuracy moves in steps of more than a point
-
-Images = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -148,9 +146,14 @@ def _warnings(train: Split, classes: int, scale: float) -> Iterator[str]:
         yield f"y_train: {what}; to number them from 0 without gaps: {ENCODE}"
 
 
+def scaled(x: NDArray[np.generic], scale: float) -> Images:
+    """Inputs (n, ...) divided by `scale`; images without channels get one: (n, height, width, 1)."""
+    inputs: Images = np.divide(x, np.float32(scale), dtype=np.float32, casting="unsafe")
+    return inputs.reshape(*inputs.shape, 1) if inputs.ndim == 3 else inputs
+
+
 def _prepare(x: NDArray[np.generic], y: Labels, scale: float) -> Split:
-    images = np.divide(x, np.float32(scale), dtype=np.float32, casting="unsafe")
-    return Split(images[..., np.newaxis] if images.ndim == 3 else images, y)
+    return Split(scaled(x, scale), y)
 
 
 def _take(split: Split, indices: NDArray[np.intp]) -> Split:

@@ -8,9 +8,9 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
-from experiments.backend import available_memory
 from experiments.config import Problem, Refused
 from experiments.data.checks import ENCODE_CLASSES, Wrong, described
+from experiments.system.resources import available_memory
 
 # An archive that grows by so much, to so many bytes, is taken for one that was made to fill the memory.
 BOMB_RATIO, BOMB_SIZE = 200, 500_000_000

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from experiments.config import Problem, Refused
 
+Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
 RawArrays = dict[str, NDArray[np.generic]]
 CheckedArrays = tuple[NDArray[np.generic], Labels, NDArray[np.generic], Labels]

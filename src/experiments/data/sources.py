@@ -160,7 +160,7 @@ def _from_library(name: str) -> RawArrays:
         x, y = bunch.images, bunch.target
         test = np.arange(len(y)) % 5 == 4
         return {"x_train": x[~test], "y_train": y[~test], "x_test": x[test], "y_test": y[test]}
-    from experiments.backend import import_keras
+    from experiments.system.imports import import_keras
 
     import_keras()
     import keras

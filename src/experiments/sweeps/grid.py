@@ -28,7 +28,7 @@ from experiments.config.schema import Gridded
 from experiments.sweeps import foreign, pool, server
 from experiments.sweeps.jobs import Job, identify, prepare
 from experiments.sweeps.results import as_row, runs_of, show
-from experiments.terminal import Console, say
+from experiments.system.terminal import Console, say
 from experiments.tracking.provenance import other_machine
 from experiments.tracking.sweep_recorder import SweepRecorder
 from hydra_plugins.experiments_sweeps import PoolLauncher

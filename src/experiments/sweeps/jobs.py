@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.cli import check_places, group_defaults, output_problems
+from experiments.cli.checks import check_places, group_defaults, output_problems
 from experiments.config import Config, Problem, Refused, check
 from experiments.config.files import BrokenFile
 from experiments.config.fingerprint import fingerprint

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from experiments.backend import available_cores
 from experiments.config import Refused, RunFailed
 from experiments.config.checks import find_problems
 from experiments.config.fingerprint import config_fingerprint
@@ -31,7 +30,8 @@ from experiments.sweeps.jobs import Job, identify, prepare
 from experiments.sweeps.results import LOG
 from experiments.sweeps.view import SweepView
 from experiments.sweeps.worker import work
-from experiments.terminal import Console
+from experiments.system.resources import available_cores
+from experiments.system.terminal import Console
 from experiments.tracking import record
 from experiments.tracking.index import Claim
 from experiments.tracking.store import redact

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import experiments
-from experiments import backend, data
+from experiments import data
 from experiments.config import Refused, RunFailed
 from experiments.config.fingerprint import source_digest
 from experiments.config.schema import Data
+from experiments.engine import backend
 from experiments.sweeps.server import PRELOAD, STARTED
+from experiments.system import imports
 from experiments.tracking.provenance import environment, working_tree
 
 # Why no worker can be forked from this process, if so.
@@ -31,7 +33,7 @@ def preload() -> None:
     told = json.loads(os.environ[PRELOAD])
     # For a launcher that is shot; otherwise it removes the folder itself, and shoots us.
     atexit.register(shutil.rmtree, told["folder"], ignore_errors=True)
-    backend.import_keras()
+    imports.import_keras()
     backend.refuse_wrong_flags()
     _say([])
     flags = os.environ.get("TF_XLA_FLAGS", "")
@@ -65,7 +67,7 @@ def _say(problems: list[dict[str, Any]]) -> None:
     unfinished.replace(file)
 
 
-with backend.imports():  # which also keeps the collector from touching, and so copying, the memory that workers share
+with imports.imports():  # which also keeps the collector from touching, and so copying, the memory that workers share
     try:
         preload()
     except Exception as failed:  # any other one a worker meets again, and says so in its run

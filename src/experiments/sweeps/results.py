@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.utils import JobReturn, JobStatus
 from rich.console import Console
 
-from experiments import tables
-from experiments.comparison import Comparison, Run, by_run, comparable, compare, has_result
 from experiments.config import Refused
-from experiments.config.objective import Objective
-from experiments.filters import ordered
+from experiments.ranking import tables
+from experiments.ranking.comparison import Comparison, Run, best_first, by_run, comparable, compare
+from experiments.ranking.filters import ordered
 from experiments.sweeps.jobs import Job
 from experiments.tracking.store import redact
 
@@ -40,13 +39,9 @@ def runs_of(jobs: Sequence[Job], past: Sequence["PastRun"], returns: Mapping[int
                 known[key] = child
     # By the overrides, too, as what cannot matter may be swept; they may have been typed otherwise before.
     found = [(job, known.get((job.fingerprint, redact(" ".join(job.overrides))))) for job in jobs]
-    runs = [_run(job, child or known.get((job.fingerprint, "")), returns.get(job.number)) for job, child in found]
-    return [run for objective, group in comparable(runs).items() for run in _ranked(group, objective)]
-
-
-def _ranked(runs: Sequence[Run], objective: Objective) -> list[Run]:
-    sign = 1 if objective.lower_is_better else -1
-    return sorted(runs, key=lambda run: (not has_result(run), sign * (run.objective or 0.0) if has_result(run) else 0))
+    return best_first(
+        [_run(job, child or known.get((job.fingerprint, "")), returns.get(job.number)) for job, child in found]
+    )
 
 
 def _run(job: Job, child: "PastRun | None", returned: JobReturn | None) -> Run:

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.config.objective import Objective
+from experiments.ranking.tables import decimals
 from experiments.sweeps.jobs import Job
-from experiments.tables import decimals
-from experiments.terminal import say
+from experiments.system.terminal import say
 
 
 class SweepView:

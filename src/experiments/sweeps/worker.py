@@ -39,7 +39,7 @@ def work(connection: Connection, task: str, job: Job, context: HydraContext, set
     if settings["gpu"] is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = settings["gpu"]
     threading.Thread(target=_end_with_launcher, args=(connection,), daemon=True).start()
-    from experiments import progress  # it imports Keras, and the launcher imports this module
+    from experiments.engine import progress  # it imports Keras, and the launcher imports this module
 
     progress.tell = lambda *news: _send(connection, ("epoch", *news))
     try:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from experiments.backend import imports
+from experiments.system.imports import imports
 from experiments.tracking.store import allow_many_writers, alone, sqlite_file
 
 USED_LATE = (
     "mlflow.store.tracking.sqlalchemy_store",
     "sklearn.metrics",
     "matplotlib.backends.backend_agg",
-    "experiments.figures",
+    "experiments.task.figures",
 )
 
 
@@ -46,7 +46,6 @@ def import_mlflow() -> Any:
 def open_store(uri: str) -> Any:
     """Open a store, or create it; return MLflow's client."""
     mlflow = import_mlflow()
-    mlflow.set_tracking_uri(uri)
     if sqlite_file(uri):  # a file that was replaced must not be written on in its old place
         os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
     with alone(uri):
@@ -54,7 +53,7 @@ def open_store(uri: str) -> Any:
             new = file.with_name(f"{file.name}.{uuid4().hex}")  # and put in its place when it is whole
             new.write_bytes(new_store(file.parent))
             new.replace(file)
-        client = mlflow.MlflowClient()
+        client = mlflow.MlflowClient(uri, registry_uri=uri)
         client.search_experiments(max_results=1)
         allow_many_writers(uri)
     return client

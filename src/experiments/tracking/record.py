@@ -15,8 +15,10 @@ from experiments.tracking.store import redact_all
 
 if TYPE_CHECKING:
     from experiments.data import Dataset
-    from experiments.evaluation import Report
+    from experiments.task.evaluation import Report
 
+# What commands say at their end, by which a program finds the record.
+RECORDED, BENEATH = "recorded as run {}", "recorded beneath run {}"
 LONGEST_PARAMETER = 6000  # characters, MLflow's limit
 # Of the config: what may hold passwords, or differs each time though the run is the same.
 NOT_RECORDED: Any = {"tracking": {"uri", "parent", "run_name", "offline"}, "resume": True}
@@ -115,7 +117,7 @@ def packed_report(history: Mapping[str, Sequence[float]], report: "Report") -> b
 
 def unpacked_report(content: bytes) -> "tuple[dict[str, list[float]], Report]":
     """The curves and the report that `packed_report` wrote."""
-    from experiments.evaluation import Mistakes, Report
+    from experiments.task.evaluation import Mistakes, Report
 
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         plain = json.loads(str(archive["plain"]))

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from experiments.checkpoints import Checkpoints
 from experiments.config import Config, Problem, Refused, RunFailed
 from experiments.config.fingerprint import config_fingerprint, environment_flags, fingerprint, source_digest
 from experiments.config.problems import assign
+from experiments.engine.checkpoints import Checkpoints
 from experiments.tracking import index, journal, lock, record
 from experiments.tracking.journal import Journal, Summary
 from experiments.tracking.logged_model import KERAS_FILE
@@ -25,7 +25,7 @@ from experiments.tracking.system_metrics import SystemMetrics
 
 if TYPE_CHECKING:
     from experiments.data import Dataset
-    from experiments.evaluation import Report
+    from experiments.task.evaluation import Report
 
 REPORT_FILE, EXAMPLE_FILE = "report.npz", "example.npy"
 PATIENCE = {"KILLED": 5.0}  # seconds for the delivery of a run that was interrupted
@@ -316,7 +316,7 @@ class Recorder:
         found = journal.summary(folder).delivered
         if found.complete:
             self.run_id = found.run_id
-            self.recorded = [f"recorded as run {found.run_id}"]
+            self.recorded = [record.RECORDED.format(found.run_id)]
         else:
             not_sent = f", but not sent ({why})" if self._writer else ""
             self.recorded = [f"recorded in {folder}{not_sent}"]

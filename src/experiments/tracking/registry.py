@@ -87,6 +87,9 @@ def _register(client: Any, run: Any, model: Any, name: str) -> Any:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    import mlflow
+
+    mlflow.set_tracking_uri(client.tracking_uri)  # where MLflow looks for the source
     source = f"models:/{model.model_id}"
     return client.create_model_version(name, source, run.info.run_id, model_id=model.model_id)
 

@@ -61,7 +61,6 @@ def connect(uri: str) -> Any:
     mlflow = import_mlflow()
     if (file := sqlite_file(uri)) and sqlite.is_read_only(file):
         uri = _copy_in_memory(file)
-    mlflow.set_tracking_uri(uri)
     return mlflow.MlflowClient(uri, registry_uri=uri)
 
 

@@ -8,11 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from experiments.comparison import CIRCUMSTANCES, Comparison, Run, comparable, compare
 from experiments.config import CompareConfig, Config, Problem, Refused
 from experiments.config.objective import recorded_objective
 from experiments.config.problems import assign
 from experiments.config.schema import Tracking
+from experiments.ranking.comparison import CIRCUMSTANCES, Comparison, Run, comparable, compare
 from experiments.tracking.artifacts import stored_text
 from experiments.tracking.search import (
     UUID,
@@ -152,7 +152,7 @@ def confusion_matrices(client: Any, run_ids: Sequence[str]) -> dict[str, list[li
     found = {}
     for run_id in run_ids:
         with suppress(ValueError, KeyError, TypeError, RecursionError):
-            matrix = json.loads(stored_text(run_id, "report.json") or "")["confusion_matrix"]
+            matrix = json.loads(stored_text(client, client.get_run(run_id), "report.json") or "")["confusion_matrix"]
             if _counts(matrix):
                 found[run_id] = matrix
     return found

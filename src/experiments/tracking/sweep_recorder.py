@@ -253,7 +253,7 @@ class SweepRecorder:
         rejected = [record.rejections(found.rejected)] if found.rejected else []
         if found.complete:
             self.run_id = found.run_id
-            return [f"recorded beneath run {found.run_id}", *rejected]
+            return [record.BENEATH.format(found.run_id), *rejected]
         not_sent = f", but not sent ({why})" if self._writer else ""
         return [f"recorded in {own.folder}{not_sent}", "send it:  python -m experiments.sync", *rejected]
 

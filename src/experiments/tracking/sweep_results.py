@@ -68,8 +68,9 @@ def _name_kept(client: Any, experiments: Sequence[str], run_id: str, rows: Seque
 
 def _compare(client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[Row], folder: Path) -> list[str]:
     """Write the report and draw the picture, of the largest group of runs that can be compared."""
-    from experiments import figures, report
-    from experiments.comparison import best_runs, comparable, compare, curve_of
+    from experiments.ranking import report
+    from experiments.ranking.comparison import best_runs, comparable, compare, curve_of
+    from experiments.task import figures
 
     selected = selection.of_sweep(client, experiments, client.get_run(run_id))
     if not (groups := comparable(selected.runs)):

@@ -1,6 +1,7 @@
 """Applies journals to MLflow. Every event can be applied again, so nothing is lost and nothing is there twice."""
 
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +34,9 @@ T = TypeVar("T")
 # MLflow's limits for one request.
 A_BATCH = {"metrics": 1000, "params": 100, "tags": 100}
 TRIES = 3  # of an event that is rejected: another writer may have been in the way; and of one that was not answered
-QUICK_SECONDS = 1.0  # a call that failed later than that is not repeated at once
+QUICK_SECONDS = 1.0  # a call that failed later than that is not repeated at once, but for these reasons:
+# a server closes connections that rest while pictures are drawn, and two writers may add the same row.
+PASSES = re.compile("Connection aborted|UniqueViolation|UNIQUE constraint|Duplicate entry|[Dd]eadlock")
 # Statuses by which a server, not an event, says that it cannot go on; beside those from 500 on.
 NOT_NOW = (401, 403, 408, 429)
 # How MLflow's client begins where what answered was no MLflow server: a proxy whose server is away, for one.
@@ -254,7 +257,7 @@ class Writer:
         """Draw the pictures of a run, and log them with its ``report.json``."""
         import json
 
-        from experiments import figures
+        from experiments.task import figures
 
         history, report = unpacked_report(own_file(folder, batch[0]["file"]).read_bytes())
         with self._made(folder, run_id) as made:
@@ -400,7 +403,7 @@ def _has(client: Any, run_id: str) -> bool:
 
 
 def _asked(call: Callable[[], T]) -> T:
-    """Call a function that asks the store. At once again where a connection was lost: a server closes those that rest.
+    """Call a function that asks the store; again, where it fails at once or for a reason that passes.
 
     Raises:
         Unavailable: It can take nothing now.
@@ -411,8 +414,8 @@ def _asked(call: Callable[[], T]) -> T:
             with _said_by_the_store():
                 return call()
         except Unavailable as error:
-            is_lost = "Connection aborted" in str(error.__cause__)  # while pictures were drawn, which takes longer
-            if attempt + 1 == TRIES or not (is_lost or time.monotonic() - began < QUICK_SECONDS):
+            is_quick = time.monotonic() - began < QUICK_SECONDS
+            if attempt + 1 == TRIES or not (is_quick or PASSES.search(str(error.__cause__))):
                 raise
             time.sleep(0.1)
     raise AssertionError

@@ -1,0 +1,1 @@
+"""What all commands share: their start, refusals, signals, what they print, and the exit status."""

@@ -1,0 +1,169 @@
+"""What can be known before a command starts: its config, the places of data and records, its output folders."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar, cast
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from experiments.config import Config, Problem, Refused, check
+from experiments.config.callback_checks import RESERVED
+from experiments.config.checks import distrusted
+from experiments.config.fingerprint import without_packages
+from experiments.config.overrides import FOLDERS, no_folder
+from experiments.config.problems import NAME_LENGTH, assign
+from experiments.config.schema import Section
+from experiments.tracking import store
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"  # a wheel, or a checkout
+_made: list[Path] = []  # folders made for the output, the innermost first
+S = TypeVar("S", bound=Section)
+
+
+def check_run(config: DictConfig, defaults: Callable[[], DictConfig] | None = None) -> Config:
+    """Check all that can be checked before TensorFlow is imported: the config, the data's place, the store.
+
+    Raises:
+        Refused: With all problems, in the order of the config's keys.
+    """
+    if "hydra" in config:  # make ${hydra:runtime.output_dir} and the like readable, as Hydra does when the job starts
+        with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
+            config.hydra.runtime.output_dir = "OUTPUT"
+        HydraConfig.instance().set_config(config)
+        misspelt = [(group, name) for group, name in choices(config) if name.endswith(".yaml")]
+        what = "got {}, expected a choice without .yaml"
+        problems = [Problem(group, what.format(name), assign(group, name[:-5])) for group, name in misspelt]
+        problems += [*_names_of_choices(config), *output_problems(config)]
+        if problems:
+            raise Refused(problems)
+    checked = check(config, Config, defaults)
+    check_places(checked)
+    return checked
+
+
+def _names_of_choices(config: DictConfig) -> Iterator[Problem]:
+    """Find names such as ``optimizer.name=adam``, which leave the other keys as those of the file that is chosen."""
+    chosen = dict(choices(config))
+    for text in cast(list[str], OmegaConf.to_container(config.hydra.overrides.task)):
+        key, _, name = text.lstrip("+").partition("=")
+        group = key.removesuffix(".name").replace(".", "/")
+        if not key.endswith(".name") or chosen.get(group, name) == name or chosen[group] == "npz":  # has any name
+            continue
+        if name in loader().repository.get_group_options(group):
+            what = f"got {name}, but the other keys are those of {assign(group, chosen[group])}"
+            yield Problem(key, what, assign(group, name))
+
+
+def choices(config: DictConfig) -> list[tuple[str, str]]:
+    """The groups of a composed config with the names of their files, but for Hydra's own groups."""
+    chosen = config.hydra.runtime.choices.items()
+    return [(str(group), str(name)) for group, name in chosen if name and not str(group).startswith("hydra/")]
+
+
+def check_places(config: Config) -> None:
+    """Check that the trusted packages are installed and were named on the command line, and find data and store.
+
+    Raises:
+        Refused: If not.
+    """
+    from experiments.data import sources  # only now: NumPy takes half as long to import as Hydra
+
+    found = [*distrusted(config.trust, _typed()), *without_packages(config.trust)]
+    try:
+        sources.locate(config.data)
+    except Refused as refused:
+        found += refused.problems
+    found += store.problems(config.tracking)
+    if found:
+        raise Refused(found)
+
+
+def _typed() -> list[str] | None:
+    """The overrides of the command line, see `TYPED_ONLY`; None where a config did not come from one."""
+    if not HydraConfig.initialized():
+        return None
+    return cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task))  # unresolved, as they were typed
+
+
+def check_command(config: DictConfig, schema: type[S]) -> S:
+    """Check the config of a command that trains nothing.
+
+    Raises:
+        Refused: With all problems; the remedies are the command's defaults.
+    """
+    if not HydraConfig.initialized():
+        return check(config, schema)
+    name = HydraConfig.get().job.config_name
+    checked = check(config, schema, lambda: loader().load_configuration(name, [], RunMode.RUN))
+    if problems := distrusted(getattr(checked, "trust", ()), _typed()):
+        raise Refused(problems)
+    return checked
+
+
+def output_problems(config: DictConfig) -> list[Problem]:
+    """List what is wrong with the folders that all output, and within a run's one Hydra's own files, would go into."""
+    parts = {key: cast(Any, OmegaConf.to_container(config.hydra[key.split(".")[1]])) for key in FOLDERS}  # unresolved
+    problems = [no_folder(key, "''", config) for key, part in parts.items() if part["dir"] == ""]
+    if config.hydra.job.chdir:
+        what = (
+            "got true, but commands stay in the folder that they are started in, where mlruns/ and data are looked for"
+        )
+        problems.append(Problem("hydra.job.chdir", what, "hydra.job.chdir=false"))
+    if (given := config.hydra.output_subdir) is None:
+        return problems
+    key, path = "hydra.output_subdir", PurePosixPath(given)
+    if path.name in ("", "..", *RESERVED) or len(path.parts) > 1 or len(os.fsencode(path.name)) > NAME_LENGTH:
+        what = f"got {given}, expected the name of a folder in the run's output folder that the run itself does not use"
+        return [*problems, Problem(key, what, f"{key}=.hydra")]
+    return problems + password_problems(config, key, f"{key}=null")
+
+
+def password_problems(config: DictConfig, key: str, remedy: str) -> list[Problem]:
+    """Refuse a setting by which Hydra would write the config with the password of an address into a file."""
+    text = OmegaConf.to_yaml(config)
+    if store.redact(text) == text:
+        return []
+    what = "would have Hydra write the password of an address into a file; set $MLFLOW_TRACKING_URI instead"
+    return [Problem(key, what, remedy)]
+
+
+def make_folder(path: str, key: str) -> None:
+    """Make a folder for output.
+
+    Raises:
+        Refused: It cannot be made or written.
+    """
+    folder = Path(path).absolute()
+    _made[:] = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trouble = "" if os.access(folder, os.W_OK | os.X_OK) else "Permission denied"
+    except (OSError, ValueError) as error:
+        trouble = getattr(error, "strerror", "") or str(error)
+    if trouble:
+        raise Refused(Problem(key, f"{folder} cannot be written ({trouble}), and all output goes there"))
+
+
+def remove_empty_folders() -> None:
+    """Remove those of the folders made for output that nothing was put into."""
+    for folder in _made:
+        with suppress(OSError):  # it holds something
+            folder.rmdir()
+
+
+def loader() -> ConfigLoaderImpl:
+    """Hydra's loader of the command that is starting."""
+    return cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())
+
+
+def group_defaults(config: DictConfig, config_name: str, config_loader: ConfigLoaderImpl) -> DictConfig:
+    """The same config groups with none of the user's values: where remedies come from."""
+    groups = [f"{group}={name}" for group, name in choices(config)]
+    return config_loader.load_configuration(config_name, groups, RunMode.RUN)

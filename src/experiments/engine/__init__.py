@@ -1,0 +1,1 @@
+"""Models, built and trained. The only place that starts TensorFlow."""

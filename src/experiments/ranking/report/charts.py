@@ -1,0 +1,201 @@
+"""What the report draws, as coordinates and labels in the units of its SVGs. No HTML.
+
+A config goes by its number: its place in the ranking, from 0.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from experiments.config.measures import base_name, mode_of
+from experiments.ranking.comparison import Comparison, Run, Standing
+from experiments.ranking.report.scales import Scale, Tick, apart, is_wide, natural, number, scale_of
+
+MISSING = "\N{EN DASH}"
+PANELS = 4  # metrics whose curves are shown
+POINTS = 150  # epochs that a curve has room for
+VALUES = 12  # values of a parameter that an axis or a strip has room for
+
+
+@dataclass(frozen=True)
+class Whisker:
+    """A config in the ranking: its mean, its runs, and the ends of its interval (None for a single run).
+
+    `cut` tells whether the ends lie beyond the axis.
+    """
+
+    at: float
+    dots: Sequence[float]
+    interval: tuple[float, float] | None
+    cut: tuple[bool, bool]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A run or a config, as the `d` of an SVG path."""
+
+    config: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The curves of one metric; where that of the best ends; and how many epochs a point stands for."""
+
+    metric: str
+    log: bool
+    x: Sequence[Tick]
+    y: Sequence[Tick]
+    lines: Sequence[Line]
+    end: tuple[float, float] | None
+    every: int
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One of the parallel axes."""
+
+    name: str
+    at: float
+    ticks: Sequence[Tick]
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Of a confusion matrix: how often, and how strong its colour is, from 0 to 1."""
+
+    count: int
+    heat: float
+
+
+def finite(runs: Iterable[Run]) -> list[float]:
+    """The objectives that are numbers."""
+    return [run.objective for run in runs if run.objective is not None and math.isfinite(run.objective)]
+
+
+def whiskers(standings: Sequence[Standing], start: float, end: float) -> tuple[Scale, list[Whisker | None]]:
+    """The ranking on one axis, which intervals make longer by half at most on either side. None: there is no mean."""
+    runs = scale_of([value for standing in standings for value in finite(standing.runs)], 0, 1)
+    ends = [value for standing in standings for value in standing.interval or () if math.isfinite(value)]
+    more = (runs.high - runs.low) / 2
+    low = max(min([*ends, runs.low]), runs.low - more)
+    high = min(max([*ends, runs.high]), runs.high + more)
+    scale = Scale(low, high, start, end)
+    return scale, [_whisker(standing, scale) if math.isfinite(standing.mean) else None for standing in standings]
+
+
+def _whisker(standing: Standing, scale: Scale) -> Whisker:
+    low, high = standing.interval or (math.nan, math.nan)
+    interval = (scale(low), scale(high)) if math.isfinite(low) and math.isfinite(high) else None
+    dots = [scale(value) for value in finite(standing.runs)]
+    return Whisker(scale(standing.mean), dots, interval, (low < scale.low, high > scale.high))
+
+
+def curve_metrics(comparison: Comparison) -> list[str]:
+    """The metrics whose curves are shown: what the ranking is by, then the losses, then others."""
+    runs = [run for standing in comparison.standings for run in standing.runs]
+    known = {name for run in runs for name, curve in run.curves.items() if any(map(math.isfinite, curve))}
+    ranked = comparison.ranked_by.removeprefix("test_").removeprefix("final_")
+    partner = ranked.removeprefix("val_") if ranked.startswith("val_") else f"val_{ranked}"
+    wanted = dict.fromkeys([ranked, "val_loss", "loss", partner, *sorted(known - {"learning_rate"})])
+    return [name for name in wanted if name in known][:PANELS]
+
+
+def panel(standings: Sequence[Standing], metric: str, width: float, height: float) -> Panel:
+    """The curves of a metric, within the given size, the best one last, on top."""
+    curves = [
+        (config, run.curves.get(metric, ())) for config, standing in enumerate(standings) for run in standing.runs
+    ]
+    y = scale_of(
+        [value for _, curve in curves for value in curve],
+        height,
+        0,
+        may_be_log=mode_of(metric, [base_name(metric)]) == "min",
+    )
+    y = Scale(y.low, y.high, height, 0, y.log, beyond=2)  # lines that leave the frame go on outside, and are clipped
+    epochs = max(len(curve) for _, curve in curves)
+    x = Scale(1, epochs, 0, width) if epochs > 1 else Scale(0.5, 1.5, 0, width)
+    every = math.ceil(epochs / POINTS)
+    lines = [Line(config, _curve(curve, x, y, every)) for config, curve in reversed(curves)]
+    best = next((curve for config, curve in curves if config == 0 and curve and math.isfinite(curve[-1])), None)
+    end = (x(len(best)), y(best[-1])) if best else None
+    return Panel(metric, y.log, x.ticks(5, whole=True), y.ticks(5), [line for line in lines if line.path], end, every)
+
+
+def _curve(curve: Sequence[float], x: Scale, y: Scale, every: int) -> str:
+    """A path through the epochs, broken where a value is not a number; a lone point is a line of no length."""
+    path, joined = "", False
+    for epoch, value in enumerate(curve, start=1):
+        if (epoch - 1) % every and epoch < len(curve):
+            continue
+        if math.isfinite(value):
+            place = f"{x(epoch):g} {y(value):g}"
+            path += f"L{place}" if joined else f"M{place}h0"
+        joined = math.isfinite(value)
+    return path
+
+
+def parallel(comparison: Comparison, start: float, gap: float, height: float) -> tuple[list[Axis], list[Line]]:
+    """An axis for every setting in which configs differ, then the objective, the better the higher. A line a config."""
+    ranked = [(config, s) for config, s in enumerate(comparison.standings) if math.isfinite(s.mean)]
+    columns = {key: [s.settings.get(key, MISSING) for _, s in ranked] for key in comparison.parameters if key != "seed"}
+    columns = {key: column for key, column in columns.items() if len(set(column)) > 1}
+    if not columns:
+        return [], []
+    axes: list[Axis] = []
+    places: list[Sequence[float]] = []
+    for key, column in columns.items():
+        heights, ticks, log = _parallel_axis(column, height)
+        axes.append(Axis(key, start + len(axes) * gap, ticks, log))
+        places.append(heights)
+    ends = (0.0, height) if comparison.lower_is_better else (height, 0.0)
+    objective = scale_of([s.mean for _, s in ranked], *ends)
+    axes.append(Axis(comparison.ranked_by, start + len(axes) * gap, objective.ticks(5)))
+    places.append([objective(s.mean) for _, s in ranked])
+    lines = [
+        Line(config, _bend(axes, path)) for (config, _), path in zip(ranked, zip(*places, strict=True), strict=True)
+    ]
+    return axes, lines[::-1]
+
+
+def _parallel_axis(column: Sequence[str], height: float) -> tuple[list[float], list[Tick], bool]:
+    """Place the value of each config: numbers to scale; others evenly, and so 0 beside what needs a logarithm."""
+    values = sorted(set(column), key=natural)
+    numbers = [value for value in map(number, column) if value is not None]
+    log = is_wide(numbers)
+    if len(numbers) == len(column) and max(numbers) > min(numbers) and (min(numbers) > 0 or not log):
+        scale = Scale(min(numbers), max(numbers), height, 0, log)
+        few = len(values) <= VALUES
+        ticks = [Tick(scale(float(value)), value) for value in values] if few else scale.ticks(5)
+        return [scale(value) for value in numbers], apart(ticks), log
+    step = height / len(values)
+    centre = {value: height - (place + 0.5) * step for place, value in enumerate(values)}
+    side = min(step * 0.5, 36) / len(column)  # lines that share a value lie side by side, the best on top
+    heights = [round(centre[value] + (n - len(column) / 2) * side, 1) for n, value in enumerate(column)]
+    return heights, apart([Tick(round(place, 1), value) for value, place in centre.items()]), False
+
+
+def _bend(axes: Sequence[Axis], heights: Sequence[float]) -> str:
+    path = f"M{axes[0].at:g} {heights[0]:g}"
+    for (before, low), (after, high) in pairwise((axis.at, place) for axis, place in zip(axes, heights, strict=True)):
+        path += f"C{(before + after) / 2:g} {low:g} {(before + after) / 2:g} {high:g} {after:g} {high:g}"
+    return path
+
+
+def heat(matrix: Sequence[Sequence[int]]) -> list[list[Cell]]:
+    """Colour a confusion matrix by the shares of its rows: right guesses by theirs, mistakes next to the worst one.
+
+    Mistakes by the root of it, as they differ by orders of magnitude.
+    """
+    shares = [[count / (sum(row) or 1) for count in row] for row in matrix]
+    mistakes = [share for i, row in enumerate(shares) for j, share in enumerate(row) if i != j]
+    worst = max(mistakes, default=0.0) or 1.0
+    return [
+        [
+            Cell(count, round(share if i == j else math.sqrt(share / worst), 2))
+            for j, (count, share) in enumerate(zip(row, shares[i], strict=True))
+        ]
+        for i, row in enumerate(matrix)
+    ]

@@ -1,0 +1,353 @@
+"""Compared runs as text: a table for the terminal, CSV, JSON, Markdown."""
+
+import csv
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import zip_longest
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from experiments.config.problems import visible
+from experiments.ranking.comparison import Comparison, Run, Standing, curve_of
+from experiments.ranking.filters import Ordered, facts, of_config
+from experiments.system import terminal
+
+BARS = "▁▂▃▄▅▆▇█"
+CURVE_WIDTH = 12  # characters
+ID_WIDTH = 8
+MARKS = {True: "=", False: "", None: "?"}
+# What a table that is wider than the terminal gives up, step by step: the width of settings, which are broken then,
+# and columns.
+GIVEN_UP: Sequence[tuple[int | None, Sequence[str]]] = (
+    (None, ()),
+    (24, ()),
+    (24, ("curve",)),
+    (16, ("curve",)),
+    (12, ("curve",)),
+    (10, ("curve",)),
+    (10, ("curve", "run")),
+    (10, ("curve", "run", "seconds")),
+)
+
+
+class Column(NamedTuple):
+    """A column of a table, with a text for each row."""
+
+    header: str
+    cells: Sequence[str]
+    is_setting: bool = False
+    is_asked_for: bool = False
+
+
+def show(console: Console, group: Ordered) -> None:
+    """Print a ranking. In a pipe, each config has one line, however long."""
+    if not (console.is_terminal or "COLUMNS" in os.environ):
+        console = terminal.Console(file=console.file, width=1000)
+    curves = {} if console.options.ascii_only else sparklines(group.comparison)
+    everything = columns(group, curves)
+    if console.options.ascii_only:
+        everything = [column._replace(header=column.header.replace("±", "+-")) for column in everything]
+    for width, left_out in GIVEN_UP:
+        kept = [column for column in everything if column.is_asked_for or column.header not in left_out]
+        table = _table(kept, width)
+        if Measurement.get(console, console.options.update_width(10_000), table).maximum <= console.width:
+            break
+    console.print(table)
+
+
+def say(console: Console, lines: Sequence[str]) -> None:
+    """Print lines as they are; a terminal's are broken between words."""
+    terminal.say(console, *lines)
+
+
+def show_failures(console: Console, runs: Sequence[Run]) -> None:
+    """Print the runs that failed, with their reasons and logs."""
+    for run in runs:
+        if run.status == "FAILED":
+            reason = f": {run.failure}" if run.failure else ""
+            log = f"\n    log: {run.log}" if run.log else ""
+            terminal.say(console, *f"{run.status} {run.name or run.run_id}{reason}{log}".splitlines(), style="red")
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What a reader has to know of the ranking: what it is worth, and what its marks mean."""
+    found = []
+    if comparison.ranked_by.startswith("test_"):
+        asked = "validation_size=" in comparison.measured_as  # there was a choice
+        why = "as objective= says" if asked else "as no run held out a validation set"
+        by_validation = "a metric that starts with val_" if asked else "data.validation_size=0.1"
+        found.append(
+            f"ranked by {comparison.ranked_by}, {why}: what the best reaches on new images is less; "
+            f"{by_validation} ranks by validation"
+        )
+    if several_seeds(comparison):
+        found += meanings(comparison)
+    elif len(comparison.standings) > 1:
+        found.append("one seed each: differences may be noise; a sweep over seed=0,1,2,3,4 is tested for that")
+    if comparison.repeats:
+        found.append(f"runs with the same config and seed as a later one, which are left out: {comparison.repeats}")
+    return found
+
+
+def meanings(comparison: Comparison, equal: str = "=") -> list[str]:
+    """What the marks of a ranking mean, where some configs have several seeds.
+
+    Args:
+        comparison: What is shown.
+        equal: The mark of configs that do not differ significantly from the best.
+    """
+    verdicts = [standing.indistinguishable_from_best for standing in comparison.standings]
+    tested = [verdict for verdict in verdicts if verdict is not None]
+    method = [comparison.method] if comparison.method else []
+    found = method
+    if len(tested) > 1:
+        found = [": ".join([f"{equal} not significantly different from the best", *method])]
+        if all(tested):
+            found.append("no config differs significantly from the best")
+    if None in verdicts:
+        found.append("? one seed only, not tested")
+    if tested and verdicts[0] is None:
+        reference = f"rank {verdicts.index(True) + 1}, the best with several seeds"
+        found.append(f"the best by its mean has one seed only; the others were tested against {reference}")
+    return found
+
+
+def columns(group: Ordered, curves: Mapping[int, str]) -> list[Column]:
+    """All that a table can show: settings, result, spread over the seeds, what it is sorted by, curve, seconds, run.
+
+    Args:
+        group: What is shown.
+        curves: As `sparklines` gives them.
+    """
+    comparison, ranked, lost = group.comparison, group.ranked, group.comparison.unfinished
+    several = several_seeds(comparison)
+    settings = [key for key in comparison.parameters if key != "seed" or not several]
+    asked = group.sorted_by if group.sorted_by not in (comparison.ranked_by, "objective") else ""
+    headers = short_names(list(dict.fromkeys([*settings, asked] if asked else settings)))
+    digits = decimals([run.objective or 0.0 for _, standing in ranked for run in standing.runs])
+    found = [Column("", [*(str(rank) for rank, _ in ranked), *("" for _ in lost)])]
+    for key in settings:
+        values = [_setting(standing, key) for _, standing in ranked] + [run.parameters.get(key, "") for run in lost]
+        found.append(Column(headers[key], values, is_setting=True))
+    results = [f"{standing.mean:.{digits}f}" for _, standing in ranked] + [_status(run, several) for run in lost]
+    found.append(Column(comparison.ranked_by, results))
+    if several:
+        halves = [
+            f"{(item.interval[1] - item.interval[0]) / 2:.{digits}f}" if item.interval else "" for _, item in ranked
+        ]
+        found.append(Column("± 95 %", halves))
+        found.append(Column("n", [str(len(standing.runs)) for _, standing in ranked]))
+        if len(ranked) > 1:
+            found.append(Column("=", [MARKS[standing.indistinguishable_from_best] for _, standing in ranked]))
+    if asked and asked != "seconds" and asked not in settings and any(cells := _asked_for(group, asked)):
+        found.append(Column(headers[asked], cells, is_asked_for=True))
+    if curves:
+        found.append(Column("curve", [curves[rank] for rank, _ in ranked]))
+    seconds = [_mean_seconds(standing.runs) for _, standing in ranked] + [_mean_seconds([run]) for run in lost]
+    found.append(Column("seconds", seconds, is_asked_for=asked == "seconds"))
+    if not several:
+        found.append(
+            Column(
+                "run", [item.runs[0].run_id[:ID_WIDTH] for _, item in ranked] + [run.run_id[:ID_WIDTH] for run in lost]
+            )
+        )
+    return found
+
+
+def _asked_for(group: Ordered, key: str) -> list[str]:
+    """The cells of the parameter or metric that a table is sorted by."""
+    lost = [facts(run).get(key, "") for run in group.comparison.unfinished]
+    values = [*(of_config(standing, key) for _, standing in group.ranked), *lost]
+    digits = decimals([value for value in values if isinstance(value, float)])
+    return [f"{value:.{digits}f}" if isinstance(value, float) else value for value in values]
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """The shortest ends of dotted keys that tell them apart; ``optimizer`` for ``optimizer.name``."""
+
+    def ends(key: str) -> list[str]:
+        parts = key.removesuffix(".name").split(".")
+        return [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)] + [key]
+
+    found = {}
+    for key in keys:
+        others = [end for other in keys if other != key for end in ends(other)]
+        found[key] = next((end for end in ends(key) if end not in others), key)
+    return found
+
+
+def sparklines(comparison: Comparison) -> dict[int, str]:
+    """The curves of the ranked metric, by rank: means over the seeds, all on one scale.
+
+    Empty if no run recorded two epochs.
+    """
+    metric = curve_of(comparison.ranked_by)
+    means = {
+        rank: _mean_curve([run.curves.get(metric, ()) for run in standing.runs])
+        for rank, standing in enumerate(comparison.standings, start=1)
+    }
+    if max(map(len, means.values()), default=0) < 2:
+        return {}
+    values = [value for curve in means.values() for value in curve if math.isfinite(value)]
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    return {rank: sparkline(curve, low, high) for rank, curve in means.items()}
+
+
+def sparkline(curve: Sequence[float], low: float, high: float, width: int = CURVE_WIDTH) -> str:
+    """Draw a curve with a block a value; where there are more than `width`, with the means of equal parts.
+
+    Args:
+        curve: The values; those that are not finite leave a gap.
+        low: What the lowest block stands for.
+        high: What the highest block stands for.
+        width: In characters.
+    """
+    count = min(len(curve), width)
+    parts = [curve[place * len(curve) // count : (place + 1) * len(curve) // count] for place in range(count)]
+    line = ""
+    for part in parts:
+        finite = [value for value in part if math.isfinite(value)]
+        share = (fmean(finite) - low) / (high - low) if finite and high > low else 0.5
+        line += BARS[min(max(round(share * (len(BARS) - 1)), 0), len(BARS) - 1)] if finite else " "
+    return line
+
+
+def show_groups(console: Console, groups: Sequence[Ordered]) -> None:
+    """Print rankings with their notes and failures; several, each below a line that says how its runs were measured."""
+    for group in groups:
+        comparison = group.comparison
+        if len(groups) > 1:
+            say(console, [f"measured as {comparison.measured_as}:"])
+        show(console, group)
+        say(console, notes(comparison))
+        show_failures(console, comparison.unfinished)
+
+
+def as_csv(groups: Sequence[Ordered]) -> str:
+    """One line a run: what differs, objective, seconds, metrics, id, name, status; its group first, if several."""
+    runs = [
+        (comparison, run)
+        for comparison, ranked, _ in groups
+        for run in [*(run for _, standing in ranked for run in standing.runs), *comparison.unfinished]
+    ]
+    parameters = list(dict.fromkeys(key for comparison, *_ in groups for key in comparison.parameters))
+    metrics = sorted({key for _, run in runs for key in run.metrics} - {"objective"})
+    measured = ["measured_as"] if len(groups) > 1 else []
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*measured, *parameters, "objective", "seconds", *metrics, "run_id", "name", "status"])
+    for comparison, run in runs:
+        group = [comparison.measured_as] if measured else []
+        settings = [run.parameters.get(key, "") for key in parameters]
+        values = [run.metrics.get(key) for key in metrics]
+        writer.writerow([*group, *settings, run.objective, run.seconds, *values, run.run_id, run.name, run.status])
+    return text.getvalue()
+
+
+def as_json(groups: Sequence[Ordered]) -> str:
+    """All of it, as an object; several groups: a list of them. What is not a finite number is null."""
+    found = []
+    for comparison, ranked, _ in groups:
+        standings = [
+            {"rank": rank, "n": len(standing.runs), **asdict(standing), "runs": list(map(_plain, standing.runs))}
+            for rank, standing in ranked
+        ]
+        unfinished = list(map(_plain, comparison.unfinished))
+        found.append(_finite({**asdict(comparison), "standings": standings, "unfinished": unfinished}))
+    return json.dumps(found if len(found) > 1 else found[0], indent=2) + "\n"
+
+
+def as_markdown(groups: Sequence[Ordered]) -> str:
+    """The terminal's table, and the notes."""
+    parts = []
+    for group in groups:
+        comparison = group.comparison
+        shown = columns(group, sparklines(comparison))
+        lines = [[column.header for column in shown], ["---" if column.is_setting else "---:" for column in shown]]
+        lines += [list(row) for row in zip_longest(*(column.cells for column in shown), fillvalue="")]
+        rows = ["| " + " | ".join(_cell(text) for text in line) + " |" for line in lines]
+        title = f"### measured as {comparison.measured_as}\n\n" if len(groups) > 1 else ""
+        parts.append(title + "\n".join(rows) + "".join(f"\n\n{note}" for note in notes(comparison)) + "\n")
+    return "\n".join(parts)
+
+
+def _plain(run: Run) -> dict[str, Any]:
+    """A run without what the comparison says of all of its runs."""
+    return {key: value for key, value in asdict(run).items() if key != "measured"}
+
+
+def _table(shown: Sequence[Column], width: int | None) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in shown:
+        if column.is_setting:
+            table.add_column(_broken(column.header, width), overflow="fold", max_width=width)
+        else:
+            right = column.header not in ("run", "curve", "=")
+            table.add_column(_broken(column.header, width), justify="right" if right else "left", no_wrap=True)
+    settings = [column.is_setting for column in shown]
+    for row in zip_longest(*(column.cells for column in shown), fillvalue=""):
+        table.add_row(*(_broken(text, width if inner else None) for text, inner in zip(row, settings, strict=True)))
+    return table
+
+
+def _broken(text: str, width: int | None) -> Text:
+    """Break a text into lines of a width, between words: after ``_``, ``.``, a comma and the like."""
+    lines = [""]
+    for word in re.findall(r"[^_.,:;/=\s-]*[_.,:;/=\s-]?", visible(text)):
+        if width and lines[-1] and len(lines[-1]) + len(word.rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+    return Text("\n".join(lines), no_wrap=width is None)
+
+
+def several_seeds(comparison: Comparison) -> bool:
+    """Whether any config has runs with several seeds."""
+    return any(len(standing.runs) > 1 for standing in comparison.standings)
+
+
+def _setting(standing: Standing, key: str) -> str:
+    return standing.settings.get(key, standing.runs[0].parameters.get(key, ""))
+
+
+def _status(run: Run, several: bool) -> str:
+    """Of a run without a result; with its seed, where the table has no column for it."""
+    status = "no result" if run.status == "FINISHED" else run.status
+    return f"{status}, seed {run.parameters['seed']}" if several and "seed" in run.parameters else status
+
+
+def decimals(values: Sequence[float]) -> int:
+    """How many decimals show four digits of the largest value; at least four."""
+    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    return 4 if largest >= 0.1 or largest == 0 else min(3 - math.floor(math.log10(largest)), 12)
+
+
+def _mean_seconds(runs: Sequence[Run]) -> str:
+    known = [run.seconds for run in runs if run.seconds is not None]
+    return f"{fmean(known):.1f}" if known else ""
+
+
+def _mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
+    """The mean at each epoch of the curves that reach it."""
+    return [fmean(value for value in values if value is not None) for values in zip_longest(*curves)]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())

@@ -1,0 +1,1 @@
+"""This process and its machine: terminal, memory, processor cores, slow imports."""

@@ -1,0 +1,1 @@
+"""What is learned: how labels are encoded, outputs measured, drawn and described."""
