@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LAUNCHERS := $(VENV)/.launchers
 SERVER := $(VENV)/.server
+NOTEBOOKS := $(VENV)/.notebooks
 # The first Python here that is 3.11 to 3.13 and starts; PYTHON=... chooses another.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
@@ -22,7 +23,7 @@ ifneq ($(UNKNOWN),)
 $(error make has no variable $(UNKNOWN); try  make $(MAKECMDGOALS) ARGS="$(foreach name,$(UNKNOWN),$(name)=$($(name)))")
 endif
 
-.PHONY: help run test check ui server format wheel launchers clean
+.PHONY: help run test check ui server format wheel launchers notebooks clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -55,6 +56,8 @@ wheel: $(INSTALLED) ## build a wheel into dist/
 
 launchers: $(LAUNCHERS) ## add the joblib and Ray launchers, see docs/scaling.md
 
+notebooks: $(NOTEBOOKS) ## add a kernel for Jupyter, see docs/python.md
+
 clean: ## remove the environment and what tools left behind; records stay
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -74,6 +77,10 @@ $(INSTALLED): requirements.txt pyproject.toml
 
 $(LAUNCHERS): requirements-launchers.txt $(INSTALLED)
 	@$(INSTALL) -r requirements-launchers.txt
+	@touch $@
+
+$(NOTEBOOKS): requirements-notebooks.txt $(INSTALLED)
+	@$(INSTALL) -r requirements-notebooks.txt
 	@touch $@
 
 $(SERVER): requirements-server.txt $(INSTALLED)

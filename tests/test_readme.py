@@ -35,6 +35,7 @@ ELSEWHERE = {
     "make server": "tests/test_server.py",
     "make test": "it is what runs this test",
     "make launchers": ".ci/run",
+    "make notebooks": ".ci/run",
     "make check": ".ci/run",
     "make format": "it would change the checkout",
     "make VENV=build/": ".ci/run",
