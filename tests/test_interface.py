@@ -1,6 +1,5 @@
-"""The commands as functions of Python, and the examples of docs/python.md."""
+"""The commands as functions of Python. The examples of docs/python.md are run by test_readme.py."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,6 @@ import experiments
 from experiments import RecordedRun, Refused, RunFailed
 from tests.prepared import environment
 
-ROOT = Path(__file__).resolve().parents[1]
 SHORT = ("data=digits", "epochs=2", "model.layer_sizes=[8]")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 
@@ -137,14 +135,3 @@ def test_tensorflow_is_imported_to_train_only(run: RecordedRun) -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):
         _ = experiments.trian
-
-
-def test_the_examples_run(tmp_path: Path, here: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL)
-    assert len(blocks) == 6
-    for block in blocks:
-        exec(block, names)
-    assert len(names["runs"]) == 4
-    assert names["probabilities"].shape == (10, 10)
