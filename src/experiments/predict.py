@@ -49,7 +49,7 @@ def _bounds(span: str) -> tuple[int, int]:
 
 
 def _test_images(span: str, run: RecordedRun) -> tuple[Images, Labels]:
-    test = load(run.data, seed=0).test
+    test = load(run.data, seed=0, trust=run.trust).test
     start, stop = _bounds(span)
     if not start < stop <= len(test):
         what = f"got {span}, expected FROM:TO within the {len(test)} test images of {run.data.name}"

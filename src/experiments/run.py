@@ -32,7 +32,7 @@ def run(composed: DictConfig) -> float:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     with closing(Recorder(config)) as recorder:
-        dataset = load(config.data, config.seed)
+        dataset = load(config.data, config.seed, config.trust)
         before = recorder.find_before(dataset, folder)
         if before and before.status == "FINISHED":
             threads = config.runtime.threads

@@ -3,6 +3,7 @@ import hashlib
 import os
 import re
 import struct
+import sys
 import urllib.error
 import zipfile
 from contextlib import suppress
@@ -19,8 +20,8 @@ from experiments.config import Refused
 from experiments.config.problems import visible
 from experiments.config.schema import Data
 from experiments.data import Dataset, describe, load, outlines
-from experiments.data.checks import ARRAYS
-from experiments.data.sources import KERAS_FILES, Outline, outline, read
+from experiments.data.checks import ARRAYS, Outline
+from experiments.data.sources import keras_datasets, locate, outline, read
 from experiments.data.splits import stratified
 from tests.composed import MNIST
 
@@ -458,7 +459,7 @@ def idx(array: Any) -> bytes:
 
 
 def cache_fashion_mnist(folder: Path) -> list[Path]:
-    files = [folder / name for name in KERAS_FILES["fashion_mnist"]]
+    files = [folder / name for name in keras_datasets.FILES["fashion_mnist"]]
     files[0].parent.mkdir(parents=True)
     for file, name in zip(files, ARRAYS, strict=True):
         file.write_bytes(gzip.compress(idx(arrays()[name])))
@@ -577,3 +578,66 @@ def test_values_that_were_scaled_before_are_warned_of(tmp_path: Path) -> None:
         "warning: data.scale: values reach only 0.003922, networks train best on values near 1; data.scale=1"
     ]
     assert len(describe(load(config(path=file), 0)).splitlines()) == 1
+
+
+@pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
+def test_colour_photographs_are_read_from_a_file_of_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, classes: int
+) -> None:
+    """As Keras gives them: three channels, labels in a column."""
+    random = np.random.default_rng(0)
+    parts = {}
+    for part, count in (("train", 2 * classes), ("test", classes)):
+        parts[f"x_{part}"] = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        parts[f"y_{part}"] = (np.arange(count) % classes).reshape(-1, 1)
+    np.savez(tmp_path / f"{name}.npz", **parts)
+    monkeypatch.setenv("EXPERIMENTS_DATA_DIR", str(tmp_path))
+    dataset = load(config(name, scale=255.0), 0)
+    assert (dataset.classes, dataset.input_shape) == (classes, (32, 32, 3))
+    assert describe(dataset).startswith(
+        f"{name}: {2 * classes} + {classes} images 32x32x3, {classes} classes, values 0"
+    )
+
+
+def test_what_keras_has_in_its_cache_is_not_looked_for_elsewhere(offline: Path) -> None:
+    """Keras itself reads it, when it is needed."""
+    file = offline / keras_datasets.FILES["cifar10"][0]
+    with pytest.raises(Refused, match=r"cifar10 was not found, and cannot be downloaded"):
+        locate(config("cifar10"))
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert locate(config("cifar10")) is None
+
+
+OWN = """
+import numpy as np
+calls = []
+def load():
+    calls.append(1)
+    x, y = np.arange(160).reshape(40, 4), np.arange(40) % 4
+    return (x[:30], y[:30]), (x[30:], y[30:])
+def one(): return 3
+def pairs(): return (1, 2), (3, 4)
+number = 5
+"""
+
+
+def test_a_function_of_a_trusted_package_gives_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_data.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    wanted = config("custom", function="own_data.load")
+    with pytest.raises(Refused, match=r"data\.function: own_data\.load is not one of .*\n.*trust=\[own_data\]"):
+        load(wanted, 0)
+    assert "own_data" not in sys.modules
+    dataset = load(wanted, 0, ["own_data"])
+    assert (dataset.sizes, dataset.classes, dataset.source) == ((30, 0, 10), 4, "own_data.load")
+    assert outline(wanted, ["own_data"]) == Outline(dataset.digest, 30, 10)
+    for name, told in {
+        "own_data.none": "cannot import own_data.none",
+        "own_data.number": "own_data.number is no function",
+        "own_data.one": "own_data.one returned int, expected",
+        "own_data.pairs": "x_train: got shape (), expected",
+    }.items():
+        with pytest.raises(Refused, match=re.escape(told)):
+            load(config("custom", function=name), 0, ["own_data"])
+    del sys.modules["own_data"]

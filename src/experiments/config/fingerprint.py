@@ -23,7 +23,7 @@ CANNOT_MATTER: Any = {
     "tracking": True,
     "resume": True,
     "trust": True,
-    "data": {"path"},
+    "data": {"path", "function"},
     "runtime": {"threads", "steps_per_execution", "checkpoint_every"},
 }
 # The modules and folders of this package that decide what comes out of a run. A test follows their imports.

@@ -35,6 +35,9 @@ class _Names:
         self.remedies: dict[Path, str] = {}
 
     def problems(self) -> Iterator[Problem]:
+        function = at(self._plain, ("data", "function"))
+        if isinstance(function, str) and (problem := keras_names.untrusted(function, "data.function", self._trust)):
+            yield problem
         yield from self._section("optimizer", ("optimizer",))
         if at(self._plain, ("optimizer", "schedule", "name")) != "constant":
             yield from self._section("schedule", ("optimizer", "schedule"))

@@ -79,6 +79,7 @@ class Data(Section):
     path: str | None
     validation_size: Annotated[int | float, BeforeValidator(_size)]
     limit: Count | None
+    function: str | None = None
 
 
 MOST_LAYERS = 500  # to build and compile more takes minutes

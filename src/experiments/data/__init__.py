@@ -1,14 +1,14 @@
-"""Verified arrays, scaled and split. A new data set enters in `sources`."""
+"""Verified arrays, scaled and split. A new source of data is a module in `sources/`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config.schema import Data
-from experiments.data.checks import ENCODE, Images, Labels
-from experiments.data.sources import Outline, outline, read
+from experiments.data.checks import ENCODE, Images, Labels, Outline
+from experiments.data.sources import outline, read
 from experiments.data.splits import split_sizes, stratified, validation_count
 
 __all__ = ["Dataset", "Images", "Labels", "Split", "describe", "load", "outlines", "preload", "scaled"]
@@ -65,14 +65,14 @@ class Dataset:
 PRELOADED: dict[Data, Dataset] = {}
 
 
-def load(config: Data, seed: int) -> Dataset:
-    """Load, check, scale and split a data set.
+def load(config: Data, seed: int, trust: Sequence[str] = ()) -> Dataset:
+    """Load, check, scale and split a data set. Functions of trusted packages may be called for it.
 
     Raises:
         Refused: The data set is not to be had, or its arrays are damaged or do not fit each other.
     """
     everything = _everything(config)
-    whole = PRELOADED.get(everything) or _load_whole(everything)
+    whole = PRELOADED.get(everything) or _load_whole(everything, trust)
     train, test, validation = whole.train, whole.test, None
     if config.limit:
         train = _take(train, stratified(train.y, config.limit, seed)[0])
@@ -83,7 +83,7 @@ def load(config: Data, seed: int) -> Dataset:
     return replace(whole, train=train, validation=validation, test=test)
 
 
-def outlines(configs: Iterable[Data]) -> dict[Data, tuple[str, tuple[int, int, int]]]:
+def outlines(configs: Iterable[Data], trust: Sequence[str] = ()) -> dict[Data, tuple[str, tuple[int, int, int]]]:
     """The digest and the sizes of data sets, as `load` would split them. Each is read, and checked, once.
 
     Raises:
@@ -93,25 +93,25 @@ def outlines(configs: Iterable[Data]) -> dict[Data, tuple[str, tuple[int, int, i
     split = {}
     for config in configs:
         if (everything := _everything(config)) not in found:
-            found[everything] = outline(everything)
+            found[everything] = outline(everything, trust)
         digest, train, test = found[everything]
         split[config] = digest, split_sizes(config, train, test)
     return split
 
 
-def preload(config: Data) -> None:
+def preload(config: Data, trust: Sequence[str] = ()) -> None:
     """Load a data set for all later `load` calls, also those of processes that are forked from this one."""
     everything = _everything(config)
     if everything not in PRELOADED:
-        PRELOADED[everything] = _load_whole(everything)
+        PRELOADED[everything] = _load_whole(everything, trust)
 
 
 def _everything(config: Data) -> Data:
     return config.model_copy(update={"limit": None, "validation_size": 0})
 
 
-def _load_whole(config: Data) -> Dataset:
-    (x_train, y_train, x_test, y_test), found, source = read(config)
+def _load_whole(config: Data, trust: Sequence[str]) -> Dataset:
+    (x_train, y_train, x_test, y_test), found, source = read(config, trust)
     train, test = _prepare(x_train, y_train, config.scale), _prepare(x_test, y_test, config.scale)
     classes = int(y_train.max()) + 1
     return Dataset(

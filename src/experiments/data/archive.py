@@ -1,7 +1,9 @@
-"""What an .npz file says about its arrays, looked at before any of them is read: types, sizes, the memory they need."""
+"""Files of arrays, looked at before they are read: types and sizes of the arrays, the memory that they need."""
 
+import stat
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -95,3 +97,30 @@ def _declared(archive: zipfile.ZipFile, name: str) -> Declared:
 def _objects(name: str) -> Wrong:
     mend = ENCODE_CLASSES if name.startswith("y_") else "save one array of numbers, of images of one size"
     return Wrong("holds Python objects, which are not read, as that could run code", mend)
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is an ordinary file, and can be opened without waiting: no pipe, no device."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):  # it is not there, or its name cannot be one
+        return False
+
+
+@contextmanager
+def readable(file: Path | str, other: str, remedy: str) -> Iterator[None]:
+    """Refuse a file, whatever the libraries raise that read it: nearly all classes of exceptions have been seen."""
+    try:
+        yield
+    except Refused:
+        raise
+    except Exception as error:
+        what = " ".join(filter(None, ["is damaged,", other])).removesuffix(",")
+        raise Refused(Problem(str(file), f"{what} ({reason(error)}); {remedy}")) from error
+
+
+def reason(error: Exception) -> str:
+    """What a library said, on one line."""
+    if "pickle" in str(error):  # NumPy would have it read all the same, which can run code
+        return "it holds Python objects, or is no archive"
+    return " ".join(str(error).split())[:300] or type(error).__name__

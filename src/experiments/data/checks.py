@@ -36,6 +36,14 @@ KNOWN = "leave such images out: keep = y_test <= y_train.max(); x_test, y_test =
 LARGEST = float(np.finfo(np.float32).max)
 
 
+class Outline(NamedTuple):
+    """A data set: the sha256 of its arrays, and how many images there are to train and to test with."""
+
+    digest: str
+    train: int
+    test: int
+
+
 class Wrong(NamedTuple):
     """What is wrong with an array, and what to do about it before it is saved."""
 

@@ -178,7 +178,8 @@ def identify(jobs: Sequence[Job]) -> list[Job]:
     Raises:
         Refused: A data set is damaged.
     """
-    found = outlines(job.config.data for job in jobs)
+    trust = sorted({package for job in jobs for package in job.config.trust})
+    found = outlines((job.config.data for job in jobs), trust)
     return [
         replace(job, digest=digest, fingerprint=fingerprint(job.config, digest, sizes))
         for job, (digest, sizes) in ((job, found[job.config.data]) for job in jobs)

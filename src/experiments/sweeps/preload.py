@@ -56,7 +56,7 @@ def preload() -> None:
     working_tree()
     environment()
     for section in told["data"]:
-        data.preload(Data(**section))
+        data.preload(Data(**section), told["trust"])
 
 
 def _say(problems: list[dict[str, Any]]) -> None:

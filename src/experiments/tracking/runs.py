@@ -340,7 +340,7 @@ def _latest(client: Any, which: str, experiment: str) -> RecordedRun:
     found = [run for run in latest if "sweep" not in run.data.tags]  # whose runs may all be older
     if not found:
         raise Refused(Problem("run", "no run has finished yet; train something first: python -m experiments.run"))
-    return RecordedRun(client, found[0], "as the latest")
+    return RecordedRun(client, client.get_run(found[0].info.run_id), "as the latest")
 
 
 def _best(client: Any, which: str, experiment: str) -> RecordedRun:
@@ -382,7 +382,8 @@ def _by_id(client: Any, which: str, experiment: str) -> RecordedRun:
     except MlflowException as error:
         if not re.fullmatch(r"[0-9a-f]{4,31}", which):
             raise Refused(unknown("run", which)) from error
-    return RecordedRun(client, by_beginning(client, experiment_ids(client, ""), which, "run"), "by its id")
+    found = by_beginning(client, experiment_ids(client, ""), which, "run")  # without its model, on older servers
+    return RecordedRun(client, client.get_run(found.info.run_id), "by its id")
 
 
 def _own_names(value: Any, packages: Sequence[str]) -> Iterator[str]:

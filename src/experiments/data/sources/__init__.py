@@ -1,0 +1,92 @@
+"""Where data sets come from: a module each, which is found by the names of its data sets. One is never swapped.
+
+A module has ``NAMES``, the data sets that it knows, and
+
+    locate(config: Data) -> Path | None        the file, or None where a library provides the data; or it is refused
+    read(config: Data, file: Path | None, trust: Sequence[str]) -> tuple[RawArrays, str]
+                                               the arrays as they are, and in words where they come from
+
+and may have ``outline(config) -> Outline | None``, what is known of the data without reading it, and ``DIGESTS``, the
+sha256 of data sets that everybody has the same copy of. A file that the user names, or that lies in
+``$EXPERIMENTS_DATA_DIR``, is taken before any of them.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from experiments.config import Problem, Refused
+from experiments.config.schema import Data
+from experiments.data.archive import readable
+from experiments.data.checks import CheckedArrays, Outline, RawArrays, check, digest_of
+from experiments.data.sources import npz
+
+
+@cache
+def _by_name() -> dict[str, ModuleType]:
+    modules = [importlib.import_module(f"{__name__}.{each.name}") for each in pkgutil.iter_modules(__path__)]
+    return {name: module for module in modules for name in module.NAMES}
+
+
+def _of(config: Data) -> ModuleType:
+    return _by_name().get(config.name, npz)
+
+
+def locate(config: Data) -> Path | None:
+    """Find the file that holds the data set.
+
+    Returns:
+        The file (Fashion-MNIST: Keras's folder of four), or None where a library or a function provides the data.
+
+    Raises:
+        Refused: It is neither here nor to be downloaded.
+    """
+    found: Path | None = npz.named(config) or _of(config).locate(config)
+    return found
+
+
+def read(config: Data, trust: Sequence[str] = ()) -> tuple[CheckedArrays, str, str]:
+    """Read a data set.
+
+    Args:
+        config: The data set.
+        trust: Packages whose functions may be called.
+
+    Returns:
+        Its arrays, checked; their digest; and where they come from.
+
+    Raises:
+        Refused: It is not to be had, or its arrays are damaged or do not fit each other.
+    """
+    file = locate(config)
+    source = npz if npz.named(config) else _of(config)
+    raw: RawArrays
+    raw, said = source.read(config, file, trust)
+    with readable(said, "or not an .npz file of plain arrays", "fetch or save it again"):
+        arrays, found = check(raw, said, config.scale), digest_of(raw)
+    known = getattr(_of(config), "DIGESTS", {}).get(config.name, found)
+    if file and known != found:
+        raise Refused(
+            Problem(
+                said,
+                f"is not the {config.name} that everybody has: its arrays have sha256 {found[:12]}…, expected "
+                f"{known[:12]}…; fetch it again, or use it as data of your own",
+                f"data=npz data.path={file} data.scale={config.scale:g}",
+            )
+        )
+    return arrays, found, said
+
+
+def outline(config: Data, trust: Sequence[str] = ()) -> Outline:
+    """The digest of a data set and the sizes of its parts; it is read and checked, unless that is known without.
+
+    Raises:
+        Refused: As `read`.
+    """
+    if locate(config) is None and (known := getattr(_of(config), "OUTLINES", {}).get(config.name)):
+        return known  # type: ignore[no-any-return]
+    (_, y_train, _, y_test), digest, _ = read(config, trust)
+    return Outline(digest, len(y_train), len(y_test))
