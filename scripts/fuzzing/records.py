@@ -240,7 +240,7 @@ USUAL = [
     *(("predict", [f"run={run}"]) for run in ("latest", RUN, "best", "digits@champion")),
     ("predict", ["run=best", "format=json"]),
     *(("compare", [form]) for form in ("format=text", "format=json", "format=csv", "report=page.html", "sort=seconds")),
-    *(("compare", ["experiment=digits", form]) for form in ("format=markdown", "report=page.html")),
+    *(("compare", ["tracking.experiment=digits", form]) for form in ("format=markdown", "report=page.html")),
     *(("compare", [named]) for named in (f"runs=[{RUN}]", f"sweep={SWEEP}")),
     *(("promote", words) for words in ([], ["run=latest", "alias=x"], [f"run={RUN}"])),
     *(("reproduce", words) for words in ([], [f"run={RUN}"])),

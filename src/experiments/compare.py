@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -17,7 +17,8 @@ from experiments.config.problems import NAME_LENGTH, assign
 from experiments.config.schema import CHOICES_OF_A_RUN
 from experiments.ranking import tables
 from experiments.ranking.comparison import Comparison, best_runs, comparable, compare, curve_of
-from experiments.ranking.filters import Ordered, facts, fitting, ordered, parse_all, sort_key
+from experiments.ranking.conditions import parse_all
+from experiments.ranking.filters import Ordered, facts, fitting, ordered, sort_key
 from experiments.system.terminal import Console
 
 if TYPE_CHECKING:
@@ -126,11 +127,7 @@ def write_report(path: Path, comparison: Comparison, confusion: Mapping[str, Any
             raise RunFailed(f"{path} could not be written: {error.strerror}") from error
 
 
-def main() -> NoReturn:
-    """Start the command. Hydra takes ``experiment=NAME`` for a file of that folder, so it gets the key's other name."""
-    sys.argv[1:] = [f"tracking.{word}" if word.startswith("experiment=") else word for word in sys.argv[1:]]
-    command("compare")(compare_runs)()
-
+main = command("compare")(compare_runs)
 
 if __name__ == "__main__":
     main()

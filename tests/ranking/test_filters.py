@@ -12,14 +12,12 @@ from hypothesis import strategies as st
 from experiments.config import Refused
 from experiments.config.objective import Objective
 from experiments.ranking.comparison import Run, compare
+from experiments.ranking.conditions import OPERATORS, Combined, Condition, parse
 from experiments.ranking.filters import (
-    OPERATORS,
-    Condition,
     facts,
     fitting,
     of_config,
     ordered,
-    parse,
     resolve,
     sort_key,
 )
@@ -36,23 +34,23 @@ def test_a_condition_is_read_as_it_is_written(key: str, sign: str, value: float,
 
 @given(keys, texts)
 def test_text_may_hold_anything(key: str, text: str) -> None:
-    if not text.startswith(tuple("=<>!")):
-        assert parse(f"{key}={text}").value == text
+    if not text.startswith((*"=<>!'", '"')):
+        assert [single.value for single in parse(f"{key}={text}").singles()] == [text]
 
 
 @given(st.text(max_size=30))
 def test_any_text_is_a_condition_or_refused(text: str) -> None:
     with suppress(Refused):
-        condition = parse(text)
-        assert condition.key
-        assert condition.operator in text
+        for condition in parse(text).singles():
+            assert condition.key
+            assert condition.operator in text or condition.operator[0] in "<>"
 
 
 @given(numbers, numbers)
 def test_numbers_are_compared_as_numbers(a: float, b: float) -> None:
     for sign, compared in (("=", operator.eq), ("!=", operator.ne), (">", operator.gt), ("<=", operator.le)):
-        assert Condition("key", sign, repr(b)).holds(a) == compared(a, b)
-        assert Condition("key", sign, repr(b)).holds(repr(a)) == compared(a, b)
+        assert Condition("key", sign, repr(b)).holds({"key": a}) == compared(a, b)
+        assert Condition("key", sign, repr(b)).holds({"key": repr(a)}) == compared(a, b)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +68,60 @@ def test_numbers_are_compared_as_numbers(a: float, b: float) -> None:
     ],
 )
 def test_a_condition_holds_or_not(fact: str | float | None, condition: str, holds: bool) -> None:
-    assert parse(condition).holds(fact) is holds
+    assert parse(condition).holds({} if fact is None else {"k": fact}) is holds
+
+
+FACTS = {"seed": "1", "optimizer": "adam", "loss": 0.5, "name": "two words", "model.layer_sizes": "[512,128]"}
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("loss < 1 and optimizer == 'adam'", True),
+        ("loss<1 and optimizer=sgd", False),
+        ("loss>1 or optimizer=adam", True),
+        ("not optimizer=adam", False),
+        ("not (loss > 1 or seed == 2)", True),
+        ("0.1 < loss <= 0.5", True),
+        ("0.6 < loss", False),
+        ("1 == seed and 2 != seed", True),
+        ("name='two words'", True),
+        ("name=two words", True),
+        ('name == "two words" and seed=1', True),
+        ("model.layer_sizes == [512, 128] and seed = 1", True),
+        ("missing != 3 and not missing == 3", True),
+        ("loss > -1 and loss >= 5e-1", True),
+    ],
+)
+def test_conditions_are_combined(text: str, holds: bool) -> None:
+    found = parse(text)
+    assert found.holds(FACTS) is holds
+    assert parse(str(found)).holds(FACTS) is holds, str(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').abort()",
+        "loss > f(1)",
+        "loss if seed else 1",
+        "loss in (1, 2)",
+        "loss > seed > 1 + 1",
+        "a.b()",
+    ],
+)
+def test_nothing_else_is_an_expression(text: str) -> None:
+    with suppress(Refused):
+        assert isinstance(parse(text), Condition)
+
+
+@pytest.mark.parametrize("text", ["seed=1 & loss<1", "seed=1 && loss<1", "seed=1 AND loss<1"])
+def test_how_conditions_are_joined_is_said(text: str) -> None:
+    with pytest.raises(Refused, match="joined by and, or, not") as refused:
+        parse(text, ["status=FINISHED"])
+    remedy = refused.value.problems[0].remedy
+    assert remedy == """'filter=["status=FINISHED","seed=1 and loss<1"]'"""
+    assert isinstance(parse("seed=1 and loss<1"), Combined)
 
 
 def test_an_operator_in_the_wrong_order_is_mended() -> None:
@@ -80,7 +131,7 @@ def test_an_operator_in_the_wrong_order_is_mended() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["epochs", "=5", "", ">", "epochs>", "epochs>many", "optimizer<adam", "epochs>1 or seed=2"]
+    "text", ["epochs", "=5", "", ">", "epochs>", "epochs>many", "optimizer<adam", "epochs>1 or seed"]
 )
 def test_a_wrong_condition_says_what_is_expected(text: str) -> None:
     with pytest.raises(Refused, match="filter: got"):
@@ -112,6 +163,10 @@ def test_runs_that_fit() -> None:
     known = {item.run_id: facts(item) for item in runs}
     assert fitting(runs, [parse("val_loss>=1"), parse("a!=1")], known) == [runs[1]]
     assert fitting(runs, [parse("status=FINISHED")], known) == runs
+    assert fitting(runs, [parse("a=1 or (val_loss>1 and not a=3)")], known) == runs[:2]
+    with pytest.raises(Refused, match=r"no run has val_los; did you mean 'val_loss'") as refused:
+        fitting(runs, [parse("val_los>1 and a=2"), parse("a=2")], known)
+    assert refused.value.problems[0].remedy == """'filter=["val_loss>1 and a=2","a=2"]'"""
 
 
 def test_configs_in_another_order() -> None:

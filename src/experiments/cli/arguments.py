@@ -11,6 +11,9 @@ from experiments.config import Problem, Refused
 from experiments.config.files import lacks_defaults
 from experiments.config.problems import quoted, shown
 
+# Commands whose runs are recorded already.
+WITHOUT_PRESETS = ("compare", "predict", "promote", "reproduce", "sync")
+
 
 def read(argv: Sequence[str]) -> Namespace:
     """Read the arguments as Hydra does, but for ``--config-dir``, which may come several times."""
@@ -48,6 +51,10 @@ def config_folders(arguments: Namespace, config_name: str) -> list[str]:
         typed = value if equals else following
         remedy = quoted(f"{key}={typed}") if option.startswith("--") and typed and "=" not in typed else ""
         problems.append(Problem(option, "there is no such option; settings are written KEY=VALUE", remedy))
+    for word in arguments.overrides if config_name in WITHOUT_PRESETS else ():
+        if word.startswith("experiment="):
+            what = "is a preset of experiments.run; the runs of an MLflow experiment are those of tracking.experiment"
+            problems.append(Problem("experiment", what, quoted(f"tracking.{word}")))
     if arguments.config_path is not None:
         what = "is not supported; --config-dir adds a folder of your own to those of the project"
         problems.append(Problem("--config-path", what))

@@ -1,121 +1,15 @@
-"""Conditions on runs, such as ``val_accuracy>0.97``, and orders of configs, by any parameter or metric."""
+"""Runs that fit conditions, and configs in an order, by any parameter or metric."""
 
 import math
-import operator
-import re
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from experiments.config import Problem, Refused, suggest
-from experiments.config.problems import assign, closest, quoted, shown
+from experiments.config.problems import assign, closest
 from experiments.ranking.comparison import Comparison, Run, Standing
-
-OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    "!=": operator.ne,
-    "==": operator.eq,
-    "=": operator.eq,
-    ">": operator.gt,
-    "<": operator.lt,
-}
-CONDITION = re.compile(r"\s*([^=!<>]*[^=!<>\s])\s*(>=|<=|!=|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
-AND = re.compile(r"\s+and\s+|\s*&&?\s*|\s*,\s*", re.IGNORECASE)  # what users write between conditions
-
-Facts = Mapping[str, str | float]
-"""What is known of a run: parameters, metrics, name, status and so on, by key."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """A comparison of a run's value with a given one: as numbers where both are, as text else.
-
-    Attributes:
-        key: As it was typed; a parameter, a metric, or another fact.
-        operator: One of ``OPERATORS``.
-        value: As it was typed.
-    """
-
-    key: str
-    operator: str
-    value: str
-
-    def __str__(self) -> str:
-        return f"{self.key}{self.operator}{self.value}"
-
-    def holds(self, fact: str | float | None) -> bool:
-        """Whether a run that has this value, or None, fits."""
-        equal = self.operator in ("=", "==")
-        if fact is None or (isinstance(fact, float) and math.isnan(fact)):
-            return self.operator == "!="
-        number, wanted = as_number(fact), as_number(self.value)
-        if number is not None and wanted is not None:
-            return OPERATORS[self.operator](number, wanted)
-        same = _without_blanks(str(fact)) == _without_blanks(self.value)
-        return same if equal else not same if self.operator == "!=" else False
-
-
-def parse(text: str, others: Sequence[str] = ()) -> Condition:
-    """Read a condition, ``KEY OPERATOR VALUE``.
-
-    Args:
-        text: The condition.
-        others: The conditions beside it, which a remedy keeps.
-
-    Raises:
-        Refused: It is none, or asks for more or less than something that is no number.
-    """
-    found = CONDITION.fullmatch(text)
-    if found is None:
-        what = f"got {text!r}, expected a key, one of = != > >= < <=, and a value"
-        raise Refused(Problem("filter", what, written(others or ["status=FINISHED"])))
-    condition = Condition(found[1], found[2], found[3])
-    if condition.operator == "=" and condition.value[:1] in ("<", ">"):
-        what = f"got {text!r}, expected <= or >= with the = last"
-        meant = f"{condition.key}{condition.value[0]}={condition.value[1:].strip()}"
-        raise Refused(Problem("filter", what, written([*others, meant])))
-    if condition.operator[0] in "<>" and not condition.value:
-        raise Refused(Problem("filter", f"got {text!r}, expected a number after {condition.operator}"))
-    if condition.operator[0] in "<>" and as_number(condition.value) is None:
-        if CONDITION.fullmatch(condition.value):
-            parts = split(text)
-            what = f"got {text!r}, expected one condition; several, all of which have to hold, are a list"
-            raise Refused(Problem("filter", what, written([*others, *parts]) if len(parts) > 1 else ""))
-        what = f"got {text!r}, but {condition.value!r} is not a number; text is compared with = and !="
-        raise Refused(Problem("filter", what, written([*others, f"{condition.key}={condition.value}"])))
-    return condition
-
-
-def split(text: str) -> list[str]:
-    """The conditions that a text joins by "and", a comma or &; the text itself where they are not conditions."""
-    parts = AND.split(text)
-    return parts if all(map(CONDITION.fullmatch, parts)) else [text]
-
-
-def parse_all(texts: Sequence[str]) -> list[Condition]:
-    """Read several conditions.
-
-    Raises:
-        Refused: With all that are none.
-    """
-    found, problems = [], []
-    for place, text in enumerate(texts):
-        try:
-            found.append(parse(text, [*texts[:place], *texts[place + 1 :]]))
-        except Refused as refused:
-            problems += refused.problems
-    if problems:
-        raise Refused(problems)
-    return found
-
-
-def written(conditions: Sequence[str]) -> str:
-    """The override that sets conditions, as it is typed into a shell."""
-    texts = [shown(text) if {'"', "\\"} & set(text) else f'"{text}"' for text in conditions]
-    return quoted(f"filter={texts[0]}" if len(texts) == 1 else f"filter=[{','.join(texts)}]")
+from experiments.ranking.conditions import Facts, Filter, as_number, written
 
 
 def facts(run: Run) -> dict[str, str | float]:
@@ -126,7 +20,7 @@ def facts(run: Run) -> dict[str, str | float]:
     return {**run.parameters, **run.metrics, **own, **({} if run.seconds is None else {"seconds": run.seconds})}
 
 
-def fitting(runs: Sequence[Run], conditions: Sequence[Condition], known: Mapping[str, Facts]) -> list[Run]:
+def fitting(runs: Sequence[Run], conditions: Sequence[Filter], known: Mapping[str, Facts]) -> list[Run]:
     """The runs that all conditions hold for.
 
     Args:
@@ -138,32 +32,26 @@ def fitting(runs: Sequence[Run], conditions: Sequence[Condition], known: Mapping
         Refused: A key is unknown, or there are no such runs.
     """
     keys = dict.fromkeys(key for run in runs for key in known[run.run_id])
-    problems, meant = [], []
-    for condition in conditions:
+    problems, meant = list[Problem](), dict[str, str]()
+    for key in dict.fromkeys(single.key for condition in conditions for single in condition.singles()):
         try:
-            meant.append(replace(condition, key=resolve("filter", condition.key, keys)))
+            meant[key] = resolve("filter", key, keys)
         except Refused as refused:
-            [problem] = refused.problems
-            problems.append(problem)
-            if problem.remedy:  # the key that was meant
-                meant.append(replace(condition, key=problem.remedy))
-    found, fit = list(runs), []
-    for condition in meant:
-        if left := [run for run in found if condition.holds(known[run.run_id].get(condition.key))]:
+            problems += refused.problems
+            meant[key] = refused.problems[0].remedy  # the key that was probably meant; empty: none is near
+    mended = [each.renamed(meant) for each in conditions if all(meant[single.key] for single in each.singles())]
+    found, fit = list(runs), list[str]()
+    for condition in mended:
+        if left := [run for run in found if condition.holds(known[run.run_id])]:
             found = left
             fit.append(str(condition))
     remedy = written(fit)
     if problems:
         raise Refused([replace(problem, remedy=remedy) for problem in problems])
-    if len(fit) < len(meant):
-        parts = [part for each in conditions for part in split(str(each))]
-        with suppress(Refused):  # none fits those, either
-            if len(parts) > len(conditions) and fitting(runs, list(map(parse, parts)), known):
-                remedy = written(parts)
+    if len(fit) < len(mended):
         asked = " and ".join(map(str, conditions))
-        there = "; ".join(
-            dict.fromkeys(_values(each.key, [known[run.run_id].get(each.key) for run in runs]) for each in meant)
-        )
+        keys = dict.fromkeys(single.key for condition in mended for single in condition.singles())
+        there = "; ".join(_values(key, [known[run.run_id].get(key) for run in runs]) for key in keys)
         raise Refused(Problem("filter", f"none of the {len(runs)} runs fits: {asked}; {there}", remedy))
     return found
 
@@ -257,16 +145,3 @@ def of_config(standing: Standing, key: str) -> str | float:
         return statistics.fmean(numbers)
     texts = {value for value in found if isinstance(value, str)}
     return texts.pop() if len(texts) == 1 else ""
-
-
-def as_number(value: str | float) -> float | None:
-    """The number that a text is; None if it is none, or not a number in the sense of IEEE 754."""
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return None if math.isnan(number) else number
-
-
-def _without_blanks(text: str) -> str:
-    return "".join(text.split())

@@ -1,0 +1,239 @@
+"""Conditions on runs: ``val_accuracy > 0.97 and optimizer == 'adam'``. Python parses them; nothing is executed."""
+
+import ast
+import math
+import operator
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from experiments.config import Problem, Refused
+from experiments.config.problems import quoted, shown
+
+OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "!=": operator.ne,
+    "=": operator.eq,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+SIGNS: Mapping[type[ast.cmpop], str] = {
+    ast.GtE: ">=",
+    ast.LtE: "<=",
+    ast.NotEq: "!=",
+    ast.Eq: "=",
+    ast.Gt: ">",
+    ast.Lt: "<",
+}
+MIRRORED = {">": "<", "<": ">", ">=": "<=", "<=": ">="}
+# A single condition, whose value may be any text: KEY OPERATOR VALUE.
+SINGLE = re.compile(r"\s*([^=!<>]*[^=!<>\s])\s*(>=|<=|!=|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
+EQUALS = re.compile(r"(?<![=!<>])=(?!=)")  # Python compares with two
+JOINED = re.compile(r"\s+(?:AND|And)\s+|\s*&&?\s*|\s*,\s*")  # what users write between conditions
+LONGEST = 1000  # characters of what Python parses
+
+Facts = Mapping[str, str | float]
+"""What is known of a run: parameters, metrics, name, status and so on, by key."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A comparison of a run's value with a given one: as numbers where both are, as text else.
+
+    Attributes:
+        key: As it was typed; a parameter, a metric, or another fact.
+        operator: One of ``OPERATORS``.
+        value: As it was typed.
+    """
+
+    key: str
+    operator: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.key}{self.operator}{self.value}"
+
+    def singles(self) -> Iterator["Condition"]:
+        """This one."""
+        yield self
+
+    def renamed(self, keys: Mapping[str, str]) -> "Condition":
+        """The same of another key, where `keys` has one for it."""
+        return replace(self, key=keys.get(self.key, self.key))
+
+    def holds(self, facts: Facts) -> bool:
+        """Whether a run with these facts fits; one that lacks the key fits ``!=`` only."""
+        fact = facts.get(self.key)
+        if fact is None or (isinstance(fact, float) and math.isnan(fact)):
+            return self.operator == "!="
+        number, wanted = as_number(fact), as_number(self.value)
+        if number is not None and wanted is not None:
+            return OPERATORS[self.operator](number, wanted)
+        same = _without_blanks(str(fact)) == _without_blanks(self.value)
+        return {"=": same, "!=": not same}.get(self.operator, False)
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Conditions that are joined by ``and`` or ``or``, or one behind ``not``."""
+
+    word: Literal["and", "or", "not"]
+    parts: "Sequence[Filter]"
+
+    def __str__(self) -> str:
+        texts = [f"({part})" if isinstance(part, Combined) else _spelled(part) for part in self.parts]
+        return f"not {texts[0]}" if self.word == "not" else f" {self.word} ".join(texts)
+
+    def singles(self) -> Iterator[Condition]:
+        """The conditions in it."""
+        for part in self.parts:
+            yield from part.singles()
+
+    def renamed(self, keys: Mapping[str, str]) -> "Combined":
+        """The same of other keys, where `keys` has one."""
+        return replace(self, parts=tuple(part.renamed(keys) for part in self.parts))
+
+    def holds(self, facts: Facts) -> bool:
+        """Whether a run with these facts fits."""
+        if self.word == "not":
+            return not self.parts[0].holds(facts)
+        return (all if self.word == "and" else any)(part.holds(facts) for part in self.parts)
+
+
+Filter = Condition | Combined
+
+
+def _spelled(condition: Condition) -> str:
+    """A condition as it is typed beside others: a text of several words is in quotes."""
+    is_word = re.fullmatch(r"[\w.+-]+", condition.value)
+    return str(condition) if is_word else f"{condition.key}{condition.operator}{condition.value!r}"
+
+
+def parse(text: str, others: Sequence[str] = ()) -> Filter:
+    """Read conditions: ``KEY OPERATOR VALUE``, joined by ``and``, ``or``, ``not`` and brackets.
+
+    Args:
+        text: The conditions.
+        others: Those beside it, which a remedy keeps.
+
+    Raises:
+        Refused: It is none, or asks for more or less than something that is no number.
+    """
+    if found := _by_python(text):
+        for condition in found.singles():
+            _refuse_senseless(condition, text, others)
+        return found
+    meant = JOINED.sub(" and ", text)
+    if meant != text and isinstance(_by_python(meant), Combined):
+        what = f"got {text!r}, expected conditions joined by and, or, not"
+        raise Refused(Problem("filter", what, written([*others, meant])))
+    if (single := SINGLE.fullmatch(text)) is None:
+        what = f"got {text!r}, expected a key, one of = != > >= < <=, and a value"
+        raise Refused(Problem("filter", what, written(others or ["status=FINISHED"])))
+    condition = Condition(single[1], single[2].replace("==", "="), single[3])
+    _refuse_senseless(condition, text, others)
+    return condition
+
+
+def _refuse_senseless(condition: Condition, text: str, others: Sequence[str]) -> None:
+    if condition.operator == "=" and condition.value[:1] in ("<", ">"):
+        what = f"got {text!r}, expected <= or >= with the = last"
+        meant = f"{condition.key}{condition.value[0]}={condition.value[1:].strip()}"
+        raise Refused(Problem("filter", what, written([*others, meant])))
+    if condition.operator[0] in "<>" and not condition.value:
+        raise Refused(Problem("filter", f"got {text!r}, expected a number after {condition.operator}"))
+    if condition.operator[0] in "<>" and as_number(condition.value) is None:
+        what = f"got {text!r}, but {condition.value!r} is not a number; text is compared with = and !="
+        raise Refused(Problem("filter", what, written([*others, f"{condition.key}={condition.value}"])))
+
+
+def _by_python(text: str) -> Filter | None:
+    """Read conditions as Python would; None: it is no such expression, though it may be a single condition."""
+    spelled = EQUALS.sub("==", text.strip())
+    if "#" in text or len(text) > LONGEST:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as of 1if
+            found = _read(ast.parse(spelled, mode="eval").body, spelled)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    single = SINGLE.fullmatch(text)
+    if isinstance(found, Condition) and single and single[1] == found.key and single[3][:1] not in ("'", '"'):
+        return replace(found, value=single[3])  # as it was typed, with brackets and blanks
+    return found
+
+
+def _read(node: ast.expr, text: str) -> Filter:
+    """Turn names, constants, comparisons, and, or, not into conditions.
+
+    Raises:
+        ValueError: It is more than that.
+    """
+    if isinstance(node, ast.BoolOp):
+        word: Literal["and", "or"] = "and" if isinstance(node.op, ast.And) else "or"
+        return Combined(word, tuple(_read(value, text) for value in node.values))
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return Combined("not", (_read(node.operand, text),))
+    if not isinstance(node, ast.Compare):
+        raise ValueError
+    operands = [node.left, *node.comparators]
+    found = [_condition(*pair, text) for pair in zip(operands, node.ops, operands[1:], strict=False)]
+    return found[0] if len(found) == 1 else Combined("and", tuple(found))
+
+
+def _condition(left: ast.expr, sign: ast.cmpop, right: ast.expr, text: str) -> Condition:
+    if type(sign) not in SIGNS:
+        raise ValueError
+    operator = SIGNS[type(sign)]
+    if isinstance(left, ast.Name | ast.Attribute):
+        return Condition(_source(left, text), operator, _source(right, text))
+    if isinstance(left, ast.Constant) and isinstance(right, ast.Name | ast.Attribute):  # 0.9 < val_accuracy
+        return Condition(_source(right, text), MIRRORED.get(operator, operator), _source(left, text))
+    raise ValueError
+
+
+def _source(node: ast.expr, text: str) -> str:
+    """What was typed; of a text in quotes, what is within."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    return ast.get_source_segment(text, node) or ""
+
+
+def parse_all(texts: Sequence[str]) -> list[Filter]:
+    """Read several conditions.
+
+    Raises:
+        Refused: With all that are none.
+    """
+    found, problems = [], []
+    for place, text in enumerate(texts):
+        try:
+            found.append(parse(text, [*texts[:place], *texts[place + 1 :]]))
+        except Refused as refused:
+            problems += refused.problems
+    if problems:
+        raise Refused(problems)
+    return found
+
+
+def written(conditions: Sequence[str]) -> str:
+    """The override that sets conditions, as it is typed into a shell."""
+    texts = [shown(text) if {'"', "\\"} & set(text) else f'"{text}"' for text in conditions]
+    return quoted(f"filter={texts[0]}" if len(texts) == 1 else f"filter=[{','.join(texts)}]")
+
+
+def as_number(value: str | float) -> float | None:
+    """The number that a text is; None if it is none, or not a number in the sense of IEEE 754."""
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return None if math.isnan(number) else number
+
+
+def _without_blanks(text: str) -> str:
+    return "".join(text.split())
