@@ -25,7 +25,7 @@ from tests.prepared import Prepared, environment
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/results.md", "docs/sweeps.md", "docs/scaling.md", "docs/performance.md", "CONTRIBUTING.md")
-PAGES += tuple(sorted({str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md")} - {*PAGES}))
+PAGES += tuple(sorted({str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")} - {*PAGES}))
 TEXTS = {page: (ROOT / page).read_text() for page in PAGES}
 PROGRAMS = r"(?:[A-Z_]+=\S+ )*(?:python|mlflow|make|ray|ssh|export|source|pip)(?= )"
 # What no test of this file runs, by how it begins, and why.

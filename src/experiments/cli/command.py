@@ -14,7 +14,6 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any, NoReturn
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -97,8 +96,6 @@ def _prepare() -> None:
     for ignored in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         warnings.simplefilter("ignore", ignored)
     warnings.filterwarnings("error", "Callback ")  # where Hydra would go on after an error of a callback
-    # Hydra copies its store of built-in configs at each look into a group, 92 times for --help, only to read.
-    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
 
 
 def _interrupt(*_: object) -> NoReturn:

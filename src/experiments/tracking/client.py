@@ -34,10 +34,6 @@ def import_mlflow() -> Any:
     os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"  # what was logged must not be lost with the process
     with imports():
         import mlflow
-        from mlflow.utils import environment as requirements
-
-    # Compares a model's requirements with what is installed: reads the files of all packages, to log a warning.
-    requirements.warn_dependency_requirement_mismatches = lambda _: None
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return mlflow

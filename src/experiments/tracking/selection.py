@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from experiments.config import CompareConfig, Config, Problem, Refused
@@ -32,6 +33,7 @@ KEPT = "kept_runs."  # tags of a sweep that list runs of others, which had finis
 BULK = 100  # runs whose curves are read by one query
 POINTS = 1_000_000  # of a curve, times BULK: more than there are
 SIDE_BY_SIDE = 8  # requests to a server
+SERVERS = ("http:", "https:", "databricks", "uc")
 WHOLE_ID = 32  # characters
 MOST_IMAGES = 10**12  # of a class in a confusion matrix that can be true
 # Metrics that are measured once, at the end.
@@ -174,14 +176,21 @@ def _counts(matrix: Any) -> bool:
 
 def _points(client: Any, run_ids: Sequence[str], key: str) -> list[tuple[str, Any]]:
     """All points of a metric's curves, each with its run, in the order in which they were recorded."""
-    store = client._tracking_client.store
-    if hasattr(store, "get_metric_history_bulk"):  # a database
+    if not client.tracking_uri.startswith(SERVERS):  # a database, for which one query does
+        store = _database(client.tracking_uri)
         parts = [run_ids[start : start + BULK] for start in range(0, len(run_ids), BULK)]
         found = [point for part in parts for point in store.get_metric_history_bulk(part, key, POINTS)]
         return [(point.run_id, point) for point in found]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         curves = pool.map(lambda run_id: client.get_metric_history(run_id, key), run_ids)
         return [(run_id, point) for run_id, curve in zip(run_ids, curves, strict=True) for point in curve]
+
+
+@cache
+def _database(uri: str) -> Any:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    return SqlAlchemyStore(uri, "")
 
 
 def _by_ids(client: Any, experiments: Sequence[str], wanted: Sequence[str]) -> list[Any]:
