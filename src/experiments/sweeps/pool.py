@@ -286,11 +286,9 @@ class _Pool:
     def returned(self, job: Job) -> JobReturn:
         """What Hydra hands to the sweeper."""
         kind, value = self._outcomes.get(job.number, ("failed", "was not started, as too many runs failed"))
-        if kind == "done":
-            return JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED, _return_value=value)
-        return JobReturn(
-            overrides=job.overrides, status=JobStatus.FAILED, _return_value=RunFailed(f"{job.name}: {value}")
-        )
+        made = JobReturn(job.overrides, status=JobStatus.COMPLETED if kind == "done" else JobStatus.FAILED)
+        made.return_value = value if kind == "done" else RunFailed(f"{job.name}: {value}")
+        return made
 
 
 def _cause_of_death(exitcode: int | None) -> str:

@@ -1,6 +1,8 @@
 """What came of a sweep: its runs ranked by the objective, then its configs over their seeds."""
 
+import io
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -62,8 +64,18 @@ def _run(job: Job, child: "PastRun | None", returned: JobReturn | None) -> Run:
         return made("", status="not run")
     if returned.status == JobStatus.COMPLETED:
         return made("", status="FINISHED", objective=returned.return_value)
-    error = returned._return_value
+    error = error_of(returned)
     return made("", status="FAILED", failure=error.reason if isinstance(error, Refused) else str(error))
+
+
+def error_of(returned: JobReturn) -> Exception:
+    """Why a job failed."""
+    try:
+        with redirect_stderr(io.StringIO()):  # to which Hydra writes a line of its own
+            _ = returned.return_value
+    except Exception as error:
+        return error
+    raise AssertionError("it did not fail")
 
 
 def as_row(run: Run) -> dict[str, Any]:

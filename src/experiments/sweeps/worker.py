@@ -20,7 +20,7 @@ from omegaconf import open_dict
 
 from experiments.config import Refused, RunFailed
 from experiments.sweeps.jobs import Job
-from experiments.sweeps.results import LOG
+from experiments.sweeps.results import LOG, error_of
 from experiments.tracking.store import redact
 
 
@@ -73,7 +73,7 @@ def _run(task: str, job: Job, context: HydraContext, settings: Mapping[str, Any]
         outcome = run_job(function, config, "hydra.sweep.dir", "hydra.sweep.subdir", context)
         if outcome.status == JobStatus.COMPLETED:
             return "done", outcome.return_value
-        error = outcome._return_value
+        error = error_of(outcome)
     except Exception as raised:
         error = raised
     if isinstance(error, Refused | RunFailed):
