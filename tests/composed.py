@@ -14,7 +14,7 @@ from experiments.config import Config
 from experiments.data import Dataset, Split, load
 from experiments.engine import backend
 from experiments.engine.checkpoints import Checkpoints
-from experiments.task.evaluation import Report, evaluate, last_activation
+from experiments.task.measuring import evaluate, last_activation
 from tests import composing
 
 backend.start("auto", "float32", 0)
@@ -61,7 +61,7 @@ class Run:
     dataset: Dataset
     model: keras.Sequential
     history: dict[str, list[float]]
-    report: Report
+    report: Any
 
     @property
     def weights(self) -> list[Any]:
@@ -83,12 +83,12 @@ def train(
 ) -> Run:
     """Do what ``run.py`` does between data and record. `eager` saves the tracing, which takes longer than the steps."""
     checked = config(*overrides)
-    dataset = dataset or loaded(checked.data, checked.seed)
+    dataset = dataset or loaded(checked.data, checked.seed, task=checked.task.name)
     choices = training.choose(checked, dataset, 1)
     finished = checkpoints.state.epochs if checkpoints and checkpoints.state else 0
     configured = callbacks.build(checked, folder, finished)
     model = build(checked, dataset, xla=choices.xla, steps_per_execution=1 if eager else choices.steps_per_execution)
     model.run_eagerly = eager
     history = training.fit(model, dataset, checked, choices, configured, watchers=watchers, checkpoints=checkpoints)
-    measure = training.measurer(model, checked, dataset.classes, choices.evaluation_batch_size)
+    measure = training.measurer(model, checked, dataset.outputs, choices.evaluation_batch_size)
     return Run(checked, dataset, model, dict(history.metrics), evaluate(measure, dataset, last_activation(model)))

@@ -17,7 +17,7 @@ FILES = sorted(CONF.rglob("*.y*ml"))
 LISTING = {
     ".": 6,
     "callbacks": 6,
-    "data": 7,
+    "data": 8,
     "experiment": 4,
     "hydra/help": 1,
     "hydra/launcher": 1,
@@ -26,6 +26,7 @@ LISTING = {
     "model": 4,
     "optimizer": 14,
     "optimizer/schedule": 7,
+    "task": 2,
     "tracking": 3,
 }
 
@@ -106,6 +107,7 @@ def test_the_choices_of_the_notebook_are_the_defaults() -> None:
     chosen = {group: choice for group, choice in config.hydra.runtime.choices.items() if "hydra" not in group}
     assert chosen == {
         "data": "mnist",
+        "task": "classification",
         "model": "mlp",
         "optimizer": "rmsprop",
         "optimizer/schedule": "constant",

@@ -3,24 +3,23 @@
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from omegaconf import DictConfig
 
 from experiments.cli.checks import check_command
 from experiments.cli.command import command
 from experiments.config import PredictConfig, Problem, Refused
 from experiments.data import load
-from experiments.data.checks import Images, Labels
+from experiments.data.checks import Images, Targets
 from experiments.data.images import read_images, to_input
 from experiments.engine import saved_models
 from experiments.system.terminal import Console, say
+from experiments.task import of
 from experiments.tracking.runs import RecordedRun, look_up
 
 
 def predict(composed: DictConfig) -> None:
-    """Print the guess for each image, its probability and the runner-up."""
+    """Print what the model makes of each image: the guess, its probability and the runner-up; or the number."""
     config = check_command(composed, PredictConfig)
     pictures = read_images(config.images)  # now: what is not there need not wait for the imports
     with tempfile.TemporaryDirectory() as downloads:
@@ -33,14 +32,17 @@ def predict(composed: DictConfig) -> None:
         names = config.images
     else:
         (x, truth), names = test, [str(number) for number in range(*_bounds(config.test))]
-    guesses = _guesses(saved_models.classify(saved, model, x), names, truth)
+    task = of(run.task)
+    guesses = task.guesses(saved_models.predict(saved, model, x, task), names)
+    if truth is not None:
+        guesses = [guess | {"truth": known.item()} for guess, known in zip(guesses, truth, strict=True)]
     if config.format == "json":
         print(json.dumps({"run": run.run_id, "chosen": run.chosen, "predictions": guesses}))
         return
     console = Console()
     if config.run == "best":
         say(console, f"chosen {run.chosen}")
-    say(console, *_table(run, guesses), whole=True)
+    say(console, f"run {run.run_id}  {run.name}", *task.table(guesses), whole=True)
 
 
 def _bounds(span: str) -> tuple[int, int]:
@@ -48,38 +50,13 @@ def _bounds(span: str) -> tuple[int, int]:
     return int(start), int(stop)
 
 
-def _test_images(span: str, run: RecordedRun) -> tuple[Images, Labels]:
-    test = load(run.data, seed=0, trust=run.trust).test
+def _test_images(span: str, run: RecordedRun) -> tuple[Images, Targets]:
+    test = load(run.data, seed=0, trust=run.trust, task=run.task).test
     start, stop = _bounds(span)
     if not start < stop <= len(test):
         what = f"got {span}, expected FROM:TO within the {len(test)} test images of {run.data.name}"
         raise Refused(Problem("test", what, "test=0:10"))
     return test.x[start:stop], test.y[start:stop]
-
-
-def _guesses(predicted: Any, names: list[str], truth: Labels | None) -> list[dict[str, Any]]:
-    guesses = []
-    for number, (name, row) in enumerate(zip(names, predicted, strict=True)):
-        first, second = np.argsort(-row, kind="stable")[:2]  # of equal ones the first, as when it was measured
-        guess = {
-            "image": name,
-            "guess": int(first),
-            "probability": float(row[first]),
-            "runner_up": int(second),
-            "runner_up_probability": float(row[second]),
-        }
-        guesses.append(guess if truth is None else guess | {"truth": int(truth[number])})
-    return guesses
-
-
-def _table(run: RecordedRun, guesses: list[dict[str, Any]]) -> list[str]:
-    width = max(len("image"), *(len(guess["image"]) for guess in guesses))
-    lines = [f"run {run.run_id}  {run.name}", f"{'image':>{width}}  guess  probability  runner-up"]
-    for guess in guesses:
-        runner_up = f"{guess['runner_up']} ({guess['runner_up_probability']:.5f})"
-        wrong = f"  is {guess['truth']}" if guess.get("truth", guess["guess"]) != guess["guess"] else ""
-        lines.append(f"{guess['image']:>{width}}  {guess['guess']:5}  {guess['probability']:11.5f}  {runner_up}{wrong}")
-    return lines
 
 
 main = command("predict")(predict)

@@ -32,7 +32,7 @@ def reproduce(composed: DictConfig) -> None:
         raise Refused(problems)
     stored = finished(look_up(config.run, config.tracking, trust=config.trust))
     again = stored.checked_config(config.data.path)
-    dataset = load(again.data, again.seed, again.trust)
+    dataset = load(again.data, again.seed, again.trust, again.task.name)
     recorded = stored.tags.get("dataset.digest")
     if dataset.digest != recorded:
         what = f"{dataset.source} is not what the run was trained on: sha256 {dataset.digest[:12]}…, then {recorded}"

@@ -32,7 +32,7 @@ def run(composed: DictConfig) -> float:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     with closing(Recorder(config)) as recorder:
-        dataset = load(config.data, config.seed, config.trust)
+        dataset = load(config.data, config.seed, config.trust, config.task.name)
         before = recorder.find_before(dataset, folder)
         if before and before.status == "FINISHED":
             threads = config.runtime.threads
@@ -83,7 +83,7 @@ def train(
 
     from experiments.engine import callbacks, models, training  # they import TensorFlow, which `backend` has started
     from experiments.engine.progress import ShowProgress, show_result
-    from experiments.task.evaluation import evaluate, last_activation, objective
+    from experiments.task.measuring import evaluate, last_activation, objective
 
     choices = training.choose(config, dataset, threads)
     model = models.build(config, dataset, choices.xla, choices.steps_per_execution)
@@ -93,7 +93,7 @@ def train(
         watchers = [progress, LambdaCallback(on_epoch_end=recorder.log_epoch)]
         saved = checkpoints if config.tracking.enabled else None
         history = training.fit(model, dataset, config, choices, configured, watchers=watchers, checkpoints=saved)
-        measure = training.measurer(model, config, dataset.classes, choices.evaluation_batch_size)
+        measure = training.measurer(model, config, dataset.outputs, choices.evaluation_batch_size)
         report = evaluate(measure, dataset, last_activation(model))
         measures = {**report.measures, "objective": objective(config, history.metrics, report)}
         digest = models.weights_digest(model)

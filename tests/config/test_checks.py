@@ -166,7 +166,7 @@ def test_a_missing_key_is_named(key: str) -> None:
         section = section[parent]
     del section[last]
     optional = key.startswith("tracking.") and key not in ("tracking.enabled", "tracking.experiment")
-    optional |= key == "objective_mode"  # which runs of before did not record
+    optional |= key in ("objective_mode", "task")  # which runs of before did not record
     named = [problem.where for problem in find_problems(config, Config, plain())]
     assert named == ([] if optional else [key])
 

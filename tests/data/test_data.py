@@ -55,7 +55,7 @@ def refusal(setting: Data) -> str:
 def test_arrays_are_scaled_and_get_a_channel(tmp_path: Path) -> None:
     dataset = load(config(path=save(tmp_path), scale=255.0), 0)
     assert dataset.input_shape == (4, 4, 1)
-    assert dataset.classes == 4
+    assert dataset.outputs == 4
     assert dataset.train.x.dtype == np.float32
     np.testing.assert_array_equal(dataset.train.x[..., 0], arrays()["x_train"].astype(np.float32) / np.float32(255))
 
@@ -68,7 +68,7 @@ def test_colour_features_and_oblong_images_are_read(tmp_path: Path, shape: tuple
 
 def test_labels_may_be_floats_booleans_or_a_column(tmp_path: Path) -> None:
     assert load(config(path=save(tmp_path, y_train=(np.arange(20.0) % 4)[:, None])), 0).train.y[3] == 3
-    assert load(config(path=save(tmp_path, y_train=np.arange(20) % 2 > 0, y_test=np.arange(8) % 2 > 0)), 0).classes == 2
+    assert load(config(path=save(tmp_path, y_train=np.arange(20) % 2 > 0, y_test=np.arange(8) % 2 > 0)), 0).outputs == 2
 
 
 WITH_NAN = np.full((20, 4, 4), np.nan)
@@ -153,7 +153,7 @@ def test_a_refusal_gives_the_line_that_mends_the_arrays(tmp_path: Path, changes:
     assert len(lines) == len(set(lines)), "each is given once"
     for line in lines:
         exec(line, known)
-    assert load(config(path=save(tmp_path, **{name: known[name] for name in ARRAYS})), 0).classes in (3, 4)
+    assert load(config(path=save(tmp_path, **{name: known[name] for name in ARRAYS})), 0).outputs in (3, 4)
 
 
 @pytest.mark.parametrize("name", ARRAYS)
@@ -314,7 +314,7 @@ def test_labels_that_are_text_are_refused_with_the_line_that_encodes_them(
     known: dict[str, Any] = {"np": np, **texts}
     exec(line, known)
     assert known["y_train"].tolist() == plain["y_train"].tolist()
-    assert load(config(path=save(tmp_path, y_train=known["y_train"], y_test=known["y_test"])), 0).classes == 4
+    assert load(config(path=save(tmp_path, y_train=known["y_train"], y_test=known["y_test"])), 0).outputs == 4
 
 
 @pytest.mark.parametrize(
@@ -505,7 +505,7 @@ def outline_of(whole: Data) -> Outline:
 def test_the_sizes_of_parts_are_known_before_they_are_drawn(tmp_path: Path, changes: dict[str, Any]) -> None:
     wanted = config(path=save(tmp_path), **changes)
     dataset = load(wanted, 0)
-    assert outlines([wanted]) == {wanted: (dataset.digest, dataset.sizes)}
+    assert outlines([(wanted, "classification")]) == {(wanted, "classification"): (dataset.digest, dataset.sizes)}
 
 
 def test_the_known_digest_is_that_of_scikit_learns_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -593,7 +593,7 @@ def test_colour_photographs_are_read_from_a_file_of_their_name(
     np.savez(tmp_path / f"{name}.npz", **parts)
     monkeypatch.setenv("EXPERIMENTS_DATA_DIR", str(tmp_path))
     dataset = load(config(name, scale=255.0), 0)
-    assert (dataset.classes, dataset.input_shape) == (classes, (32, 32, 3))
+    assert (dataset.outputs, dataset.input_shape) == (classes, (32, 32, 3))
     assert describe(dataset).startswith(
         f"{name}: {2 * classes} + {classes} images 32x32x3, {classes} classes, values 0"
     )
@@ -630,7 +630,7 @@ def test_a_function_of_a_trusted_package_gives_the_data(tmp_path: Path, monkeypa
         load(wanted, 0)
     assert "own_data" not in sys.modules
     dataset = load(wanted, 0, ["own_data"])
-    assert (dataset.sizes, dataset.classes, dataset.source) == ((30, 0, 10), 4, "own_data.load")
+    assert (dataset.sizes, dataset.outputs, dataset.source) == ((30, 0, 10), 4, "own_data.load")
     assert outline(wanted, ["own_data"]) == Outline(dataset.digest, 30, 10)
     for name, told in {
         "own_data.none": "cannot import own_data.none",

@@ -16,7 +16,7 @@ from sklearn import metrics as sklearn
 
 from experiments.config import Refused
 from tests.composed import Run, build, config, digits, keras, names, train
-from experiments.engine.models import compile_as, encode_labels, for_keras_alone
+from experiments.engine.models import compile_as, encode_targets, for_keras_alone
 
 pytestmark = [
     pytest.mark.trains,
@@ -279,7 +279,7 @@ def test_the_saved_model_gives_the_recorded_measures(overrides: list[str], tmp_p
 
 def check_measures(model: Any, run: Run) -> None:
     test = run.dataset.test
-    labels = encode_labels(test.y, run.config, 10)
+    labels = encode_targets(test.y, run.config, 10)
     found = model.evaluate(test.x, labels, batch_size=1000, verbose=0, return_dict=True)
     assert {f"test_{name}": value for name, value in found.items()} == pytest.approx(
         dict(run.report.measures), rel=1e-5

@@ -9,7 +9,7 @@ import yaml
 
 from experiments.config import Refused
 from tests.composed import CONF, build, config, digits, images, keras, names, train
-from experiments.engine.models import encode_labels
+from experiments.engine.models import encode_targets
 
 pytestmark = pytest.mark.trains
 
@@ -243,8 +243,8 @@ def test_mixed_precision_computes_in_sixteen_bits(precision: str) -> None:
 
 def test_labels_are_encoded_as_the_loss_reads_them() -> None:
     y = np.array([1, 0, 2])
-    np.testing.assert_array_equal(encode_labels(y, config(), 3), y)
-    np.testing.assert_array_equal(encode_labels(y, config("loss=huber"), 3), np.eye(3)[y])
+    np.testing.assert_array_equal(encode_targets(y, config(), 3), y)
+    np.testing.assert_array_equal(encode_targets(y, config("loss=huber"), 3), np.eye(3)[y])
 
 
 @pytest.mark.parametrize("sizes", ["[1,100000000000,1]", "[100000000000]"])

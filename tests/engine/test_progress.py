@@ -5,7 +5,7 @@ import numpy as np
 from rich.console import Console
 
 from experiments.engine.progress import ShowProgress, show_result
-from experiments.task.evaluation import Mistakes, Report
+from experiments.task.classification import ClassReport
 from tests.composed import train  # noqa: F401  (starts Keras)
 
 
@@ -35,9 +35,7 @@ def test_a_terminal_gets_a_bar_too() -> None:
 
 
 def test_the_result_says_what_to_do_next() -> None:
-    nothing = np.zeros(0)
-    mistakes = Mistakes(nothing, nothing, nothing, nothing, nothing, 0)
-    report = Report({"test_loss": 0.1, "test_accuracy": 0.98765}, nothing, nothing, 10, mistakes)
+    report = ClassReport({"test_loss": 0.1, "test_accuracy": 0.98765}, {})
     for run_id, lines in (("", 1), ("abc", 3)):
         console = Console(file=io.StringIO(), width=20)
         show_result(console, report, [f"recorded as run {run_id}"] if run_id else [], run_id)

@@ -14,7 +14,7 @@ from experiments.config import RunFailed
 from experiments.data import Dataset, Split
 from tests.prepared import Prepared, environment
 from tests.composed import build, config, digits, keras, loaded, train
-from experiments.engine.models import encode_labels
+from experiments.engine.models import encode_targets
 from experiments.engine.training import Batches, choose, fit, measurer
 
 pytestmark = pytest.mark.trains
@@ -87,7 +87,7 @@ def test_training_is_plain_keras_to_the_last_digit(steps_per_execution: int, bat
     config, dataset = ours.config, ours.dataset
     plain = build(config, dataset)
     plain.compile(optimizer=plain.optimizer, loss=plain.loss, metrics=config.metrics)
-    x, y = dataset.train.x, encode_labels(dataset.train.y, config, dataset.classes)
+    x, y = dataset.train.x, encode_targets(dataset.train.y, config, dataset.outputs)
     for epoch in range(3):
         order = tf.random.experimental.stateless_shuffle(tf.range(len(x)), seed=[config.seed, epoch]).numpy()
         history = plain.fit(x[order], y[order], shuffle=False, epochs=1, batch_size=batch_size, verbose=0).history
@@ -123,7 +123,7 @@ def test_memory_that_runs_out_while_measuring_is_told() -> None:
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
     dataset = digits(20)
-    measure = measurer(Large(), config(), dataset.classes, 7)
+    measure = measurer(Large(), config(), dataset.outputs, 7)
     with pytest.raises(RunFailed, match=r"while measuring. Try a smaller runtime.evaluation_batch_size than 7"):
         measure(dataset.test)
 
@@ -166,7 +166,7 @@ def test_the_measurer_measures_what_keras_evaluate_does(overrides: list[str]) ->
     run = train(*overrides, "data.limit=150", eager=True)
     model, test = run.model, run.dataset.test
     model.layers[-1].kernel.assign(100 * model.layers[-1].kernel)  # sure of itself: tiny probabilities
-    labels = encode_labels(test.y, run.config, 10)
+    labels = encode_targets(test.y, run.config, 10)
     expected = model.evaluate(test.x, labels, batch_size=64, verbose=0, return_dict=True)
     measured, outputs = measurer(model, run.config, 10, batch_size=64)(test)
     assert measured == pytest.approx(expected, rel=1e-5)

@@ -8,22 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from experiments.task.evaluation import Mistakes, Report
+from experiments.task import classification
 from experiments.tracking import index, journal, record
 from experiments.tracking.journal import Journal
 
-REPORT = Report(
-    measures={"test_loss": 0.5, "test_accuracy": 0.75},
-    truth=np.array([0, 1, 1, 0]),
-    guess=np.array([0, 1, 0, 0]),
-    classes=2,
-    mistakes=Mistakes(
-        x=np.zeros((1, 8, 8, 1), np.float32),
-        truth=np.array([1]),
-        guess=np.array([0]),
-        probability=np.array([0.9], np.float32),
-        index=np.array([2]),
-        total=1,
+REPORT = classification.report(
+    {"test_loss": 0.5, "test_accuracy": 0.75},
+    classification.keep(
+        np.zeros((4, 8, 8, 1), np.float32),
+        np.array([0, 1, 1, 0]),
+        np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.8, 0.2]], np.float32),
+        "softmax",
+        None,
     ),
 )
 
@@ -57,7 +53,7 @@ def write(output: Path, *, epochs: int = 3, close: bool = True, **changed: Any) 
             own.append("metrics", sync=False, step=epoch, values=values)
         own.append("metrics", step=epochs - 1, values={"objective": 0.5})
         own.append("tags", tags={"weights.digest": "w"})
-        own.write("report.npz", record.packed_report({"loss": [1.0] * epochs}, REPORT))
+        own.write("report.npz", record.packed_report("classification", {"loss": [1.0] * epochs}, REPORT))
         own.append("report", file="report.npz")
         own.write("model.keras", b"not a model, but that is not looked at")
         own.write("example.npy", record.packed(np.zeros((1, 2, 2))))

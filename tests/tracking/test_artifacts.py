@@ -22,6 +22,7 @@ from experiments.config.schema import Tracking
 from experiments.engine import saved_models
 from experiments.engine.saved_models import SavedModel
 from experiments.predict import predict
+from experiments.task import of
 from experiments.tracking import sqlite
 from experiments.tracking.artifacts import stored_text
 from experiments.tracking.client import open_store
@@ -57,7 +58,7 @@ def tampered(model: Path, file: Path, change: Callable[[Any], Any]) -> Path:
 def used(file: Path, trust: tuple[str, ...] = ()) -> Any:
     """What the model makes of the digits, as `predict` has it."""
     saved = SavedModel(file, "run 3f2a: its model")
-    return saved_models.classify(saved, saved_models.load(saved, trust), digits().test.x)
+    return saved_models.predict(saved, saved_models.load(saved, trust), digits().test.x, of("classification"))
 
 
 def refusal(file: Path) -> str:

@@ -95,7 +95,7 @@ def test_a_foreign_journal_reaches_nothing_outside_of_its_folder(tmp_path: Path,
         own.append("file", path="b/../b/c")
         own.append("file", path=f"b/{'../' * 30}{victim}/read")
         own.append("file", path="figures/read")
-        own.write("report.npz", record.packed_report({"loss": [1.0]}, REPORT))
+        own.write("report.npz", record.packed_report("classification", {"loss": [1.0]}, REPORT))
         own.append("report", file="report.npz")
         own.append("closed", status="FAILED", failure="x", trace="x")
     state = ours.deliver(own.folder)

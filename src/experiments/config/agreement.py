@@ -34,7 +34,15 @@ def disagreements(config: Config, unknown: Collection[str] = ()) -> list[Problem
 def _loss_and_activation(config: Config) -> Iterator[Problem]:
     model, loss, activation = config.model, config.loss, config.last_activation
     known = measures.loss(loss.name)  # of a loss of the user's own, only its author knows what it reads
-    if known and known.labels != loss.labels:
+    numbers = config.task.targets == "numbers"
+    if numbers and known and not known.values:
+        yield Problem("loss", f"{loss.name} reads classes, but the targets are numbers", "loss=mean_squared_error")
+    elif numbers != (loss.labels == "values"):
+        what = f"got {loss.labels}, but the targets are {config.task.targets}"
+        yield Problem(
+            "loss.labels", what, f"loss.labels={'values' if numbers else known.labels if known else 'sparse'}"
+        )
+    elif known and known.labels != loss.labels and not numbers:
         what = f"got {loss.labels}, but {loss.name} reads {known.labels} labels"
         yield Problem("loss.labels", what, f"loss.labels={known.labels}")
     if measures.plain(loss.name) in map(measures.plain, measures.NO_CLASSIFICATION):

@@ -21,6 +21,10 @@ def measure_problems(config: Config, activation: str | None) -> Iterator[Problem
     softmax, found, mended = _gives_probabilities(config, activation), list[tuple[str, str, str]](), list[object]()
     for index, entry in enumerate(measures.named_metrics(config.metrics)):
         where, spec = f"metrics[{index}]", config.metrics[index]
+        if config.task.targets == "numbers" and "." not in entry.cls and not _compares_numbers(entry.cls):
+            what = f"{entry.cls} compares classes, but the targets are numbers"
+            found.append((where, what, "metrics=[mean_absolute_error]"))
+            continue
         if "." in entry.cls and (labels := entry.arguments.get("labels", "sparse")) not in ("sparse", "one_hot"):
             what = f"got {labels!r}, expected sparse (whole numbers) or one_hot: how {entry.cls} reads labels"
             yield Problem(f"{where}.labels", what)
@@ -39,6 +43,11 @@ def measure_problems(config: Config, activation: str | None) -> Iterator[Problem
         Problem(where, what, remedy or assign("metrics", measures.without_repeats(mended)))
         for where, what, remedy in found
     )
+
+
+def _compares_numbers(cls: str) -> bool:
+    known = measures.metric(cls)
+    return known is not None and known.values
 
 
 def _needs_probabilities_of_others(config: Config, entry: measures.NamedMetric, activation: str | None) -> bool:

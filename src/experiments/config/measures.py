@@ -16,6 +16,9 @@ Outputs = Literal["any", "probabilities", "thresholded", "margins"]
 ``thresholded``: probabilities, if it has an argument `threshold`; else only the order of the outputs counts.
 """
 
+Labels = Literal["sparse", "one_hot", "values"]
+"""How labels are read: as whole numbers (n,), one-hot (n, classes), or as numbers to predict (n, 1)."""
+
 PROBABILITIES = ("softmax", "sigmoid", "hard_sigmoid", "sparsemax")
 """Last activations that give probabilities, the most usual first."""
 
@@ -27,11 +30,13 @@ class Metric(NamedTuple):
         mode: Which direction is better.
         reads: What it expects of the network's outputs.
         labels: How it reads labels.
+        values: Whether it compares numbers, too.
     """
 
     mode: Mode
     reads: Outputs = "any"
-    labels: Literal["sparse", "one_hot"] = "one_hot"
+    labels: Labels = "one_hot"
+    values: bool = False
 
 
 class Loss(NamedTuple):
@@ -40,10 +45,12 @@ class Loss(NamedTuple):
     Attributes:
         labels: How it reads labels.
         reads: What it expects of the network's outputs.
+        values: Whether it compares numbers, too.
     """
 
-    labels: Literal["sparse", "one_hot"] = "one_hot"
+    labels: Labels = "one_hot"
     reads: Outputs = "any"
+    values: bool = False
 
 
 METRICS = {
@@ -64,22 +71,22 @@ METRICS = {
     "Hinge": Metric("min"),
     "IoU": Metric("max", labels="sparse"),
     "KLDivergence": Metric("min", "probabilities"),
-    "LogCoshError": Metric("min"),
-    "MeanAbsoluteError": Metric("min"),
-    "MeanAbsolutePercentageError": Metric("min"),
+    "LogCoshError": Metric("min", values=True),
+    "MeanAbsoluteError": Metric("min", values=True),
+    "MeanAbsolutePercentageError": Metric("min", values=True),
     "MeanIoU": Metric("max", labels="sparse"),
-    "MeanSquaredError": Metric("min"),
-    "MeanSquaredLogarithmicError": Metric("min"),
+    "MeanSquaredError": Metric("min", values=True),
+    "MeanSquaredLogarithmicError": Metric("min", values=True),
     "OneHotIoU": Metric("max"),
     "OneHotMeanIoU": Metric("max"),
     "PearsonCorrelation": Metric("max"),
     "Poisson": Metric("min", "probabilities"),
     "Precision": Metric("max", "probabilities"),
     "PrecisionAtRecall": Metric("max", "probabilities"),
-    "R2Score": Metric("max"),
+    "R2Score": Metric("max", values=True),
     "Recall": Metric("max", "probabilities"),
     "RecallAtPrecision": Metric("max", "probabilities"),
-    "RootMeanSquaredError": Metric("min"),
+    "RootMeanSquaredError": Metric("min", values=True),
     "SensitivityAtSpecificity": Metric("max", "probabilities"),
     "SparseCategoricalAccuracy": Metric("max", labels="sparse"),
     "SparseCategoricalCrossentropy": Metric("min", "probabilities", "sparse"),
@@ -108,13 +115,13 @@ LOSSES = {
     "CosineSimilarity": Loss(),
     "Dice": Loss(reads="probabilities"),
     "Hinge": Loss(reads="margins"),
-    "Huber": Loss(),
+    "Huber": Loss(values=True),
     "KLDivergence": Loss(reads="probabilities"),
-    "LogCosh": Loss(),
-    "MeanAbsoluteError": Loss(),
-    "MeanAbsolutePercentageError": Loss(),
-    "MeanSquaredError": Loss(),
-    "MeanSquaredLogarithmicError": Loss(),
+    "LogCosh": Loss(values=True),
+    "MeanAbsoluteError": Loss(values=True),
+    "MeanAbsolutePercentageError": Loss(values=True),
+    "MeanSquaredError": Loss(values=True),
+    "MeanSquaredLogarithmicError": Loss(values=True),
     "Poisson": Loss(reads="probabilities"),
     "SparseCategoricalCrossentropy": Loss("sparse", "probabilities"),
     "SquaredHinge": Loss(reads="margins"),

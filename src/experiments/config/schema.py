@@ -136,8 +136,14 @@ class Optimizer(KerasSection):
     use_ema: bool = False
 
 
+class Task(Section):
+    name: str
+    targets: Literal["classes", "numbers"]
+    standardize: bool = False
+
+
 class Loss(KerasSection):
-    labels: Literal["sparse", "one_hot"]
+    labels: measures.Labels
     output_activation: str
     from_logits: bool = False
     label_smoothing: Share = 0.0
@@ -222,6 +228,7 @@ def _package(name: str) -> str:
 
 class Config(Section):
     data: Data
+    task: Task = Task(name="classification", targets="classes")
     model: Annotated[Mlp | Sequential, Field(discriminator="name")]
     optimizer: Optimizer
     loss: Loss

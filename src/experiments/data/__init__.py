@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config.schema import Data
-from experiments.data.checks import ENCODE, Images, Labels, Outline
+from experiments.data.checks import Images, Outline, Targets
 from experiments.data.sources import outline, read
 from experiments.data.splits import split_sizes, stratified, validation_count
+from experiments.task import of
 
-__all__ = ["Dataset", "Images", "Labels", "Split", "describe", "load", "outlines", "preload", "scaled"]
+__all__ = ["Dataset", "Images", "Split", "Targets", "describe", "load", "outlines", "preload", "scaled"]
 
 SMALL, LARGE = 0.1, 10.0  # scaled values that reach less, or more, are hard to train on
 FEW = 100  # validation images by which accuracy moves in steps of more than a point
@@ -19,14 +20,14 @@ FEW = 100  # validation images by which accuracy moves in steps of more than a p
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, height, width, channels) or features (n, features), scaled, and their labels (n,).
+    """Images (n, height, width, channels) or features (n, features), scaled, and their targets (n,).
 
     Attributes:
         numbers: Those of the images among all that there are (n,); None for all.
     """
 
     x: Images
-    y: Labels
+    y: Targets
     numbers: NDArray[np.intp] | None = None
 
     def __len__(self) -> int:
@@ -39,17 +40,19 @@ class Dataset:
 
     Attributes:
         digest: Sha256 of the arrays before splitting and scaling.
+        outputs: How many a network needs: the number of classes, or one.
         warnings: What is unusual about its values and labels.
     """
 
     name: str
     digest: str
     source: str
-    classes: int
+    outputs: int
     train: Split
     validation: Split | None
     test: Split
     warnings: tuple[str, ...] = ()
+    task: str = "classification"
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -62,88 +65,87 @@ class Dataset:
         return self.train.x.shape[1:]
 
 
-PRELOADED: dict[Data, Dataset] = {}
+PRELOADED: dict[tuple[Data, str], Dataset] = {}
 
 
-def load(config: Data, seed: int, trust: Sequence[str] = ()) -> Dataset:
+def load(config: Data, seed: int, trust: Sequence[str] = (), task: str = "classification") -> Dataset:
     """Load, check, scale and split a data set. Functions of trusted packages may be called for it.
 
     Raises:
         Refused: The data set is not to be had, or its arrays are damaged or do not fit each other.
     """
     everything = _everything(config)
-    whole = PRELOADED.get(everything) or _load_whole(everything, trust)
-    train, test, validation = whole.train, whole.test, None
+    whole = PRELOADED.get((everything, task)) or _load_whole(everything, trust, task)
+    train, test, validation, strata = whole.train, whole.test, None, of(task).strata
     if config.limit:
-        train = _take(train, stratified(train.y, config.limit, seed)[0])
-        test = _take(test, stratified(test.y, config.limit, seed=0)[0])  # all seeds are measured on the same images
+        train = _take(train, stratified(strata(train.y), config.limit, seed)[0])
+        test = _take(
+            test, stratified(strata(test.y), config.limit, seed=0)[0]
+        )  # all seeds are measured on the same images
     if config.validation_size:
-        held_out, rest = stratified(train.y, validation_count(config, len(train)), seed)
+        held_out, rest = stratified(strata(train.y), validation_count(config, len(train)), seed)
         train, validation = _take(train, rest), _take(train, held_out)
     return replace(whole, train=train, validation=validation, test=test)
 
 
-def outlines(configs: Iterable[Data], trust: Sequence[str] = ()) -> dict[Data, tuple[str, tuple[int, int, int]]]:
-    """The digest and the sizes of data sets, as `load` would split them. Each is read, and checked, once.
+def outlines(
+    configs: Iterable[tuple[Data, str]], trust: Sequence[str] = ()
+) -> dict[tuple[Data, str], tuple[str, tuple[int, int, int]]]:
+    """The digest and the sizes of data sets, each with its task, as `load` would split them. Each is read once.
 
     Raises:
         Refused: As `load`.
     """
-    found: dict[Data, Outline] = {}
+    found: dict[tuple[Data, str], Outline] = {}
     split = {}
-    for config in configs:
-        if (everything := _everything(config)) not in found:
-            found[everything] = outline(everything, trust)
+    for config, task in configs:
+        if (everything := (_everything(config), task)) not in found:
+            found[everything] = outline(everything[0], trust, task)
         digest, train, test = found[everything]
-        split[config] = digest, split_sizes(config, train, test)
+        split[config, task] = digest, split_sizes(config, train, test)
     return split
 
 
-def preload(config: Data, trust: Sequence[str] = ()) -> None:
+def preload(config: Data, trust: Sequence[str] = (), task: str = "classification") -> None:
     """Load a data set for all later `load` calls, also those of processes that are forked from this one."""
     everything = _everything(config)
-    if everything not in PRELOADED:
-        PRELOADED[everything] = _load_whole(everything, trust)
+    if (everything, task) not in PRELOADED:
+        PRELOADED[everything, task] = _load_whole(everything, trust, task)
 
 
 def _everything(config: Data) -> Data:
     return config.model_copy(update={"limit": None, "validation_size": 0})
 
 
-def _load_whole(config: Data, trust: Sequence[str]) -> Dataset:
-    (x_train, y_train, x_test, y_test), found, source = read(config, trust)
+def _load_whole(config: Data, trust: Sequence[str], task: str) -> Dataset:
+    (x_train, y_train, x_test, y_test), found, source = read(config, trust, task)
     train, test = _prepare(x_train, y_train, config.scale), _prepare(x_test, y_test, config.scale)
-    classes = int(y_train.max()) + 1
-    return Dataset(
-        config.name, found, source, classes, train, None, test, tuple(_warnings(train, classes, config.scale))
-    )
+    outputs = of(task).outputs(y_train)
+    warnings = (*_warnings(train, config.scale), *of(task).warnings(y_train, outputs))
+    return Dataset(config.name, found, source, outputs, train, None, test, warnings, task)
 
 
 def describe(dataset: Dataset) -> str:
-    """Say in a line how many images there are, of which size, in how many classes, with which values; then warnings."""
+    """Say in a line how many inputs there are, of which size, with which targets and values; then warnings."""
     parts = [dataset.train, *([dataset.validation] if dataset.validation else []), dataset.test]
     counts = " + ".join(f"{len(part):,}" for part in parts)
     shape, x = dataset.input_shape, dataset.train.x
     size = "x".join(map(str, shape[:2] if shape[2:] == (1,) else shape))
     what = f"images {size}" if len(shape) > 1 else f"rows of {shape[0]} values"
-    line = f"{dataset.name}: {counts} {what}, {dataset.classes} classes, values {x.min():.4g} to {x.max():.4g}"
-    if (held_out := len(dataset.validation or ())) and held_out < FEW:
+    targets = of(dataset.task).describe(dataset.train.y, dataset.outputs)
+    line = f"{dataset.name}: {counts} {what}, {targets}, values {x.min():.4g} to {x.max():.4g}"
+    if (held_out := len(dataset.validation or ())) and held_out < FEW and dataset.task == "classification":
         step = f"{round(100 / held_out, 1):g}"
         line += f", one validation image is {step} point{'s' * (step != '1')} of accuracy"
     return "\n".join([line, *(f"warning: {warning}" for warning in dataset.warnings)])
 
 
-def _warnings(train: Split, classes: int, scale: float) -> Iterator[str]:
+def _warnings(train: Split, scale: float) -> Iterator[str]:
     if (largest := float(max(train.x.max(), -train.x.min()))) > LARGE:
         yield f"data.scale: values reach {largest:.4g}, networks train best on values near 1; data.scale={largest:g}"
     elif 0 < largest < SMALL:
         raw = f"data.scale={largest * scale:g}"
         yield f"data.scale: values reach only {largest:.4g}, networks train best on values near 1; {raw}"
-    absent = np.flatnonzero(np.bincount(train.y, minlength=classes) == 0)
-    if len(absent):
-        listed = ", ".join(map(str, absent[:10])) + (", …" if len(absent) > 10 else "")
-        what = f"labels go up to {classes - 1}, so there are {classes} classes, but none is {listed}"
-        yield f"y_train: {what}; to number them from 0 without gaps: {ENCODE}"
 
 
 def scaled(x: NDArray[np.generic], scale: float) -> Images:
@@ -152,7 +154,7 @@ def scaled(x: NDArray[np.generic], scale: float) -> Images:
     return inputs.reshape(*inputs.shape, 1) if inputs.ndim == 3 else inputs
 
 
-def _prepare(x: NDArray[np.generic], y: Labels, scale: float) -> Split:
+def _prepare(x: NDArray[np.generic], y: Targets, scale: float) -> Split:
     return Split(scaled(x, scale), y)
 
 

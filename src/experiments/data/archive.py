@@ -11,8 +11,10 @@ import numpy as np
 from numpy.lib import format as npy
 
 from experiments.config import Problem, Refused
-from experiments.data.checks import ENCODE_CLASSES, Wrong, described
+from experiments.data.checks import described
 from experiments.system.resources import available_memory
+from experiments.task import Wrong
+from experiments.task.classification import ENCODE_CLASSES
 
 # An archive that grows by so much, to so many bytes, is taken for one that was made to fill the memory.
 BOMB_RATIO, BOMB_SIZE = 200, 500_000_000

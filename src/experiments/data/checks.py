@@ -1,27 +1,22 @@
-"""Checks raw arrays: types, shapes, lengths, labels."""
+"""Checks raw arrays: types, shapes, values; the targets are checked by their task."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config import Problem, Refused
+from experiments.task import Task, Wrong
 
 Images = NDArray[np.float32]
-Labels = NDArray[np.int64]
 RawArrays = dict[str, NDArray[np.generic]]
-CheckedArrays = tuple[NDArray[np.generic], Labels, NDArray[np.generic], Labels]
+Targets = NDArray[Any]
+CheckedArrays = tuple[NDArray[np.generic], Targets, NDArray[np.generic], Targets]
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 # What to do before the arrays are saved: lines of Python, in which X and Y are the arrays of a part, such as x_train.
-ENCODE = (
-    "classes, y = np.unique(np.concatenate([y_train, y_test]), return_inverse=True); "
-    "y_train, y_test = np.split(y, [len(y_train)])"
-)
-ENCODE_CLASSES = f"encode the classes: {ENCODE}"
-ONE_HOT = "of one-hot labels: Y = Y.argmax(axis=1)"
 ROWS = "save each input as a row: X = X.reshape(len(X), -1)"
 REAL = "save how large they are: X = np.abs(X)"
 NUMBERS = "if they stand for numbers: X = X.astype(np.float32)"
@@ -31,8 +26,6 @@ HOLD_OUT = (
     "hold out a fifth of the training set: test = np.arange(len(y_train)) % 5 == 4; x_train, y_train, x_test, y_test "
     "= x_train[~test], y_train[~test], x_train[test], y_train[test]"
 )
-SAME_LENGTH = "if there are too many at the end: n = min(len(X), len(Y)); X, Y = X[:n], Y[:n]"
-KNOWN = "leave such images out: keep = y_test <= y_train.max(); x_test, y_test = x_test[keep], y_test[keep]"
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -44,23 +37,17 @@ class Outline(NamedTuple):
     test: int
 
 
-class Wrong(NamedTuple):
-    """What is wrong with an array, and what to do about it before it is saved."""
-
-    what: str
-    mend: str = ""
-
-
-def check(raw: RawArrays, source: str, scale: float = 1.0) -> CheckedArrays:
+def check(raw: RawArrays, source: str, scale: float, task: Task) -> CheckedArrays:
     """Check shapes, types, lengths and ranges.
 
     Args:
         raw: By the names in `ARRAYS`.
         source: Where they come from, for messages.
         scale: What the images will be divided by.
+        task: What the targets are.
 
     Returns:
-        Images and labels (n,) to train with, and to test with.
+        Images and targets (n,) to train with, and to test with.
 
     Raises:
         Refused: With all that is wrong.
@@ -71,14 +58,12 @@ def check(raw: RawArrays, source: str, scale: float = 1.0) -> CheckedArrays:
     for part, y in columns.items():
         x = raw[f"x_{part}"]
         found[f"x_{part}"] = list(_images(x, scale, HOLD_OUT if part == "test" and training else ""))
-        found[f"y_{part}"] = list(_labels(y, len(x) if x.ndim else None))
-        if y.ndim == 1 and training:
-            found[f"y_{part}"] += _range(y, training)
+        found[f"y_{part}"] = list(task.problems(y, len(x) if x.ndim else None, training))
     if not any(found.values()):
-        found = _together(raw, columns)
+        found = {**_together(raw), **task.disagreements(*columns.values())}
     if problems := described(source, found):
         raise Refused(problems)
-    return raw["x_train"], columns["train"].astype(np.int64), raw["x_test"], columns["test"].astype(np.int64)
+    return raw["x_train"], task.clean(columns["train"]), raw["x_test"], task.clean(columns["test"])
 
 
 def described(source: str, found: Mapping[str, Sequence[Wrong]]) -> list[Problem]:
@@ -131,49 +116,12 @@ def _values(x: NDArray[np.generic], scale: float) -> Iterator[Wrong]:
         yield Wrong(f"holds values of up to {largest:.3g}, which divided by data.scale={scale:g} are beyond float32")
 
 
-def _labels(y: NDArray[np.generic], images: int | None) -> Iterator[Wrong]:
-    """Say what is wrong with labels; `images`: how many there should be, None: unknown."""
-    if y.ndim != 1:
-        yield Wrong(f"got shape {y.shape}, expected (n,)", ONE_HOT if y.ndim == 2 and y.size else "")
-    elif images is not None and len(y) != images:
-        what = f"got {len(y)} labels for {images} images, expected one for each, in the same order"
-        yield Wrong(what, SAME_LENGTH if len(y) and images else "")
-    if y.ndim == 0:
-        return
-    if y.dtype.kind in "US":
-        shown = ", ".join(dict.fromkeys(map(str, y[:20].tolist()[:3])))
-        yield Wrong(f"got text ({shown}, …), expected whole numbers from 0", ENCODE_CLASSES)
-    elif not _whole(y):
-        finite = y.dtype.kind not in "fcmM" or bool(np.isfinite(y).all())
-        what = f"got {y.dtype} that are not all whole" if y.dtype.kind == "f" else f"got type {y.dtype}"
-        yield Wrong(f"{what}, expected whole numbers from 0", ENCODE_CLASSES if finite else "")
-
-
-def _whole(y: NDArray[np.generic]) -> bool:
-    return y.dtype.kind in "uib" or (y.dtype.kind == "f" and bool((np.isfinite(y) & (y == np.floor(y))).all()))
-
-
-def _range(y: NDArray[np.generic], images: int) -> Iterator[Wrong]:
-    if not (y.size and _whole(y)):
-        return
-    if y.min() < 0:
-        yield Wrong(f"got the label {y.min()}, expected whole numbers from 0", ENCODE_CLASSES)
-    if y.max() >= images:  # not labels: the model would get an output for each
-        yield Wrong(f"got the label {y.max()} with {images} training images", ENCODE_CLASSES)
-
-
-def _together(raw: RawArrays, labels: Mapping[str, NDArray[np.generic]]) -> dict[str, list[Wrong]]:
-    """What is wrong with arrays that are right each for itself."""
-    (y, y_test), (shape, test_shape) = labels.values(), (raw[f"x_{part}"].shape[1:] for part in ("train", "test"))
-    found = {}
-    if shape != test_shape:
-        found["x_test"] = [Wrong(f"got images of {test_shape}, those of x_train are {shape}: save all in one size")]
-    if y.min() == y.max():
-        found["y_train"] = [Wrong("holds one class only, expected at least two")]
-    if y_test.max() > y.max():
-        mend = KNOWN if y_test.min() <= y.max() else ""  # which would leave no test set
-        found["y_test"] = [Wrong(f"has the label {y_test.max()}, y_train ends at {y.max()}", mend)]
-    return found
+def _together(raw: RawArrays) -> dict[str, list[Wrong]]:
+    """What is wrong with images that are right each for itself."""
+    shape, test_shape = (raw[f"x_{part}"].shape[1:] for part in ("train", "test"))
+    if shape == test_shape:
+        return {}
+    return {"x_test": [Wrong(f"got images of {test_shape}, those of x_train are {shape}: save all in one size")]}
 
 
 def digest_of(raw: RawArrays) -> str:

@@ -5,10 +5,9 @@ from numpy.typing import NDArray
 
 from experiments.config import Problem, Refused
 from experiments.config.schema import Data
-from experiments.data.checks import Labels
 
 
-def stratified(y: Labels, count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def stratified(y: NDArray[np.int64], count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Draw `count` indices with the class shares of `y` (each class within one of its share); both parts in order.
 
     Every class gives its share rounded down; the largest remainders give one more. (scikit-learn's splitter does the

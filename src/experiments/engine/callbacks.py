@@ -19,7 +19,7 @@ from experiments.config.measures import mode_of
 from experiments.config.problems import assign
 from experiments.engine.checkpoints import Checkpoints, KerasFunction, State, equal, remembered
 from experiments.engine.vocabulary import create, find
-from experiments.task.evaluation import CAUSES
+from experiments.task.measuring import CAUSES
 
 SHARE = 0.03  # of the time of training, that checkpoints may take
 SLOW_DISK = 1e8  # bytes a second, until the first checkpoint has shown how long one takes

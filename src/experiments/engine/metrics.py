@@ -12,6 +12,7 @@ from experiments.config import Config, Problem, Refused, measures
 from experiments.config.measures import NamedMetric, named_metrics
 from experiments.config.problems import assign
 from experiments.engine.vocabulary import create, find, reason
+from experiments.task import of
 
 # Keras's short names, and the metric on one-hot labels that each stands for.
 SHORT = {
@@ -77,10 +78,9 @@ def try_out(
     Raises:
         Refused: One raises an error, or a metric does not give one number.
     """
-    truth = np.arange(2 * classes) % classes
-    labels = np.eye(classes, dtype=np.float32)[truth] if config.loss.labels == "one_hot" else truth.astype(np.int32)
-    outputs = np.random.default_rng(0).random((len(truth), classes), dtype=np.float32)
-    outputs /= outputs.sum(axis=1, keepdims=True)
+    task = of(config.task.name)
+    truth, outputs = task.examples(classes)
+    labels = task.encode(truth, config.loss.labels, classes)
     try:
         loss(labels, outputs)
     except Exception as error:  # Keras and the user's own code raise all kinds
@@ -176,7 +176,7 @@ def _class_and_arguments(entry: NamedMetric, config: Config, classes: int) -> tu
 
 def _labels(wanted: str, config: Config, classes: int) -> Translate | None:
     """How a metric's labels are made of those that the loss reads; None: they are the same."""
-    if wanted == config.loss.labels:
+    if config.loss.labels in (wanted, "values"):
         return None
     if wanted == "sparse":
         return lambda labels: keras.ops.argmax(labels, axis=-1)

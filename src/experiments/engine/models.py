@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from experiments.config import Config, Problem, Refused
 from experiments.config.choices import evaluation_batch_size
 from experiments.config.schema import Mlp, Schedule
-from experiments.data import Dataset, Labels
+from experiments.data import Dataset, Targets
 from experiments.engine import backend, metrics
 from experiments.engine.vocabulary import create, create_named, reason
 from experiments.system import resources
+from experiments.task import of
 
 # A schedule counts steps in 64 bits.
 MOST_EPOCHS = 10**9
@@ -30,7 +31,7 @@ def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int)
     backend.without_arrays(lambda: _refuse_more_than_memory(config, dataset))
     model = keras.Sequential([keras.Input(dataset.input_shape)])
     shape: tuple[int | None, ...] = (None, *dataset.input_shape)
-    layers = list(_layers(config, dataset.classes))
+    layers = list(_layers(config, dataset))
     if (last := layers[-1][1]).dtype_policy == keras.config.dtype_policy():
         last.dtype_policy = "float32"  # half precision gives many outputs the same value, and metrics do not take it
     for where, layer in layers:
@@ -41,17 +42,14 @@ def build(config: Config, dataset: Dataset, xla: bool, steps_per_execution: int)
             raise Refused(Problem(where, f"does not fit what comes before it, {before}: {reason(error)}")) from error
         if 0 in (shape := model.output_shape):
             raise Refused(Problem(where, f"leaves nothing of what comes before it: {shape} of {before}"))
-    if shape != (None, dataset.classes):
-        raise Refused(
-            Problem(
-                "model.layers",
-                f"the last layer gives {shape[1:]}, expected ({dataset.classes},): one output per class; "
-                "end with Flatten and {Dense: {units: classes, activation: softmax}}",
-            )
-        )
+    if shape != (None, dataset.outputs):
+        each = "one output per class" if config.task.targets == "classes" else "one number"
+        ending = f"{{Dense: {{units: classes, activation: {config.loss.output_activation}}}}}"
+        what = f"the last layer gives {shape[1:]}, expected ({dataset.outputs},): {each}; end with Flatten and {ending}"
+        raise Refused(Problem("model.layers", what))
     steps_per_epoch = math.ceil(len(dataset.train) / config.batch_size)
     measured = compile_as(config, model, _optimizer(config, steps_per_epoch), xla, steps_per_execution)
-    metrics.try_out(model.loss, measured, config, dataset.classes, xla)
+    metrics.try_out(model.loss, measured, config, dataset.outputs, xla)
     return model
 
 
@@ -101,7 +99,7 @@ def _refuse_more_than_memory(config: Config, dataset: Dataset) -> None:
     batch = min(config.batch_size, len(dataset.train))
     measured = min(evaluation_batch_size(config.runtime), max(dataset.sizes[1:]))
     weights, outputs = 0, keras.Input(dataset.input_shape)
-    for where, layer in _layers(config, dataset.classes):
+    for where, layer in _layers(config, dataset):
         try:
             outputs = layer(outputs)
             weights += layer.count_params()
@@ -128,18 +126,21 @@ def weights_digest(model: keras.Sequential) -> str:
     return digest.hexdigest()
 
 
-def encode_labels(y: Labels, config: Config, classes: int) -> NDArray[Any]:
-    """Labels as the loss reads them: (n,) whole numbers, or (n, classes) one-hot."""
-    return np.eye(classes, dtype=np.float32)[y] if config.loss.labels == "one_hot" else y.astype(np.int32)
+def encode_targets(y: Targets, config: Config, outputs: int) -> NDArray[Any]:
+    """Targets (n,) as the loss reads them: (n,) whole numbers, (n, classes) one-hot, or (n, 1) numbers."""
+    return of(config.task.name).encode(y, config.loss.labels, outputs)
 
 
-def _layers(config: Config, classes: int) -> Iterator[tuple[str, keras.layers.Layer]]:
+def _layers(config: Config, dataset: Dataset) -> Iterator[tuple[str, keras.layers.Layer]]:
     if isinstance(config.model, Mlp):
-        yield from _mlp(config.model, classes, config.trust)
-        return
-    for index, spec in enumerate(config.model.layers):
-        where = f"model.layers[{index}]"
-        yield where, create_named("layer", _with_classes(spec, classes), where, config.trust)
+        yield from _mlp(config.model, dataset.outputs, config.trust)
+    else:
+        for index, spec in enumerate(config.model.layers):
+            where = f"model.layers[{index}]"
+            yield where, create_named("layer", _with_classes(spec, dataset.outputs), where, config.trust)
+    if config.task.standardize:
+        y = dataset.train.y.astype(np.float64)
+        yield "task.standardize", keras.layers.Rescaling(float(y.std()) or 1.0, float(y.mean()))
 
 
 def _mlp(mlp: Mlp, classes: int, trust: list[str]) -> Iterator[tuple[str, keras.layers.Layer]]:

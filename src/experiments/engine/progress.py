@@ -8,7 +8,7 @@ import keras
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments.system.terminal import Console, say
-from experiments.task.evaluation import Report
+from experiments.task import Report
 
 # Called with the number of each finished epoch, the number of all, and the metrics; a sweep's worker sets it.
 tell: Callable[[int, int, dict[str, float]], None] | None = None

@@ -18,7 +18,8 @@ from experiments.data.archive import check_growth
 from experiments.data.checks import Images
 from experiments.engine import backend
 from experiments.system import imports
-from experiments.task.evaluation import last_activation, probabilities
+from experiments.task import Task
+from experiments.task.measuring import last_activation
 
 LARGEST_CONFIG = 20_000_000  # bytes; ours have a few thousand
 
@@ -57,8 +58,8 @@ def load(saved: SavedModel, trust: Sequence[str] = ()) -> Any:
         raise _unusable(saved, error) from error
 
 
-def classify(saved: SavedModel, model: Any, x: Images) -> NDArray[np.floating]:
-    """What a loaded model makes of inputs (n, ...): probabilities (n, classes).
+def predict(saved: SavedModel, model: Any, x: Images, task: Task) -> NDArray[np.floating]:
+    """What a loaded model makes of inputs (n, ...): probabilities (n, classes), or numbers (n,).
 
     Raises:
         Refused: It takes other inputs, or gives something else.
@@ -66,12 +67,9 @@ def classify(saved: SavedModel, model: Any, x: Images) -> NDArray[np.floating]:
     if tuple(model.input_shape[1:]) != x.shape[1:]:
         raise Refused(Problem("test", f"the model takes inputs of {model.input_shape[1:]}, the data has {x.shape[1:]}"))
     try:
-        predicted = np.asarray(model.predict_on_batch(x))
+        return task.predictions(np.asarray(model.predict_on_batch(x)), last_activation(model))
     except Exception as error:
         raise _unusable(saved, error) from error
-    if predicted.ndim != 2 or predicted.shape[1] < 2:
-        raise _unusable(saved, f"it gives values of shape {predicted.shape}, expected some for each class")
-    return probabilities(predicted, last_activation(model))
 
 
 def _own_classes(saved: SavedModel, trust: Sequence[str]) -> dict[str, str]:

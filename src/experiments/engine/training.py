@@ -21,7 +21,7 @@ from experiments.config.choices import Choices
 from experiments.data import Dataset, Split
 from experiments.engine.callbacks import EvaluateAverages, KeepCheckpoints, RecordLearningRate, StopOnNaN
 from experiments.engine.checkpoints import Checkpoints, State
-from experiments.engine.models import encode_labels
+from experiments.engine.models import encode_targets
 from experiments.engine.vocabulary import reason
 
 
@@ -85,7 +85,7 @@ def fit(
                 shuffle=False,  # `Batches` did
                 verbose=0,
                 callbacks=[batches.follow_epochs(), StopOnNaN(), *callbacks, *rate, *keep, *watchers],
-                validation_data=validation and (validation.x, encode_labels(validation.y, config, dataset.classes)),
+                validation_data=validation and (validation.x, encode_targets(validation.y, config, dataset.outputs)),
                 validation_batch_size=choices.evaluation_batch_size,
             )
     except OSError as error:
@@ -122,27 +122,27 @@ def _continued(before: State | None, metrics: Mapping[str, list[float]]) -> dict
 
 
 def measurer(
-    model: keras.Sequential, config: Config, classes: int, batch_size: int
+    model: keras.Sequential, config: Config, outputs: int, batch_size: int
 ) -> Callable[[Split], tuple[dict[str, float], NDArray[np.float32]]]:
-    """Make a function that gives a model's loss and metrics on a split, and its outputs (n, classes).
+    """Make a function that gives a model's loss and metrics on a split, and its outputs (n, outputs).
 
     One pass: Keras's `evaluate` does not hand out the outputs that it computes.
     """
 
     def measure(split: Split) -> tuple[dict[str, float], NDArray[np.float32]]:
-        labels = encode_labels(split.y, config, classes)
-        outputs, loss = [], 0.0
+        labels = encode_targets(split.y, config, outputs)
+        given, loss = [], 0.0
         model.reset_metrics()
         for start in range(0, len(split), batch_size):
             x, y = (array[start : start + batch_size] for array in (split.x, labels))
             with _memory_runs_out_while(f"measuring. Try a smaller runtime.evaluation_batch_size than {batch_size}"):
-                outputs.append(model(x, training=False))
-                loss += len(x) * float(model.compute_loss(x, y, outputs[-1], training=False))
-                measured = model.compute_metrics(x, y, outputs[-1])
+                given.append(model(x, training=False))
+                loss += len(x) * float(model.compute_loss(x, y, given[-1], training=False))
+                measured = model.compute_metrics(x, y, given[-1])
         measured["loss"] = loss / len(split)  # Keras's own entry is a mean over training steps
         return (
             {name: float(np.mean(value)) for name, value in measured.items()},
-            np.concatenate([np.asarray(part, np.float32) for part in outputs]),
+            np.concatenate([np.asarray(part, np.float32) for part in given]),
         )
 
     return measure
@@ -159,7 +159,7 @@ class Batches:
         train, size = dataset.train, config.batch_size
         with tf.device("CPU"):
             x = tf.constant(train.x)
-            y = tf.constant(encode_labels(train.y, config, dataset.classes))
+            y = tf.constant(encode_targets(train.y, config, dataset.outputs))
             self._epoch = tf.Variable(0, dtype=tf.int64)
 
         steps = math.ceil(len(train) / size)

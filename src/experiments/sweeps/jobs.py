@@ -179,10 +179,10 @@ def identify(jobs: Sequence[Job]) -> list[Job]:
         Refused: A data set is damaged.
     """
     trust = sorted({package for job in jobs for package in job.config.trust})
-    found = outlines((job.config.data for job in jobs), trust)
+    found = outlines(((job.config.data, job.config.task.name) for job in jobs), trust)
     return [
         replace(job, digest=digest, fingerprint=fingerprint(job.config, digest, sizes))
-        for job, (digest, sizes) in ((job, found[job.config.data]) for job in jobs)
+        for job, (digest, sizes) in ((job, found[job.config.data, job.config.task.name]) for job in jobs)
     ]
 
 

@@ -55,8 +55,8 @@ def preload() -> None:
         raise RunFailed("source files were edited while the sweep was starting; start it again")
     working_tree()
     environment()
-    for section in told["data"]:
-        data.preload(Data(**section), told["trust"])
+    for section, task in told["data"]:
+        data.preload(Data.model_validate_json(section), told["trust"], task)
 
 
 def _say(problems: list[dict[str, Any]]) -> None:

@@ -41,7 +41,7 @@ def start(jobs: Sequence[Job]) -> None:
         "folder": _folder(),
         "trust": trust,
         "code": [source_digest([]), source_digest(trust)],
-        "data": [json.loads(text) for text in {job.config.data.model_dump_json() for job in jobs}],
+        "data": sorted({(job.config.data.model_dump_json(), job.config.task.name) for job in jobs}),
     }
     os.environ[PRELOAD] = json.dumps(wanted)
     multiprocessing.get_context("forkserver").set_forkserver_preload(["experiments.sweeps.preload"])

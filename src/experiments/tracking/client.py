@@ -18,7 +18,7 @@ USED_LATE = (
     "mlflow.store.tracking.sqlalchemy_store",
     "sklearn.metrics",
     "matplotlib.backends.backend_agg",
-    "experiments.task.figures",
+    "experiments.task.pictures",
 )
 
 

@@ -15,7 +15,7 @@ from experiments.tracking.store import redact_all
 
 if TYPE_CHECKING:
     from experiments.data import Dataset
-    from experiments.task.evaluation import Report
+    from experiments.task import Report
 
 # What commands say at their end, by which a program finds the record.
 RECORDED, BENEATH = "recorded as run {}", "recorded beneath run {}"
@@ -84,7 +84,8 @@ def described(dataset: "Dataset") -> dict[str, Any]:
     """A data set as an input of the run."""
     parts = {"train": dataset.train, "validation": dataset.validation or (), "test": dataset.test}
     sizes = {name: len(part) for name, part in parts.items()}
-    profile = sizes | {"classes": dataset.classes, "input_shape": dataset.input_shape}
+    outputs = "classes" if dataset.task == "classification" else "outputs"
+    profile = sizes | {outputs: dataset.outputs, "input_shape": dataset.input_shape}
     return {"name": dataset.name, "digest": dataset.digest, "source": dataset.source, "profile": profile}
 
 
@@ -100,33 +101,23 @@ def packed(array: Any) -> bytes:
     return file.getvalue()
 
 
-def packed_report(history: Mapping[str, Sequence[float]], report: "Report") -> bytes:
+def packed_report(task: str, history: Mapping[str, Sequence[float]], report: "Report") -> bytes:
     """A report and the curves as an ``.npz`` file, from which pictures are drawn when they are delivered."""
-    plain = {
-        "history": {name: [float(value) for value in values] for name, values in history.items()},
-        "measures": dict(report.measures),
-        "classes": report.classes,
-        "mistakes": report.mistakes.total,
-    }
-    arrays = {name: value for name, value in vars(report.mistakes).items() if name != "total"}
+    curves = {name: [float(value) for value in values] for name, values in history.items()}
+    plain = {"task": task, "history": curves, "measures": dict(report.measures)}
     file = io.BytesIO()
-    np.savez(file, plain=json.dumps(plain), truth=report.truth, guess=report.guess,
-             **{f"mistakes.{name}": value for name, value in arrays.items()})  # fmt: skip
+    kept: dict[str, Any] = dict(report.kept)
+    np.savez(file, plain=json.dumps(plain), **kept)
     return file.getvalue()
 
 
 def unpacked_report(content: bytes) -> "tuple[dict[str, list[float]], Report]":
     """The curves and the report that `packed_report` wrote."""
-    from experiments.task.evaluation import Mistakes, Report
+    from experiments import task
 
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         plain = json.loads(str(archive["plain"]))
-        arrays = {name.partition(".")[2]: archive[name] for name in archive.files if name.startswith("mistakes.")}
-        report = Report(
-            measures=plain["measures"],
-            truth=archive["truth"],
-            guess=archive["guess"],
-            classes=plain["classes"],
-            mistakes=Mistakes(**arrays, total=plain["mistakes"]),
-        )
-    return plain["history"], report
+        kept = {name: archive[name] for name in archive.files if name != "plain"}
+    if plain["task"] not in task.names():  # of a journal that came from elsewhere
+        raise ValueError(f"there is no task {plain['task']}")
+    return plain["history"], task.of(plain["task"]).report(plain["measures"], kept)

@@ -25,7 +25,7 @@ from experiments.tracking.system_metrics import SystemMetrics
 
 if TYPE_CHECKING:
     from experiments.data import Dataset
-    from experiments.task.evaluation import Report
+    from experiments.task import Report
 
 REPORT_FILE, EXAMPLE_FILE = "report.npz", "example.npy"
 PATIENCE = {"KILLED": 5.0}  # seconds for the delivery of a run that was interrupted
@@ -264,7 +264,7 @@ class Recorder:
         if self._journal:
             self._log_metrics(metrics, len(history["loss"]) - 1, sync=False)
             self._journal.append("tags", sync=False, tags={"weights.digest": weights_digest})
-            self._journal.write(REPORT_FILE, record.packed_report(history, report))
+            self._journal.write(REPORT_FILE, record.packed_report(self._config.task.name, history, report))
             self._journal.append("report", file=REPORT_FILE)
 
     def log_model(self, model: Any, example: Any, step: int) -> None:

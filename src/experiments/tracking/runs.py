@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from experiments.data.images import read_images, to_input
 from experiments.engine import saved_models
 from experiments.engine.saved_models import SavedModel
 from experiments.ranking.comparison import Comparison, Run, Standing, best_run
+from experiments.task import names, of
 from experiments.tracking import registry
 from experiments.tracking.artifacts import stored_file, stored_text
 from experiments.tracking.leftovers import connect
@@ -120,11 +121,13 @@ class RecordedRun:
     @reads_store
     def histories(self) -> dict[str, list[tuple[int, float]]]:
         """(step, value) of every metric of the model, in the order of steps; steps are counted from 0."""
-        names = [name for name in self.stored.data.metrics if name not in TIMINGS and not name.startswith("system/")]
-        points = {name: self.client.get_metric_history(self.run_id, name) for name in names}
+        measured_names = [
+            name for name in self.stored.data.metrics if name not in TIMINGS and not name.startswith("system/")
+        ]
+        points = {name: self.client.get_metric_history(self.run_id, name) for name in measured_names}
         return {
             name: sorted((point.step, measured(point.value)) for point in points[name] if point.model_id is None)
-            for name in names
+            for name in measured_names
         }
 
     @property
@@ -155,6 +158,18 @@ class RecordedRun:
             return Data.model_validate({**self.config["data"], "limit": None, "validation_size": 0})
         except (KeyError, TypeError, ValidationError) as error:
             raise self._not_ours() from error
+
+    @property
+    def task(self) -> str:
+        """What it has learned: classification or regression.
+
+        Raises:
+            Refused: The config names no task that there is.
+        """
+        section = self.config.get("task", {"name": "classification"})  # older runs do not say
+        if not isinstance(section, dict) or section.get("name") not in names():
+            raise self._not_ours()
+        return str(section["name"])
 
     def checked_config(self, data_path: str | None = None) -> Config:
         """Its config as it would be trained again: with the choices that ``runtime: auto`` became, and not recorded.
@@ -188,8 +203,8 @@ class RecordedRun:
     def trusted_then(self) -> list[str]:
         """The packages that were trusted when it was made. It grants nothing."""
         listed = self.config.get("trust")
-        names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
-        return [name for name in names if all(part.isidentifier() for part in name.split("."))]
+        texts = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+        return [name for name in texts if all(part.isidentifier() for part in name.split("."))]
 
     @reads_store
     def logged_model(self) -> Any:
@@ -249,7 +264,7 @@ class RecordedRun:
                 light.
 
         Returns:
-            Probabilities (n, classes).
+            Probabilities (n, classes), or numbers (n,).
 
         Raises:
             Refused: There is no such file, the model does not take such inputs, or it cannot be used.
@@ -264,12 +279,12 @@ class RecordedRun:
             else:
                 pictures = (next(read) if isinstance(image, str | os.PathLike) else image for image in images)
                 x = to_input(pictures, model.input_shape[1:], self.data, inverted)
-            return saved_models.classify(saved, model, x)
+            return saved_models.predict(saved, model, x, of(self.task))
 
     def figures(self) -> dict[str, bytes]:
         """Its pictures, as PNG, by name; none, if they are lost."""
-        names = ("learning_curves", "confusion_matrix", "worst_mistakes")
-        found = {name: stored_file(self.client, self.stored, f"figures/{name}.png") for name in names}
+        listed = [item.path for item in self.client.list_artifacts(self.run_id, "figures")]
+        found = {PurePosixPath(path).stem: stored_file(self.client, self.stored, path) for path in listed}
         return {name: content for name, content in found.items() if content}
 
     def _repr_html_(self) -> str:

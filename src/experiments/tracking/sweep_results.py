@@ -68,9 +68,9 @@ def _name_kept(client: Any, experiments: Sequence[str], run_id: str, rows: Seque
 
 def _compare(client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[Row], folder: Path) -> list[str]:
     """Write the report and draw the picture, of the largest group of runs that can be compared."""
-    from experiments.ranking import report
+    from experiments.ranking import picture, report
     from experiments.ranking.comparison import best_runs, comparable, compare, curve_of
-    from experiments.task import figures
+    from experiments.task import pictures
 
     selected = selection.of_sweep(client, experiments, client.get_run(run_id))
     if not (groups := comparable(selected.runs)):
@@ -82,14 +82,14 @@ def _compare(client: Any, experiments: Sequence[str], run_id: str, rows: Sequenc
     (folder / "report.html").write_text(report.page(comparison, confusion))
     ranked_by, by_id = objective.metric, {run.run_id: run for run in runs}
     metric = curve_of(ranked_by)
-    shown = [row for row in rows if row["status"] == "FINISHED" and row["run_id"] in by_id][: figures.COMPARED]
+    shown = [row for row in rows if row["status"] == "FINISHED" and row["run_id"] in by_id][: picture.COMPARED]
     if not shown:
         return ["report.html"]
     curves = [by_id[row["run_id"]].curves.get(metric, ()) for row in shown]
     names, objectives = [row["name"] for row in shown], [row["objective"] for row in shown]
     (folder / "figures").mkdir(exist_ok=True)
-    picture = figures.compare_runs(names, objectives, curves, ranked_by, metric)
-    picture.savefig(folder / "figures" / "runs.png", **figures.SAVED)
+    drawn = picture.compare_runs(names, objectives, curves, ranked_by, metric)
+    drawn.savefig(folder / "figures" / "runs.png", **pictures.SAVED)
     return ["report.html", "figures/runs.png"]
 
 

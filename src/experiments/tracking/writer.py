@@ -257,14 +257,15 @@ class Writer:
         """Draw the pictures of a run, and log them with its ``report.json``."""
         import json
 
-        from experiments.task import figures
+        from experiments.task import pictures
 
         history, report = unpacked_report(own_file(folder, batch[0]["file"]).read_bytes())
         with self._made(folder, run_id) as made:
             (made / "figures").mkdir()
             (made / "report.json").write_text(json.dumps(report.as_json(), indent=2))
-            for name, figure in figures.draw(history, report).items():
-                figure.savefig(made / "figures" / f"{name}.png", **figures.SAVED)
+            figures = {"learning_curves": pictures.learning_curves(history, report.measures), **report.draw()}
+            for name, figure in figures.items():
+                figure.savefig(made / "figures" / f"{name}.png", **pictures.SAVED)
         return run_id
 
     def _log_model(self, folder: Path, batch: Sequence[Event], run_id: str) -> str:

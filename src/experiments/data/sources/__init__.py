@@ -23,6 +23,7 @@ from experiments.config.schema import Data
 from experiments.data.archive import readable
 from experiments.data.checks import CheckedArrays, Outline, RawArrays, check, digest_of
 from experiments.data.sources import npz
+from experiments.task import of
 
 
 @cache
@@ -48,12 +49,13 @@ def locate(config: Data) -> Path | None:
     return found
 
 
-def read(config: Data, trust: Sequence[str] = ()) -> tuple[CheckedArrays, str, str]:
+def read(config: Data, trust: Sequence[str] = (), task: str = "classification") -> tuple[CheckedArrays, str, str]:
     """Read a data set.
 
     Args:
         config: The data set.
         trust: Packages whose functions may be called.
+        task: What its targets are.
 
     Returns:
         Its arrays, checked; their digest; and where they come from.
@@ -66,7 +68,7 @@ def read(config: Data, trust: Sequence[str] = ()) -> tuple[CheckedArrays, str, s
     raw: RawArrays
     raw, said = source.read(config, file, trust)
     with readable(said, "or not an .npz file of plain arrays", "fetch or save it again"):
-        arrays, found = check(raw, said, config.scale), digest_of(raw)
+        arrays, found = check(raw, said, config.scale, of(task)), digest_of(raw)
     known = getattr(_of(config), "DIGESTS", {}).get(config.name, found)
     if file and known != found:
         raise Refused(
@@ -80,7 +82,7 @@ def read(config: Data, trust: Sequence[str] = ()) -> tuple[CheckedArrays, str, s
     return arrays, found, said
 
 
-def outline(config: Data, trust: Sequence[str] = ()) -> Outline:
+def outline(config: Data, trust: Sequence[str] = (), task: str = "classification") -> Outline:
     """The digest of a data set and the sizes of its parts; it is read and checked, unless that is known without.
 
     Raises:
@@ -88,5 +90,5 @@ def outline(config: Data, trust: Sequence[str] = ()) -> Outline:
     """
     if locate(config) is None and (known := getattr(_of(config), "OUTLINES", {}).get(config.name)):
         return known  # type: ignore[no-any-return]
-    (_, y_train, _, y_test), digest, _ = read(config, trust)
+    (_, y_train, _, y_test), digest, _ = read(config, trust, task)
     return Outline(digest, len(y_train), len(y_test))

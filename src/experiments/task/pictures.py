@@ -9,15 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, rcdefaults, rcParams
+from matplotlib import rcdefaults, rcParams
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from experiments.config.problems import visible
-from experiments.task.evaluation import Mistakes, Report
-
-COMPARED = 40  # runs that the picture of a sweep has room for
+WRITTEN_OUT = (-3, 5)  # powers of ten between which numbers are not shown as powers
 TRAINING, VALIDATION, TEST = "#1f77b4", "#ff7f0e", "#555555"
 
 rcdefaults()  # figures are the same whatever style a user has set
@@ -26,17 +23,6 @@ warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands 
 
 # How figures are saved. The usual compression (6) takes twice as long, for files that are 15 % smaller.
 SAVED: Any = {"dpi": 110, "pil_kwargs": {"compress_level": 1}}
-
-
-def draw(history: Mapping[str, Sequence[float]], report: Report) -> dict[str, Figure]:
-    """All pictures of a run, by name."""
-    figures = {
-        "learning_curves": learning_curves(history, report.measures),
-        "confusion_matrix": confusion(report.confusion_matrix),
-    }
-    if report.mistakes.are_images:
-        figures["worst_mistakes"] = worst_mistakes(report.mistakes)
-    return figures
 
 
 def learning_curves(history: Mapping[str, Sequence[float]], measures: Mapping[str, float]) -> Figure:
@@ -80,24 +66,61 @@ def confusion(matrix: NDArray[np.int64]) -> Figure:
     return figure
 
 
-def worst_mistakes(mistakes: Mistakes) -> Figure:
-    """The wrong guesses that the model was surest of, with truth and guess."""
+def are_images(inputs: NDArray[np.float32]) -> bool:
+    """Whether inputs can be shown: (n, height, width, 1, 3 or 4 channels)."""
+    return inputs.ndim == 4 and inputs.shape[-1] in (1, 3, 4)
+
+
+def images(inputs: NDArray[np.float32], texts: Sequence[str], title: str) -> Figure:
+    """Images (n, height, width, channels), each below a text of two lines."""
     columns = 5
-    rows = max(1, -(-len(mistakes.index) // columns))
+    rows = max(1, -(-len(texts) // columns))
     figure = Figure(figsize=(1.7 * columns, 2.1 * rows + 0.5))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, columns), ylim=(rows + 0.24, 0))
     axes.axis("off")
-    for number, index in enumerate(mistakes.index):
+    for number, text in enumerate(texts):
         row, column = divmod(number, columns)
         left, top = column + 0.12, row + 0.52
         place = (left, left + 0.76, top + 0.615, top)
-        axes.imshow(_shown(mistakes.x[number]), cmap="gray_r", extent=place, aspect="auto")
-        said = f"is {mistakes.truth[number]}, guessed {mistakes.guess[number]}"
-        sure = f"#{index}   p = {mistakes.probability[number]:.3f}"
-        axes.text(column + 0.5, top - 0.03, f"{said}\n{sure}", ha="center", va="bottom", fontsize=9)
+        axes.imshow(_shown(inputs[number]), cmap="gray_r", extent=place, aspect="auto")
+        axes.text(column + 0.5, top - 0.03, text, ha="center", va="bottom", fontsize=9)
     axes.set(xlim=(0, columns), ylim=(rows + 0.24, 0))
-    title = f"The surest of {mistakes.total} mistakes" if len(mistakes.index) else "No mistakes"
     axes.text(columns / 2, 0.12, title, ha="center", va="center", fontsize=12)
+    return figure
+
+
+def parity(truth: NDArray[np.float32], guess: NDArray[np.float32]) -> Figure:
+    """Predictions (n,) against the truth (n,); on the line they are right."""
+    figure = Figure(figsize=(4.6, 4.6))
+    axes = figure.add_axes((0.17, 0.13, 0.78, 0.76))
+    ends = [float(min(truth.min(), guess.min())), float(max(truth.max(), guess.max()))]
+    axes.plot(ends, ends, color=TEST, linewidth=1)
+    axes.scatter(truth, guess, s=12, alpha=min(1.0, 30 / len(truth) ** 0.5), color=TRAINING, edgecolors="none")
+    axes.set(xlabel="truth", ylabel="prediction")
+    axes.ticklabel_format(scilimits=WRITTEN_OUT)
+    axes.set_title(f"{len(truth):,} predictions of the test set", y=1)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def residuals(guess: NDArray[np.float32], residuals: NDArray[np.float64]) -> Figure:
+    """By how much predictions are too large (n,): along the predictions (n,), and how often."""
+    figure = Figure(figsize=(9.2, 3.8))
+    left = figure.add_axes((0.09, 0.16, 0.5, 0.72))
+    left.axhline(0, color=TEST, linewidth=1)
+    left.scatter(guess, residuals, s=12, alpha=min(1.0, 30 / len(guess) ** 0.5), color=TRAINING, edgecolors="none")
+    left.set(xlabel="prediction", ylabel="prediction - truth")
+    left.ticklabel_format(scilimits=WRITTEN_OUT)
+    left.set_title("residuals", y=1)
+    right = figure.add_axes((0.68, 0.16, 0.29, 0.72))
+    right.hist(residuals, bins="auto" if len(residuals) > 1 and np.ptp(residuals) > 0 else 1, color=TRAINING)
+    right.axvline(0, color=TEST, linewidth=1)
+    right.set(xlabel="prediction - truth", ylabel="test inputs")
+    right.ticklabel_format(axis="x", scilimits=WRITTEN_OUT)
+    right.yaxis.set_major_locator(MaxNLocator(integer=True))
+    right.set_title(f"mean {residuals.mean():.3g}", y=1)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
     return figure
 
 
@@ -105,25 +128,3 @@ def _shown(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Stretch an image (height, width, channels) to the range from 0 to 1, whatever its scale."""
     image = (image - image.min()) / max(np.ptp(image), 1e-9)
     return image[..., 0] if image.shape[-1] == 1 else image
-
-
-def compare_runs(
-    names: Sequence[str], objectives: Sequence[float], curves: Sequence[Sequence[float]], ranked_by: str, metric: str
-) -> Figure:
-    """Runs of a sweep, the best first: the curves of a metric by epoch, and the objectives as a ranking."""
-    height = max(3.8, 1.1 + 0.26 * len(names))
-    figure = Figure(figsize=(13, height))
-    shades = colormaps["viridis"](np.linspace(0.05, 0.9, len(names)))
-    left = figure.add_axes((0.06, 0.6 / height, 0.4, 1 - 1.1 / height))
-    for shade, curve in reversed(list(zip(shades, curves, strict=True))):  # the best on top
-        left.plot(range(1, len(curve) + 1), curve, marker="o", markersize=3, color=shade)
-    left.set(title=f"{metric.replace('_', ' ')} by epoch", xlabel="epoch")
-    left.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    right = figure.add_axes((0.72, 0.6 / height, 0.26, 1 - 1.1 / height))
-    places = range(len(names))
-    right.scatter(objectives, places, color=shades, zorder=3)
-    right.set(title=ranked_by.replace("_", " "), ylim=(len(names) - 0.5, -0.5))
-    right.set_yticks(places, [name if len(name) <= 42 else f"{name[:41]}…" for name in map(visible, names)], fontsize=8)
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    return figure

@@ -1,16 +1,19 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
 from experiments.config import RunFailed
 from experiments.data import Dataset, Split
-from experiments.task.evaluation import Report, evaluate, objective, probabilities, worst_mistakes
+from experiments.task.classification import keep, predictions
+from experiments.task.measuring import evaluate, objective
 from tests.composed import config
 
 OUTPUTS = np.array([[0.9, 0.1, 0], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]], np.float32)
 SPLIT = Split(np.arange(16, dtype=np.float32).reshape(4, 2, 2, 1), np.array([0, 2, 1, 1]))
 
 
-def report(validation: Split | None = None) -> Report:
+def report(validation: Split | None = None) -> Any:
     def measure(split: Split) -> tuple[dict[str, float], np.ndarray]:
         return {"loss": float(len(split)), "accuracy": 0.25}, OUTPUTS
 
@@ -23,13 +26,14 @@ def test_the_report_counts_by_truth_and_guess() -> None:
 
 
 def test_mistakes_come_surest_first() -> None:
-    mistakes = worst_mistakes(SPLIT, OUTPUTS.argmax(axis=1), OUTPUTS, count=2)
-    assert mistakes.index.tolist() == [3, 1]
-    assert (mistakes.truth.tolist(), mistakes.guess.tolist()) == ([1, 2], [2, 1])
-    assert mistakes.probability == pytest.approx([0.8, 0.7])
-    assert mistakes.total == 3
-    assert mistakes.are_images
-    np.testing.assert_array_equal(mistakes.x, SPLIT.x[[3, 1]])
+    kept = keep(SPLIT.x, SPLIT.y, OUTPUTS, "softmax", None)
+    assert kept["worst.index"].tolist() == [3, 1, 2]
+    assert (kept["worst.truth"].tolist(), kept["worst.guess"].tolist()) == ([1, 2, 1], [2, 1, 0])
+    assert kept["worst.probability"] == pytest.approx([0.8, 0.7, 0.6])
+    assert kept["mistakes"] == 3
+    np.testing.assert_array_equal(kept["worst.x"], SPLIT.x[[3, 1, 2]])
+    numbered = keep(SPLIT.x, SPLIT.y, OUTPUTS, "softmax", np.array([7, 8, 9, 10]))
+    assert numbered["worst.index"].tolist() == [10, 8, 9]
 
 
 def test_measures_are_named_by_what_they_measure() -> None:
@@ -59,7 +63,7 @@ def test_the_objective_is_of_the_finished_model() -> None:
 )
 def test_outputs_become_probabilities(activation: str, outputs: list[list[float]], expected: list[list[float]]) -> None:
     """Of each image by itself, whatever stands beside it."""
-    found = probabilities(np.array(outputs, np.float64), activation)
+    found = predictions(np.array(outputs, np.float64), activation)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert found.dtype == np.float32
 
