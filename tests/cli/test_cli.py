@@ -108,7 +108,7 @@ REFUSALS = [
     (("layer_sizes=128",), "layer_sizes", "did you mean 'model.layer_sizes'?", "model.layer_sizes=[128]"),
     (("schedule=cosine",), "schedule", "did you mean 'optimizer.schedule'?", "optimizer/schedule=cosine"),
     (("optimzer=adma",), "optimzer", "did you mean 'optimizer'?", "optimizer=adam"),
-    (("name=x",), "name", "did you mean data.name or model.name or optimizer.name or loss.name", ""),
+    (("name=x",), "name", "did you mean model.name or optimizer.name or loss.name or task.name or data.name", ""),
     (("trust=colab",), "trust", "got colab, expected a list", "trust=[colab]"),
     (("model.layer_sizes=256",), "model.layer_sizes", "got 256, expected a list", "model.layer_sizes=[256]"),
     (("model.layer_sizes=256,128",), "model.layer_sizes", "got several values without brackets", "model.layer_sizes=[256,128]"),

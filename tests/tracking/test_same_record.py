@@ -13,10 +13,10 @@ import pytest
 BEFORE = Path(__file__).parent / "records_before_journals.json"
 DEBUG = ("experiment=debug", "+tracking.tags.team=vision", "tracking.system_metrics=true")
 SWEEP = ("-m", "experiment=debug", "optimizer=adam,sgd", "seed=0,1")
-# What is measured of the machine, or follows from the moment, the place and the code.
+# What is measured of the machine, or follows from the moment, the place and the code; and what is recorded since.
 DIFFERS = re.compile(
     r"fit_seconds|samples_per_second|system/.*|hardware\..*|host|process|output_folder|mlflow\.user|user_id|version\..*"
-    r"|fingerprint(\.code)?|git\..*|mlflow\.source\.git\.commit|runtime\.threads|weights\.digest|experiments\.uuid"
+    r"|fingerprint(\.code)?|git\..*|mlflow\.source\.git\.commit|runtime\.threads|weights\.digest|experiments\.uuid|task\..*"
 )
 NUMBERS = 0.05  # how far values may be apart on another processor
 
@@ -55,7 +55,7 @@ def _run(connection: sqlite3.Connection, run: sqlite3.Row) -> Iterator[tuple[str
     yield "outputs", rows("SELECT source_type, destination_type, step FROM inputs WHERE source_id = ?")
     files = _local(run["artifact_uri"])
     yield "files", sorted(str(file.relative_to(files)) for file in files.rglob("*") if file.is_file())
-    config = _text(files / "config" / "config.yaml").splitlines()
+    config = re.sub("^task:\n(  .*\n)+", "", _text(files / "config" / "config.yaml"), flags=re.MULTILINE).splitlines()
     yield "config", [line for line in config if not re.match(" *(checkpoint_every|threads):", line)]
     yield "overrides", _text(files / "config" / "overrides.txt")
     report = json.loads(_text(files / "report.json") or "{}")
