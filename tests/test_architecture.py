@@ -74,3 +74,17 @@ def test_imports_run_downward(module: str) -> None:
         there = place(other)
         assert there, other
         assert here < there or here == there, other
+
+
+def test_the_rooms_are_few_and_stand_above_each_other() -> None:
+    """Modules and folders at the top of the package, and the pairs of which one imports the other."""
+    rooms = {module.partition(".")[0] for module in MODULES} - {""}
+    pairs = {
+        (module.partition(".")[0], other.partition(".")[0])
+        for module, file in MODULES.items()
+        for other in imported(ast.parse(file.read_text()))
+        if module and other and module.partition(".")[0] != other.partition(".")[0]
+    }
+    assert len(rooms) <= 18
+    assert len(pairs) <= 70
+    assert not [pair for pair in pairs if pair[::-1] in pairs]

@@ -3,15 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from experiments.config.measures import PROBABILITIES
-from experiments.task import pictures
 from experiments.task.protocol import Arrays, Wrong
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Labels = NDArray[np.int64]
 
@@ -157,8 +158,10 @@ class ClassReport:
         matrix = self.confusion_matrix.tolist()
         return {"measures": dict(self.measures), "confusion_matrix": matrix, "classes": by_class}
 
-    def draw(self) -> dict[str, Figure]:
+    def draw(self) -> "dict[str, Figure]":
         """The confusion matrix; and the surest mistakes, where the inputs are images."""
+        from experiments.task import pictures  # now: matplotlib takes long to import
+
         drawn = {"confusion_matrix": pictures.confusion(self.confusion_matrix)}
         inputs, total = self.kept["worst.x"], int(self.kept["mistakes"])
         if pictures.are_images(inputs):

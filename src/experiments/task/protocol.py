@@ -4,11 +4,13 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -35,7 +37,7 @@ class Report(Protocol):
     def as_json(self) -> dict[str, Any]:
         """What ``report.json`` holds."""
 
-    def draw(self) -> dict[str, Figure]:
+    def draw(self) -> "dict[str, Figure]":
         """Its pictures, by name."""
 
 

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from experiments.task import pictures
 from experiments.task.protocol import Arrays, Wrong
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Numbers = NDArray[np.float32]
 
@@ -132,8 +133,10 @@ class NumberReport:
             },
         }
 
-    def draw(self) -> dict[str, Figure]:
+    def draw(self) -> "dict[str, Figure]":
         """Predictions against the truth, and the residuals; the worst inputs, where they are images."""
+        from experiments.task import pictures  # now: matplotlib takes long to import
+
         truth, guess = self.kept["truth"], self.kept["guess"]
         drawn = {"parity": pictures.parity(truth, guess), "residuals": pictures.residuals(guess, self.residuals)}
         if pictures.are_images(inputs := self.kept["worst.x"]):
