@@ -77,7 +77,7 @@ def leave(status: int) -> NoReturn:
         server.stop()
     sys.stderr.flush()
     if {"hydra_plugins.hydra_joblib_launcher._core", "ray"} & set(sys.modules) and "tensorflow" not in sys.modules:
-        sys.exit(status)  # their workers end when Python takes its leave
+        sys.exit(status)  # their workers are stopped by atexit handlers
     os._exit(status)
 
 

@@ -59,10 +59,15 @@ def unknown(kind: str, name: str, where: str) -> Problem:
     return Problem(where, f"Keras has no {kind} {name!r}; {hint}")
 
 
+def is_within(name: str, packages: Sequence[str]) -> bool:
+    """Whether a dotted name is that of a package or module, or of something in it."""
+    return f"{name}.".startswith(tuple(f"{package}." for package in packages))
+
+
 def untrusted(name: str, where: str, trust: Sequence[str]) -> Problem | None:
     """Say that the package of a dotted name is not trusted; None if it is."""
     module, _, class_name = name.rpartition(".")
-    if any(f"{module}.".startswith(f"{package}.") for package in trust):
+    if is_within(module, trust):
         return None
     package = name.partition(".")[0]
     if package in ("keras", "tf", "tensorflow"):

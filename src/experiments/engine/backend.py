@@ -1,4 +1,4 @@
-"""Starts TensorFlow and Keras: once, quietly, without what Keras imports on the off chance, and seeded."""
+"""Starts TensorFlow and Keras once per process, quietly and with fixed seeds."""
 
 import os
 import random

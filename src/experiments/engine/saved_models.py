@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config import Problem, Refused
-from experiments.config.keras_names import NEVER
+from experiments.config.keras_names import NEVER, is_within
 from experiments.data.archive import check_growth
 from experiments.data.checks import Images
 from experiments.engine import backend
@@ -83,8 +83,8 @@ def _own_classes(saved: SavedModel, trust: Sequence[str]) -> dict[str, str]:
     named = dict(_classes_of(saved))
     if code := sorted(named.keys() & (NEVER | {"__lambda__"})):
         raise Refused(Problem(saved.name, f"the model holds code ({', '.join(code)}), which is never run"))
-    own = {name: module for name, module in named.items() if not _within(module, ("keras", "builtins"))}
-    foreign = sorted({module for module in own.values() if not _within(module, trust)})
+    own = {name: module for name, module in named.items() if not is_within(module, ("keras", "builtins"))}
+    foreign = sorted({module for module in own.values() if not is_within(module, trust)})
     if foreign:
         packages = ",".join(sorted({module.partition(".")[0] for module in foreign}))
         what = f"the run's model needs the code of {', '.join(foreign)}; if you trust it, say so"
@@ -114,10 +114,6 @@ def _classes_of(saved: SavedModel) -> list[tuple[str, str]]:
         raise
     except Exception as error:  # whatever zipfile, zlib and json raise
         raise _unusable(saved, error) from error
-
-
-def _within(module: str, packages: Sequence[str]) -> bool:
-    return f"{module}.".startswith(tuple(f"{package}." for package in packages))
 
 
 def _named_in(value: Any) -> Iterator[tuple[str, str]]:

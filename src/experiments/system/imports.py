@@ -11,7 +11,7 @@ from pathlib import Path
 
 from experiments.config import Problem, Refused
 
-# Keras imports these only to accept their objects; that is a third of its import time, and nobody needs them here.
+# Keras imports these only to accept their objects. They take a third of its import time and are not used here.
 OPTIONAL_IMPORTS = ("matplotlib", "pandas", "sklearn")
 # Variables of the environment by which Keras ends training early: a config says how long it takes.
 LIMITS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from experiments.config import Config, Problem, Refused
 from experiments.config.checks import find_problems
 from experiments.config.files import plain_value, plain_yaml
+from experiments.config.keras_names import is_within
 from experiments.config.schema import Data, Tracking
 from experiments.data import scaled
 from experiments.data.images import read_images, to_input
@@ -183,7 +184,7 @@ class RecordedRun:
         plain = dict(self.config)
         named = {key: value for key, value in plain.items() if key != "trust"}
         if untrusted := sorted(
-            {name for name in _own_names(named, self.trusted_then) if not _within(name, self.trust)}
+            {name for name in _own_names(named, self.trusted_then) if not is_within(name, self.trust)}
         ):
             packages = ",".join(sorted({name.partition(".")[0] for name in untrusted}))
             what = f"the run {self.run_id[:8]} needs the code of {', '.join(untrusted)}; if you trust it, say so"
@@ -403,13 +404,9 @@ def _by_id(client: Any, which: str, experiment: str) -> RecordedRun:
 
 def _own_names(value: Any, packages: Sequence[str]) -> Iterator[str]:
     """Find the classes of packages that a stored config names."""
-    if isinstance(value, str) and "." in value and _within(value, packages):
+    if isinstance(value, str) and "." in value and is_within(value, packages):
         yield value
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from _own_names(inner, packages)
     if isinstance(value, dict):
         yield from _own_names([key for key in value if isinstance(key, str)], packages)
-
-
-def _within(name: str, packages: Sequence[str]) -> bool:
-    return f"{name}.".startswith(tuple(f"{package}." for package in packages))
