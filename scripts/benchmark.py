@@ -453,8 +453,8 @@ def jobs(repeats: int) -> Result:
     from hydra.types import RunMode
 
     from experiments.cli.checks import CONF
-    from experiments.sweeps.grid import combinations
     from experiments.sweeps.jobs import prepare
+    from experiments.sweeps.proposers.grid import combinations
 
     overrides = [
         "data=digits",

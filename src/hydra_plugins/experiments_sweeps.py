@@ -16,43 +16,56 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
-class GridSweeper(Sweeper):
-    """Launches every combination of a sweep, with any launcher. See ``conf/hydra/sweeper/grid.yaml``."""
+class ProposerSweeper(Sweeper):
+    """Runs the jobs of a proposer, with any launcher. See ``conf/hydra/sweeper/``.
 
-    def __init__(self, params: Any, skip_invalid: bool, max_runs: int) -> None:
-        self.params, self.skip_invalid, self.max_runs = params, skip_invalid, max_runs
+    Args:
+        proposer: A module of `experiments.sweeps.proposers`.
+        settings: What this module's ``Settings`` say.
+    """
+
+    def __init__(self, proposer: str, **settings: Any) -> None:
+        self._proposer, self._settings = proposer, settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins
 
-        from experiments.sweeps.grid import refuse_wrong_settings
+        from experiments.sweeps import parts, proposers
 
-        refuse_wrong_settings(self)
-        self._context, self._config = hydra_context, config
+        schema, self.propose = proposers.of(self._proposer, config.trust)
+        self.settings = parts.check_settings("sweeper", schema, self._settings)
+        self.context, self.master = hydra_context, config
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from experiments.sweeps.grid import sweep
+        from experiments.sweeps.sweep import sweep
 
-        return sweep(self, arguments, self._launcher, self._context, self._config)
+        return sweep(self, arguments, self._launcher)
 
 
-class PoolLauncher(Launcher):
-    """Runs jobs in a pool of processes. See ``conf/hydra/launcher/pool.yaml``."""
+class ExecutorLauncher(Launcher):
+    """Runs jobs with an executor. See ``conf/hydra/launcher/``.
 
-    def __init__(self, workers: int | str, retries: int, max_failures: int | None) -> None:
-        self.workers, self.retries, self.max_failures = workers, retries, max_failures
+    Args:
+        executor: A module of `experiments.sweeps.executors`.
+        settings: What this module's ``Settings`` say.
+    """
+
+    def __init__(self, executor: str, **settings: Any) -> None:
+        self._executor, self._settings = executor, settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from experiments.sweeps.pool import refuse_wrong_settings
+        from experiments.sweeps import executors, parts
 
-        refuse_wrong_settings(self)
-        self.hydra_context, self.task_function, self.sweep_config = hydra_context, task_function, config
+        schema, executor = executors.of(self._executor, config.trust)
+        self.settings = parts.check_settings("launcher", schema, self._settings)
+        self.hydra_context, self.task_function, self.master = hydra_context, task_function, config
+        self.executor = executor(self.settings, self)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from experiments.sweeps.pool import launch
+        from experiments.sweeps.sweep import launch
 
         return launch(self, job_overrides, initial_job_idx)
 

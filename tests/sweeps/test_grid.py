@@ -11,21 +11,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
 from experiments.config import Problem, Refused
-from experiments.config.fingerprint import config_fingerprint
 from experiments.config.overrides import compose_usable
-from experiments.sweeps.grid import (
-    combinations,
-    identify,
-    made_elsewhere,
-    preset_overrides,
-    refuse_wrong_settings,
-    what_remains,
-    without_repeats,
-)
 from experiments.sweeps.jobs import prepare
-from experiments.tracking.lookup import PastRun
-from experiments.tracking.provenance import hardware
-from hydra_plugins.experiments_sweeps import GridSweeper
+from experiments.sweeps.parts import check_settings
+from experiments.sweeps.proposers.grid import Settings, combinations, preset_overrides, without_repeats
 from tests.sweeps.processes import QUICK, sweep
 
 pytestmark = pytest.mark.usefixtures("hydra_here")
@@ -46,28 +35,6 @@ def refusal(*overrides: str) -> Problem:
         expand(*overrides)
     [problem] = caught.value.problems
     return problem
-
-
-def test_what_is_kept_and_from_which_machine(tmp_path: Path) -> None:
-    master = loader().load_configuration("config", ["data=digits", "tracking=off"], RunMode.MULTIRUN)
-    jobs = identify(prepare(expand("data=digits", "tracking=off", "seed=0,1,2,3"), loader(), master))
-    here = hardware()
-    recorded = [
-        PastRun("a", "FINISHED", 0.5, 1.0, {"fingerprint": jobs[0].fingerprint, **here}, "2"),
-        PastRun("b", "FINISHED", 0.5, 1.0, {"fingerprint": jobs[1].fingerprint, "hardware.processor": "Abacus"}, "2"),
-        PastRun("c", "KILLED", None, 1.0, {"fingerprint": jobs[2].fingerprint, "hardware.processor": "Abacus"}, "2"),
-        PastRun("d", "FINISHED", 0.5, 1.0, {"fingerprint.config": config_fingerprint(jobs[3].config)}),
-    ]
-    todo, reasons = what_remains(jobs, recorded)
-    assert [job.number for job in todo] == [2, 3]
-    assert reasons == {"interrupted": 1, "ran with other code, data, versions or flags": 1}
-    processor = f"on another processor (Abacus; here {here['hardware.processor']})"
-    assert made_elsewhere(jobs, recorded, 2) == made_elsewhere(jobs, recorded, None) == {processor: 1}
-    assert made_elsewhere(jobs, recorded, 8) == {
-        "with 2 threads (here 8)": 1,
-        f"{processor} with 2 threads (here 8)": 1,
-    }
-    assert len({job.fingerprint for job in jobs}) == 4
 
 
 EMPTY = {
@@ -141,7 +108,7 @@ def test_an_interval_has_no_values() -> None:
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any], expected: tuple[str, str]) -> None:
     with pytest.raises(Refused) as caught:
-        refuse_wrong_settings(GridSweeper(**{"params": {}, "skip_invalid": False, "max_runs": 1000} | settings))
+        check_settings("sweeper", Settings, settings)
     [problem] = caught.value.problems
     assert problem.where == expected[0]
     assert problem.what.startswith(expected[1])

@@ -12,8 +12,11 @@ from typing import Any
 import joblib
 import pytest
 
-from experiments.sweeps import pool
-from experiments.system.resources import available_cores
+from experiments.sweeps.executors import Ended
+from experiments.sweeps.executors.pool import Pool, cause_of_death
+from experiments.sweeps.schedule import Schedule
+from experiments.system import resources
+from experiments.system.resources import available_cores, visible_gpus
 
 
 @pytest.mark.parametrize(
@@ -26,7 +29,7 @@ from experiments.system.resources import available_cores
     ],
 )
 def test_the_cause_of_death_is_named_for_every_signal(exitcode: int, expected: str) -> None:
-    assert pool._cause_of_death(exitcode).startswith(expected)
+    assert cause_of_death(exitcode).startswith(expected)
 
 
 def test_cores_are_those_that_a_container_allows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,13 +52,12 @@ def test_a_gpu_counts_only_where_tensorflow_finds_cuda(
     packages = tmp_path / "nvidia"
     (packages / "cuda_runtime").mkdir(parents=True)
     found = SimpleNamespace(submodule_search_locations=[str(packages)]) if cuda else None
-    monkeypatch.setattr(pool, "find_spec", lambda name: found)
-    monkeypatch.setattr(pool, "find_library", lambda name: None)
-    assert pool.visible_gpus() == (["0", "1"] if cuda else [])
-    launcher: Any = SimpleNamespace(workers="auto")
-    assert pool.worker_count(launcher) == (2 if cuda else available_cores())
+    monkeypatch.setattr(resources, "find_spec", lambda name: found)
+    monkeypatch.setattr(resources, "find_library", lambda name: None)
+    assert visible_gpus() == (["0", "1"] if cuda else [])
+    assert Pool("auto", "task", None).size == (2 if cuda else available_cores())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert pool.visible_gpus() == (["1"] if cuda else [])
+    assert visible_gpus() == (["1"] if cuda else [])
 
 
 @pytest.fixture
@@ -67,28 +69,32 @@ def _handlers() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_handlers")
-def test_a_second_signal_does_not_break_the_orderly_end() -> None:
+def test_a_second_signal_does_not_break_the_orderly_end(monkeypatch: pytest.MonkeyPatch) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    ended: list[str] = []
+    job: Any = SimpleNamespace(number=0, fingerprint="f", config=SimpleNamespace(resume=False))
+    settled: list[Ended] = []
 
-    def terminate() -> None:
+    def interrupted(seconds: float | None) -> list[Ended]:
+        raise KeyboardInterrupt
+
+    def stop() -> list[Ended]:
         for number in (signal.SIGTERM, signal.SIGINT):
             os.kill(os.getpid(), number)
-        ended.append("terminated")
+        return [Ended(job, 1.0, 1, reason="killed")]
 
-    process = SimpleNamespace(
-        pid=1, terminate=terminate, join=lambda *_: None, is_alive=lambda: False, close=lambda: ended.append("closed")
-    )
-    connection = SimpleNamespace(close=lambda: None)
-    config = SimpleNamespace(objective_metric="val_accuracy")
-    workers: Any = object.__new__(pool._Pool)
-    workers._running = [
-        SimpleNamespace(process=process, connection=connection, slot=0, job=SimpleNamespace(config=config))
-    ]
-    workers._slots = set()
-    workers._settle = lambda *_: ended.append("settled")
-    workers.stop()
-    assert ended == ["terminated", "settled", "closed"]
+    room = iter((True, False))
+    executor: Any = SimpleNamespace(has_room=lambda: next(room), start=lambda *_: None, news=interrupted, stop=stop)
+    proposer: Any = SimpleNamespace(next=lambda: job)
+    kept: Any = SimpleNamespace(finished=lambda _: None, is_begun=lambda _: False)
+    recorder: Any = SimpleNamespace(parent="", settle=lambda *_: None)
+    settings: Any = SimpleNamespace(retries=0, max_failures=None)
+    view: Any = SimpleNamespace(started=lambda _: None)
+    schedule = Schedule(proposer, executor, recorder, kept, settings)
+    monkeypatch.setattr(schedule, "_settle", lambda ended, *_: settled.append(ended))
+    monkeypatch.setattr("experiments.sweeps.schedule.replace", lambda found, **_: found)
+    with pytest.raises(KeyboardInterrupt):
+        schedule.carry_out(view)
+    assert [ended.reason for ended in settled] == ["killed"]
     assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
 
 

@@ -67,7 +67,7 @@ class CheckBeforeRun(CheckCommand):
                 what = "packages are trusted on the command line only"
                 problems.append(Problem("hydra.sweeper.params.trust", what, "trust=[mypackage]"))
             problems += output_problems(config)
-            if not sweeper._target_.endswith(".GridSweeper"):
+            if not sweeper._target_.endswith(".ProposerSweeper"):
                 problems += password_problems(config, "hydra/sweeper", "")
             if problems:
                 raise Refused(problems)

@@ -178,48 +178,6 @@ class Runtime(Section):
     checkpoint_every: Count | Auto
 
 
-class Workers(Section):
-    """Keys of ``hydra.launcher``."""
-
-    workers: Count | Auto
-    retries: Annotated[int, Field(ge=0)]
-    max_failures: Count | None
-
-
-class Launched(Section):
-    launcher: Workers
-
-
-class Pooled(Section):
-    """What Hydra's part of the config says about the pool."""
-
-    hydra: Launched
-
-
-def _values(value: Any) -> Any:
-    if isinstance(value, dict):
-        raise ValueError(f"got {value}, expected the values as text, such as 'adam,sgd' or 'range(3)'")
-    return value
-
-
-class Grid(Section):
-    """Keys of ``hydra.sweeper``."""
-
-    params: dict[str, Annotated[Any, AfterValidator(_values)]]
-    skip_invalid: bool
-    max_runs: Count
-
-
-class Swept(Section):
-    sweeper: Grid
-
-
-class Gridded(Section):
-    """What Hydra's part of the config says about the grid."""
-
-    hydra: Swept
-
-
 def _package(name: str) -> str:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f"got {name!r}, expected the name of an importable package, such as mypackage")

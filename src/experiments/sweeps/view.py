@@ -22,10 +22,11 @@ from experiments.system.terminal import say
 class SweepView:
     """Done, running, failed; time left; the runs under way with their epoch and metrics; the best so far."""
 
-    def __init__(self, console: Console, jobs: Sequence[Job], kept: int, workers: int) -> None:
+    def __init__(
+        self, console: Console, objectives: Sequence[Objective], total: int | None, kept: int, workers: int
+    ) -> None:
         self._console, self._workers, self._kept = console, workers, kept
-        self._total = len(jobs) + kept
-        self._objectives = list(dict.fromkeys(job.objective for job in jobs))
+        self._objectives, self._total = objectives, total
         self._running: dict[int, tuple[Job, float, Text]] = {}
         self._best: dict[Objective, tuple[float, str]] = {}
         self._done = self._failed = 0
@@ -35,7 +36,8 @@ class SweepView:
     def __enter__(self) -> "SweepView":
         how = f"{self._workers} at a time" if self._workers > 1 else "one at a time"
         ranked_by = " and ".join(dict.fromkeys(objective.metric for objective in self._objectives))
-        self._say(f"{self._total - self._kept} runs, {how}, ranked by {ranked_by}")
+        number = f"{self._total - self._kept} " if self._total is not None else ""
+        self._say(f"{number}runs, {how}, ranked by {ranked_by}")
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -43,6 +45,10 @@ class SweepView:
     def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
             self._live.stop()
+
+    def kept(self) -> None:
+        """Count a job that need not run; those that were known at the start are counted already."""
+        self._kept += self._total is None
 
     def started(self, job: Job) -> None:
         self._running[job.number] = (job, time.monotonic(), Text("starting"))
@@ -69,26 +75,34 @@ class SweepView:
         what = "failed, and is tried again" if again else "FAILED"
         self._say(f"{self._place()}  {what}  {job.name}: {reason}\n    log: {log}", style="red")
 
-    def gave_up(self, left: int, limit: int) -> None:
-        self._say(f"{left} runs are not started: hydra.launcher.max_failures={limit}", style="red")
+    def gave_up(self, limit: int) -> None:
+        left = None if self._total is None else self._total - self._ended() - len(self._running)
+        if left != 0:
+            number = "more" if left is None else left
+            self._say(f"{number} runs are not started: hydra.launcher.max_failures={limit}", style="red")
+
+    def _ended(self) -> int:
+        return self._kept + self._done + self._failed
 
     def _place(self) -> str:
-        width = len(str(self._total))
-        return f"[{self._kept + self._done + self._failed:{width}}/{self._total}]"
+        if self._total is None:
+            return f"[{self._ended()}]"
+        return f"[{self._ended():{len(str(self._total))}}/{self._total}]"
 
     def _say(self, text: str, style: str = "") -> None:
         say(self._console, text, style=style)
 
     def _picture(self) -> Group:
-        ended, now = self._done + self._failed, time.monotonic()
-        counts = [f"{self._done + self._kept} of {self._total} done", f"{len(self._running)} running"]
+        now = time.monotonic()
+        of = "" if self._total is None else f" of {self._total}"
+        counts = [f"{self._done + self._kept}{of} done", f"{len(self._running)} running"]
         if self._failed:
             counts.append(f"[red]{self._failed} failed[/red]")
-        if ended:
-            left = (now - self._began) / ended * (self._total - self._kept - ended)
+        if self._total is not None and (ran := self._done + self._failed):
+            left = (now - self._began) / ran * (self._total - self._ended())
             counts.append(f"about {timedelta(seconds=round(left))} left")
         bar = Table.grid(padding=(0, 2))
-        bar.add_row(ProgressBar(self._total, ended + self._kept, width=30), ", ".join(counts))
+        bar.add_row(ProgressBar(self._total, self._ended(), pulse=self._total is None, width=30), ", ".join(counts))
         runs = Table.grid(padding=(0, 2))
         for job, started, news in self._running.values():
             runs.add_row(f"{now - started:5.0f} s", Text(job.name, style="cyan"), news)

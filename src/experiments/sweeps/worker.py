@@ -1,4 +1,4 @@
-"""The life of a worker process: one run, its output in a file of its own, its progress told to the launcher."""
+"""A worker process: one run, its output in a file of its own, its progress sent to the launcher."""
 
 import importlib
 import os
@@ -25,7 +25,7 @@ from experiments.tracking.store import redact
 
 
 def work(connection: Connection, task: str, job: Job, context: HydraContext, settings: Mapping[str, Any]) -> NoReturn:
-    """Carry out a job and tell the launcher, who is at the other end of `connection`, how it went.
+    """Carry out a job, and send the launcher, which is at the other end of `connection`, how it goes.
 
     Args:
         connection: Takes ("epoch", number, of, metrics), and at the end ("done", objective) or ("failed", reason).
@@ -43,7 +43,7 @@ def work(connection: Connection, task: str, job: Job, context: HydraContext, set
 
     progress.tell = lambda *news: _send(connection, ("epoch", *news))
     try:
-        _send(connection, _run(task, job, context, settings))
+        _send(connection, carry_out(task, job, context, settings))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
     finally:
@@ -52,7 +52,18 @@ def work(connection: Connection, task: str, job: Job, context: HydraContext, set
         os._exit(0)  # taking TensorFlow apart takes a second
 
 
-def _run(task: str, job: Job, context: HydraContext, settings: Mapping[str, Any]) -> tuple[str, Any]:
+def carry_out(task: str, job: Job, context: HydraContext, settings: Mapping[str, Any]) -> tuple[str, Any]:
+    """Run a job in this process.
+
+    Args:
+        task: The function to run, as ``module:name``.
+        job: What it is given.
+        context: Hydra's.
+        settings: ``parent``, the run that this one is nested beneath, and ``threads``.
+
+    Returns:
+        ("done", objective) or ("failed", reason).
+    """
     setup_globals()
     version.setbase("1.3")
     config = pickle.loads(job.composed)  # noqa: S301 - the launcher composed it

@@ -1,7 +1,12 @@
-"""Memory and processor cores that this process may use."""
+"""Memory, processor cores and GPUs that this process may use."""
 
 import os
+import re
+import shutil
+import subprocess
 from contextlib import suppress
+from ctypes.util import find_library
+from importlib.util import find_spec
 from pathlib import Path
 
 from experiments.config import Problem, Refused
@@ -37,3 +42,29 @@ def available_memory() -> int:
                 with suppress(OSError, ValueError):  # it has no limit
                     found.append(int(Path(GROUPS, kind, str(place).lstrip("/"), MEMORY_LIMITS[kind]).read_text()))
     return min(found)
+
+
+def visible_gpus() -> list[str]:
+    """List the GPUs that TensorFlow can use in this process, as CUDA names them. TensorFlow is not imported."""
+    gpus = _listed_gpus()
+    return gpus if gpus and _has_cuda() else []
+
+
+def _has_cuda() -> bool:
+    """Whether TensorFlow finds CUDA: in NVIDIA's packages beside it, or in the system. Without, it uses no GPU."""
+    spec = find_spec("nvidia")
+    folders = spec.submodule_search_locations or () if spec else ()
+    return any(Path(folder, "cuda_runtime").is_dir() for folder in folders) or find_library("cudart") is not None
+
+
+def _listed_gpus() -> list[str]:
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in named.split(",") if name not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    try:
+        command = ["nvidia-smi", "--list-gpus"]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (subprocess.SubprocessError, OSError):  # there is no driver, or no GPU
+        return []
+    return [str(number) for number, _ in enumerate(re.findall(r"^GPU \d+:", listed, re.MULTILINE))]

@@ -1,0 +1,115 @@
+"""Where the jobs of a sweep run: a module each, which ``hydra.launcher.executor`` names.
+
+A module has ``Settings``, the other keys of ``hydra.launcher`` with their defaults, and ``executor``, a function that
+returns an `Executor` for these settings and Hydra's launcher. A module of a package of one's own is named with it:
+``mypackage.mymodule``, with ``trust=[mypackage]``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Annotated, Any, Protocol, cast
+
+from pydantic import Field
+
+from experiments.config.schema import Count, Section
+from experiments.sweeps import parts
+from experiments.sweeps.jobs import Job
+
+
+class Settings(Section):
+    """Keys of ``hydra.launcher`` that all executors have."""
+
+    retries: Annotated[int, Field(ge=0)] = 0
+    max_failures: Count | None = None
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A job has trained an epoch: its number, of how many, and the metrics."""
+
+    job: Job
+    number: int
+    of: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job has ended.
+
+    Attributes:
+        job: Which one.
+        seconds: How long it took.
+        process: The id of its process on this machine, whose journal is closed if that is open; 0: it ran elsewhere.
+        objective: What it is ranked by; None: it failed.
+        reason: Why it failed.
+        reported: Whether it said so itself; else its process was killed, for one.
+    """
+
+    job: Job
+    seconds: float
+    process: int
+    objective: float | None = None
+    reason: str = ""
+    reported: bool = True
+
+
+class Executor(Protocol):
+    """Runs jobs, each as soon as it is given one.
+
+    Attributes:
+        size: Number of jobs at a time.
+        threads: Number of processor threads of a job whose config does not say; None: unknown.
+    """
+
+    size: int
+    threads: int | None
+
+    def prepare(self, jobs: Sequence[Job]) -> None:
+        """Begin what takes time, such as imports, and do not wait for it.
+
+        Args:
+            jobs: Those that are known, with the packages and data that all of them need.
+        """
+
+    def wait_until_ready(self) -> None:
+        """Wait until jobs can start.
+
+        Raises:
+            Refused: They cannot, as settings of the user are wrong.
+        """
+
+    def has_room(self) -> bool:
+        """Whether another job can start."""
+
+    def start(self, job: Job, parent: str) -> None:
+        """Start a job.
+
+        Args:
+            job: Which one.
+            parent: What its run names as its parent; empty: it has none.
+        """
+
+    def news(self, seconds: float | None) -> list[Epoch | Ended]:
+        """Wait for news of the jobs under way.
+
+        Args:
+            seconds: How long at most; None: until there are any.
+        """
+
+    def stop(self) -> list[Ended]:
+        """End all jobs under way within seconds, whatever they are doing."""
+
+    def close(self) -> None:
+        """End what `prepare` has started: the sweep is over, and the command ends without clean-up by Python."""
+
+
+def of(name: str, trust: Sequence[str]) -> tuple[type[Settings], Callable[[Any, Any], Executor]]:
+    """The settings and the function of an executor.
+
+    Raises:
+        Refused: There is none of this name.
+    """
+    module: ModuleType = parts.find(__name__, __path__, name, "hydra.launcher.executor", trust)
+    return module.Settings, cast(Callable[[Any, Any], Executor], module.executor)

@@ -1,0 +1,75 @@
+"""Which jobs of a sweep need not run, as a run of their fingerprint has finished before."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from experiments.config.fingerprint import config_fingerprint
+from experiments.sweeps.jobs import Job
+from experiments.tracking.lookup import PastRun
+from experiments.tracking.provenance import other_machine
+from experiments.tracking.sweep_recorder import SweepRecorder
+
+
+class Kept:
+    """The runs of a sweep's jobs that were recorded before.
+
+    Args:
+        recorder: Knows them. Without ``resume=true``, there are none.
+        jobs: Those that are known when the sweep starts.
+    """
+
+    def __init__(self, recorder: SweepRecorder, jobs: Sequence[Job]) -> None:
+        self._recorder = recorder
+        self._runs = dict[str, list[PastRun]]()  # by fingerprint
+        self._configs = set[str]()  # fingerprints of their configs alone
+        self._look_up(jobs)
+
+    def finished(self, job: Job) -> PastRun | None:
+        """The finished run that a job would repeat; None: it has to run."""
+        if job.fingerprint not in self._runs:
+            self._look_up([job])
+        return next((run for run in self._runs[job.fingerprint] if run.status == "FINISHED"), None)
+
+    def is_begun(self, job: Job) -> bool:
+        """Whether a job has a run that did not finish, which it goes on with."""
+        return bool(self._runs[job.fingerprint]) and not self.finished(job)
+
+    def line(self, jobs: Sequence[Job], threads: int | None) -> str:
+        """Say how many jobs are kept, and why the others run.
+
+        Args:
+            jobs: Those that are known.
+            threads: How many a job has here, where its config does not say; None: unknown.
+
+        Returns:
+            Such as: ``resume: 12 kept, 3 never ran, 1 failed before: rerun``.
+        """
+        why = Counter(self._why(job) for job in jobs)
+        again = ", ".join(f"{count} {reason}" for reason, count in why.items() if reason)
+        elsewhere = Counter(self._differs(job, threads) for job in jobs)
+        kept = [f"; of those kept, {count} ran {how}" for how, count in elsewhere.items() if how]
+        return f"resume: {why['']} kept" + (f", {again}: rerun" if again else "") + "".join(kept)
+
+    def _look_up(self, jobs: Sequence[Job]) -> None:
+        self._runs |= {job.fingerprint: [] for job in jobs}
+        for run in self._recorder.past_runs([job.fingerprint for job in jobs]):
+            self._runs.setdefault(run.tags.get("fingerprint", ""), []).append(run)
+            self._configs.add(run.tags.get("fingerprint.config", ""))
+
+    def _why(self, job: Job) -> str:
+        """Why a job has to run; empty: it need not."""
+        statuses = {run.status for run in self._runs[job.fingerprint]}
+        if "FINISHED" in statuses:
+            return ""
+        if statuses:
+            return "failed before" if "FAILED" in statuses else "interrupted"
+        changed = config_fingerprint(job.config) in self._configs
+        return "ran with other code, data, versions or flags" if changed else "never ran"
+
+    def _differs(self, job: Job, threads: int | None) -> str:
+        """How the machine that a kept job ran on differs from this one; empty: it does not."""
+        if not (run := self.finished(job)):
+            return ""
+        own = job.config.runtime.threads
+        here = own if isinstance(own, int) else threads
+        return other_machine(run.tags.get("hardware.processor", ""), run.threads, here)

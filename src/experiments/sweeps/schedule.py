@@ -1,0 +1,174 @@
+"""Carries out what a proposer proposes on an executor: a free place gets the next job at once."""
+
+import signal
+from collections import deque
+from dataclasses import replace
+
+from hydra.core.utils import JobReturn, JobStatus
+
+from experiments.config import RunFailed
+from experiments.config.fingerprint import config_fingerprint
+from experiments.sweeps import executors
+from experiments.sweeps.executors import Ended, Epoch, Executor
+from experiments.sweeps.jobs import Job, identify
+from experiments.sweeps.kept import Kept
+from experiments.sweeps.proposers import Proposer
+from experiments.sweeps.results import LOG
+from experiments.sweeps.view import SweepView
+from experiments.tracking import record
+from experiments.tracking.index import Claim
+from experiments.tracking.lookup import PastRun
+from experiments.tracking.store import redact
+from experiments.tracking.sweep_recorder import SweepRecorder
+
+# Between two looks at whether jobs that another process trains are free, in seconds.
+CLAIMED_SECONDS = 0.5
+
+
+class Schedule:
+    """The jobs of a sweep, while they are carried out.
+
+    Args:
+        proposer: Says which ones.
+        executor: Runs them.
+        recorder: Of the sweep; it ends the records of runs whose processes were killed.
+        kept: Tells which need not run.
+        settings: What to do about failures.
+
+    Attributes:
+        jobs: Those that were proposed, in their order.
+    """
+
+    def __init__(
+        self,
+        proposer: Proposer,
+        executor: Executor,
+        recorder: SweepRecorder,
+        kept: Kept,
+        settings: executors.Settings,
+    ) -> None:
+        self.jobs = list[Job]()
+        self._proposer, self._executor, self._recorder, self._kept = proposer, executor, recorder, kept
+        self._retries, self._max_failures = settings.retries, settings.max_failures
+        self._waiting = deque[Job]()  # those to try again, and those that another process trains
+        self._running = set[int]()
+        self._failures = dict[int, int]()
+        self._outcomes = dict[int, Ended]()
+        self._gave_up = self._said_who = False
+
+    def carry_out(self, view: SweepView) -> None:
+        """Keep the executor busy until there is nothing left to do, or stop it in order."""
+        try:
+            while True:
+                while self._executor.has_room() and (job := self._next(view)):
+                    self._executor.start(job, self._recorder.parent)
+                    self._running.add(job.number)
+                    view.started(job)
+                if not self._running and not self._waiting:
+                    return
+                watches = self._waiting and self._executor.has_room()
+                for news in self._executor.news(CLAIMED_SECONDS if watches else None):
+                    if isinstance(news, Epoch):
+                        view.epoch(news.job, news.number, news.of, news.metrics)
+                    else:
+                        self._ended(news, view)
+        except BaseException:
+            self._stop()
+            raise
+
+    def _next(self, view: SweepView) -> Job | None:
+        """The next job; where the sweep is resumed, none that another process trains: it may finish, and be kept."""
+        for waiting in list(self._waiting):
+            if _is_free(waiting):
+                self._waiting.remove(waiting)
+                return waiting
+        while not self._gave_up and (job := self._proposed(view)):
+            if _is_free(job):
+                return job
+            self._waiting.append(job)
+        if self._waiting and not self._running and not self._said_who:
+            self._said_who = True
+            print(f"resume: waits for {Claim(self._waiting[0].fingerprint).holder()}, which trains the same run")
+        return None
+
+    def _proposed(self, view: SweepView) -> Job | None:
+        """The next job that the proposer wants to run, after those whose results are known."""
+        while job := self._proposer.next():
+            if not job.fingerprint:
+                [job] = identify([job])
+            self.jobs.append(job)
+            if not (run := self._kept.finished(job)):
+                return replace(job, begun=self._kept.is_begun(job))
+            self._proposer.tell(job, run.objective)
+            view.kept()
+        return None
+
+    def _ended(self, ended: Ended, view: SweepView) -> None:
+        job = ended.job
+        self._running.remove(job.number)
+        run = self._settle(ended, "FAILED", ended.reason) if ended.objective is None else None
+        if run and run.status == "FINISHED" and not ended.reported:
+            ended = replace(ended, objective=run.objective)  # it was killed after it had ended its record
+        self._outcomes[job.number] = ended
+        if ended.objective is not None:
+            view.finished(job, ended.objective, ended.seconds)
+            self._proposer.tell(job, ended.objective)
+            return
+        failures = self._failures[job.number] = self._failures.get(job.number, 0) + 1
+        again = failures <= self._retries
+        view.failed(job, ended.reason, job.folder / LOG, again)
+        if again:
+            self._waiting.appendleft(replace(job, begun=True))
+        else:
+            self._proposer.tell(job, None)
+        lost = sum(count > self._retries for count in self._failures.values())
+        if self._max_failures is not None and lost >= self._max_failures and not self._gave_up:
+            self._gave_up = True
+            self._waiting.clear()
+            view.gave_up(self._max_failures)
+
+    def _settle(self, ended: Ended, status: str, reason: str) -> PastRun | None:
+        """See to it that a run that has ended without a result is recorded, and closed."""
+        job = ended.job
+        tags = {
+            "fingerprint": job.fingerprint,
+            "fingerprint.config": config_fingerprint(job.config),
+            "overrides": " ".join(job.overrides),
+            "objective": job.objective.metric,
+            "objective.mode": job.objective.mode,
+            "measured_as": job.objective.measured_as,
+            "dataset": job.config.data.name,
+            "dataset.digest": job.digest,
+        }
+        opened = {
+            "name": job.name or "run",
+            "experiment": job.config.tracking.experiment,
+            "parameters": record.parameters_of(record.recorded_config(job.config), job.config.runtime.model_dump()),
+            "tags": {key: redact(value) for key, value in tags.items() if value},
+        }
+        return self._recorder.settle(ended.process, opened, job.folder, status, reason)
+
+    def _stop(self) -> None:
+        # A second signal does not make it faster: it would leave processes behind.
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        for ended in self._executor.stop():
+            self._settle(ended, "KILLED", "interrupted")
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    def returned(self, job: Job) -> JobReturn:
+        """What Hydra hands to the sweeper."""
+        ended = self._outcomes.get(job.number)
+        if ended and ended.objective is not None:
+            made = JobReturn(job.overrides, status=JobStatus.COMPLETED)
+            made.return_value = ended.objective
+            return made
+        made = JobReturn(job.overrides, status=JobStatus.FAILED)
+        why = ended.reason if ended else "was not started, as too many runs failed"
+        made.return_value = RunFailed(f"{job.name}: {why}")
+        return made
+
+
+def _is_free(job: Job) -> bool:
+    """Whether no other process trains the run of this job."""
+    return not job.config.resume or not job.config.tracking.enabled or Claim(job.fingerprint).is_free()

@@ -1,0 +1,113 @@
+"""A sweep: its jobs proposed, those that finished before kept, the others run, all of them compared."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+
+from experiments.config import Problem, Refused, RunFailed
+from experiments.sweeps import batches
+from experiments.sweeps.jobs import Job, identify, prepare
+from experiments.sweeps.kept import Kept
+from experiments.sweeps.proposers import Proposer
+from experiments.sweeps.proposers.grid import Grid
+from experiments.sweeps.results import as_row, runs_of, show
+from experiments.sweeps.schedule import Schedule
+from experiments.sweeps.view import SweepView
+from experiments.system.terminal import Console, say
+from experiments.tracking.sweep_recorder import SweepRecorder
+from hydra_plugins.experiments_sweeps import ExecutorLauncher
+
+if TYPE_CHECKING:
+    from hydra_plugins.experiments_sweeps import ProposerSweeper
+
+
+def sweep(sweeper: "ProposerSweeper", arguments: Sequence[str], launcher: Launcher) -> list[JobReturn]:
+    """Carry out a sweep.
+
+    Args:
+        sweeper: Has the proposer and its settings.
+        arguments: The overrides of the command line.
+        launcher: Ours has an executor; one of another package takes all jobs as one batch.
+
+    Returns:
+        What came of the jobs that were run.
+
+    Raises:
+        Refused: A combination cannot run. Nothing was started.
+        RunFailed: Runs did not finish. The others did.
+    """
+    loader, master = sweeper.context.config_loader, sweeper.master
+    proposer = sweeper.propose(sweeper.settings, arguments, loader, partial(prepare, loader=loader, master=master))
+    with ExitStack() as opened:
+        if isinstance(launcher, ExecutorLauncher):
+            launcher.executor.prepare(proposer.jobs)
+            opened.callback(launcher.executor.close)
+        elif proposer.total is None:
+            what = "takes all jobs as one batch, but here the results of jobs say which ones are next"
+            raise Refused(Problem("hydra/launcher", what, "hydra/launcher=pool"))
+        recorder = opened.enter_context(closing(SweepRecorder(proposer.jobs[0].config.tracking)))
+        proposer.jobs = identify(proposer.jobs)
+        return _carry_out(proposer, launcher, recorder, Path(master.hydra.sweep.dir))
+
+
+def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, folder: Path) -> list[JobReturn]:
+    known, console = proposer.jobs, Console()
+    own = launcher if isinstance(launcher, ExecutorLauncher) else None
+    resume = known[0].config.resume
+    experiments = list(dict.fromkeys(job.config.tracking.experiment for job in known))
+    recorder.open(experiments, proposer.overrides, proposer.swept, resume)
+    kept = Kept(recorder, known)
+    todo = [job for job in known if not kept.finished(job)]
+    if own and (todo or proposer.total is None):
+        own.executor.wait_until_ready()
+    recorder.begin(folder)
+    if resume:
+        say(console, kept.line(known, own.executor.threads if own else None))
+    jobs, returns, status = list(known), dict[int, JobReturn](), "KILLED"
+    try:
+        if own:
+            schedule = Schedule(proposer, own.executor, recorder, kept, own.settings)
+            jobs = schedule.jobs if proposer.total is None else jobs
+            carry_out(schedule, own, console, known, proposer.total, len(known) - len(todo))
+            returns = {job.number: schedule.returned(job) for job in jobs}
+        elif todo:
+            made = batches.launch(launcher, todo, recorder.parent, resume)
+            returns = dict(zip((job.number for job in todo), made, strict=False))
+        status = ""
+    finally:
+        past = recorder.runs([job.fingerprint for job in jobs], elsewhere=not own, interrupted=status == "KILLED")
+        runs = runs_of(jobs, past, returns)
+        failed = sum(run.status != "FINISHED" for run in runs)
+        recorded = recorder.end(status or ("FAILED" if failed else "FINISHED"), [as_row(run) for run in runs])
+        show(console, runs, recorder.run_id, recorded)
+    if failed:
+        raise RunFailed(f"{failed} of {len(runs)} runs did not finish; the same command with resume=true goes on")
+    return list(returns.values())
+
+
+def carry_out(
+    schedule: Schedule, launcher: ExecutorLauncher, console: Console, known: Sequence[Job], total: int | None, kept: int
+) -> None:
+    """Carry out a schedule, and show how it goes, if anything is to be done."""
+    if total != kept:
+        objectives = list(dict.fromkeys(job.objective for job in known))
+        with SweepView(console, objectives, total, kept, launcher.executor.size) as view:
+            schedule.carry_out(view)
+
+
+def launch(launcher: ExecutorLauncher, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+    """Carry out the jobs of another package's sweeper. They have no parent run."""
+    loader, master = launcher.hydra_context.config_loader, launcher.master
+    jobs = prepare(job_overrides, loader=loader, master=master, first=first)
+    launcher.executor.prepare(jobs)
+    launcher.executor.wait_until_ready()
+    with closing(SweepRecorder(jobs[0].config.tracking, writes=False)) as recorder:
+        proposer = Grid(identify(jobs))
+        schedule = Schedule(proposer, launcher.executor, recorder, Kept(recorder, proposer.jobs), launcher.settings)
+        carry_out(schedule, launcher, Console(), jobs, len(jobs), 0)
+        return [schedule.returned(job) for job in jobs]

@@ -1,0 +1,53 @@
+"""Which jobs of a resumed sweep need not run, and what is said of them."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+
+from experiments.config.fingerprint import config_fingerprint
+from experiments.sweeps.jobs import identify, prepare
+from experiments.sweeps.kept import Kept
+from experiments.tracking.lookup import PastRun
+from experiments.tracking.provenance import hardware
+
+pytestmark = pytest.mark.usefixtures("hydra_here")
+
+
+def test_what_is_kept_and_from_which_machine() -> None:
+    loader = GlobalHydra.instance().config_loader()
+    master = loader.load_configuration("config", ["data=digits", "tracking=off"], RunMode.MULTIRUN)
+    each = [["data=digits", "tracking=off", f"seed={seed}"] for seed in range(4)]
+    jobs = identify(prepare(each, loader=loader, master=master))
+    here = hardware()
+    recorded = [
+        PastRun("a", "FINISHED", 0.5, 1.0, {"fingerprint": jobs[0].fingerprint, **here}, "2"),
+        PastRun("b", "FINISHED", 0.5, 1.0, {"fingerprint": jobs[1].fingerprint, "hardware.processor": "Abacus"}, "2"),
+        PastRun("c", "KILLED", None, 1.0, {"fingerprint": jobs[2].fingerprint, "hardware.processor": "Abacus"}, "2"),
+        PastRun("d", "FINISHED", 0.5, 1.0, {"fingerprint.config": config_fingerprint(jobs[3].config)}),
+    ]
+    asked: list[list[str]] = []
+
+    def past_runs(fingerprints: list[str]) -> list[PastRun]:
+        asked.append(fingerprints)
+        return [run for run in recorded if run.tags.get("fingerprint") in (None, *fingerprints)]
+
+    recorder: Any = SimpleNamespace(past_runs=past_runs)
+    kept = Kept(recorder, jobs)
+    assert [run and run.run_id for run in map(kept.finished, jobs)] == ["a", "b", None, None]
+    assert [kept.is_begun(job) for job in jobs] == [False, False, True, False]
+    begin = (
+        "resume: 2 kept, 1 interrupted, 1 ran with other code, data, versions or flags: rerun; of those kept, 1 ran "
+    )
+    processor = f"on another processor (Abacus; here {here['hardware.processor']})"
+    assert kept.line(jobs, 2) == kept.line(jobs, None) == begin + processor
+    elsewhere = f"with 2 threads (here 8); of those kept, 1 ran {processor} with 2 threads (here 8)"
+    assert kept.line(jobs, 8) == begin + elsewhere
+    assert len(asked) == 1
+    later = Kept(recorder, [])
+    run = later.finished(jobs[1])
+    assert run
+    assert run.run_id == "b"
+    assert asked[1:] == [[], [jobs[1].fingerprint]]
