@@ -59,9 +59,14 @@ def start(threads: int | str, precision: str, seed: int) -> int:
 
 def is_running() -> bool:
     """Whether TensorFlow has run an operation in this process: it keeps its threads, and has read its flags."""
-    from tensorflow.python.eager import context
+    import tensorflow as tf
 
-    return bool(context.context()._initialized)  # its public functions look for devices, which a fork must not inherit
+    try:  # what asks instead of setting looks for devices, which a fork must not inherit
+        for threads in (1, 0):  # one of them at least is not the number that is set; 0 is TensorFlow's default
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+    except RuntimeError:
+        return True
+    return False
 
 
 @cache

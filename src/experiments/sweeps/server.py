@@ -6,11 +6,10 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import ModuleType
@@ -34,28 +33,28 @@ def start(jobs: Sequence[Job]) -> None:
     Raises:
         RunFailed: There is no place for its socket.
     """
-    if forkserver._forkserver._forkserver_pid is not None:  # type: ignore[attr-defined]
+    if _server():
         return
     trust = sorted({package for job in jobs for package in job.config.trust})
     wanted = {
-        "folder": _folder(),
+        "folder": str(_folder()),
         "trust": trust,
         "code": [source_digest([]), source_digest(trust)],
         "data": sorted({(job.config.data.model_dump_json(), job.config.task.name) for job in jobs}),
     }
     os.environ[PRELOAD] = json.dumps(wanted)
     multiprocessing.get_context("forkserver").set_forkserver_preload(["experiments.sweeps.preload"])
-    asked = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which it inherits: Ctrl-C is for us alone
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which it inherits: Ctrl-C is for this process only
     try:
         with without_main():
             forkserver.ensure_running()
     except OSError as error:  # a path of more than about 100 letters is too long for a socket
-        _remove_folder()
+        shutil.rmtree(_folder(), ignore_errors=True)
         raise RunFailed(
             f"no worker can be started: {wanted['folder']}: {error}. Set TMPDIR to another, shorter one"
         ) from error
     finally:
-        signal.signal(signal.SIGINT, asked)
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
@@ -74,41 +73,33 @@ def refuse_unusable() -> None:
     Raises:
         Refused: It cannot use the flags, or Keras its settings.
     """
-    file = Path(_folder(), STARTED)
-    while not file.exists() and _is_alive():
+    file, server = _folder() / STARTED, _server()
+    while not file.exists() and server and server.status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
     if file.exists() and (problems := json.loads(file.read_text())):
         raise Refused([Problem(**problem) for problem in problems])
 
 
-def _is_alive() -> bool:
-    server: Any = forkserver._forkserver
-    with suppress(psutil.Error):
-        return bool(psutil.Process(server._forkserver_pid).status() != psutil.STATUS_ZOMBIE)
-    return False
+def _server() -> psutil.Process | None:
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if "multiprocessing.forkserver" in " ".join(child.cmdline()):
+                return child
+    return None
 
 
-def _folder() -> str:
-    """Where multiprocessing puts its sockets. It would remove it at the end of a process, which ours rarely reach."""
-    settings: Any = multiprocessing.current_process()._config  # type: ignore[attr-defined]
-    if settings.get("tempdir") is None:
-        settings["tempdir"] = tempfile.mkdtemp(prefix="pymp-")
-    return str(settings["tempdir"])
-
-
-def _remove_folder() -> None:
-    shutil.rmtree(_folder(), ignore_errors=True)
-    multiprocessing.current_process()._config["tempdir"] = None  # type: ignore[attr-defined]
+def _folder() -> Path:
+    """Where multiprocessing puts its sockets. It removes it at the end of a process, which ours rarely reach."""
+    folder = Path(util.get_temp_dir())
+    folder.mkdir(0o700, exist_ok=True)
+    return folder
 
 
 def stop() -> None:
     """End that process, in the middle of its imports if need be: to take TensorFlow apart would take seconds."""
-    server: Any = forkserver._forkserver
-    if server._forkserver_pid is not None:
-        os.kill(server._forkserver_pid, signal.SIGKILL)
-        with suppress(OSError):  # it has ended, and removed its socket
-            server._stop()
-        _remove_folder()
+    if server := _server():
+        server.kill()
+        shutil.rmtree(_folder(), ignore_errors=True)
 
 
 def forked(target: Callable[..., Any], arguments: tuple[Any, ...]) -> ForkServerProcess:
