@@ -394,7 +394,7 @@ def checkpoints(repeats: int) -> Result:
     from experiments import data
     from experiments.cli.checks import CONF
     from experiments.config import Config, check
-    from experiments.engine import backend, callbacks, models, training
+    from experiments.engine import backend, models, run_callbacks, training
     from experiments.engine.checkpoints import Checkpoints
     from experiments.system.resources import available_cores
 
@@ -402,7 +402,7 @@ def checkpoints(repeats: int) -> Result:
         config = check(compose("config"), Config)
     backend.start("auto", "float32", 0)
     dataset = data.load(config.data, 0)
-    save = callbacks.KeepCheckpoints.on_epoch_end
+    save = run_callbacks.KeepCheckpoints.on_epoch_end
     spent: list[float] = []
 
     def timed(self: Any, epoch: int, logs: Any = None) -> None:
@@ -410,7 +410,7 @@ def checkpoints(repeats: int) -> Result:
         save(self, epoch, logs)
         spent[-1] += time.perf_counter() - started
 
-    callbacks.KeepCheckpoints.on_epoch_end = timed  # type: ignore[method-assign]
+    run_callbacks.KeepCheckpoints.on_epoch_end = timed  # type: ignore[method-assign]
     seconds: dict[str, list[float]] = {"checkpoints": spent, "training": []}
     for _ in range(repeats):
         spent.append(0.0)

@@ -18,7 +18,8 @@ from experiments.config.callback_checks import FILE_ARGUMENTS
 from tests.composed import build as build_model, config, digits, train
 import keras
 from experiments.engine import vocabulary
-from experiments.engine.callbacks import KeepCheckpoints, build
+from experiments.engine.callbacks import build
+from experiments.engine.run_callbacks import KeepCheckpoints
 from experiments.engine.training import choose, fit
 
 pytestmark = pytest.mark.trains

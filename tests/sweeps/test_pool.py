@@ -101,9 +101,9 @@ def test_a_second_signal_does_not_break_the_orderly_end(monkeypatch: pytest.Monk
 def test_a_worker_writes_its_log_where_the_launcher_has_no_output(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from types import SimpleNamespace\n"
-        "from experiments.sweeps.worker import _redirect_output\n"
+        "from experiments.sweeps.worker import redirect_output\n"
         "sys.stdout = sys.stderr = None\n"
-        "_redirect_output(SimpleNamespace(folder=Path('here')))\n"
+        "redirect_output(SimpleNamespace(folder=Path('here')))\n"
         "print('é trained'); print('warned', file=sys.stderr)\n"
     )
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}

@@ -19,9 +19,9 @@ from experiments.config import Config, Problem, Refused, RunFailed
 from experiments.config import choices as auto
 from experiments.config.choices import Choices
 from experiments.data import Dataset, Split
-from experiments.engine.callbacks import EvaluateAverages, KeepCheckpoints, RecordLearningRate, StopOnNaN
 from experiments.engine.checkpoints import Checkpoints, State
 from experiments.engine.models import encode_targets
+from experiments.engine.run_callbacks import EvaluateAverages, KeepCheckpoints, RecordLearningRate, StopOnNaN
 from experiments.engine.vocabulary import reason
 
 
@@ -67,13 +67,9 @@ def fit(
     Raises:
         RunFailed: The loss or a weight is not a finite number, memory ran out, or a callback could not write its file.
     """
-    batches = Batches(dataset, config)
-    validation = dataset.validation
+    batches, validation = Batches(dataset, config), dataset.validation
     before = checkpoints.state if checkpoints else None
-    callbacks = [*([EvaluateAverages()] if config.optimizer.use_ema else []), *callbacks]
-    rate = [] if config.optimizer.schedule.name == "constant" else [RecordLearningRate()]
-    every = config.runtime.checkpoint_every
-    keep = [KeepCheckpoints(checkpoints, callbacks, choices.threads, every)] if checkpoints else []
+    ours = _run_callbacks(config, callbacks, choices.threads, checkpoints)
     started = time.perf_counter()
     memory = f"training. Try a smaller batch_size than {config.batch_size}, or a smaller model"
     try:
@@ -84,7 +80,7 @@ def fit(
                 initial_epoch=_first_epoch(before, config),
                 shuffle=False,  # `Batches` did
                 verbose=0,
-                callbacks=[batches.follow_epochs(), StopOnNaN(), *callbacks, *rate, *keep, *watchers],
+                callbacks=[batches.follow_epochs(), *ours, *watchers],
                 validation_data=validation and (validation.x, encode_targets(validation.y, config, dataset.outputs)),
                 validation_batch_size=choices.evaluation_batch_size,
             )
@@ -94,6 +90,19 @@ def fit(
     history = _continued(before, fitted.history)
     seen = len(dataset.train) * len(history["loss"])
     return History(history, {"fit_seconds": seconds, "samples_per_second": seen / seconds})
+
+
+def _run_callbacks(
+    config: Config, callbacks: Sequence[keras.callbacks.Callback], threads: int, checkpoints: Checkpoints | None
+) -> Iterator[keras.callbacks.Callback]:
+    """Those of the config among those that every run has, in the order in which they have to be called."""
+    yield StopOnNaN()
+    callbacks = [*([EvaluateAverages()] if config.optimizer.use_ema else []), *callbacks]
+    yield from callbacks
+    if config.optimizer.schedule.name != "constant":
+        yield RecordLearningRate()
+    if checkpoints:
+        yield KeepCheckpoints(checkpoints, callbacks, threads, config.runtime.checkpoint_every)
 
 
 @contextmanager

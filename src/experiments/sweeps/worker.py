@@ -35,7 +35,7 @@ def work(connection: Connection, task: str, job: Job, context: HydraContext, set
         settings: ``parent``, the run that this one is nested beneath; ``threads``; ``gpu``, or None.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    _redirect_output(job)
+    redirect_output(job)
     if settings["gpu"] is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = settings["gpu"]
     threading.Thread(target=_end_with_launcher, args=(connection,), daemon=True).start()
@@ -94,7 +94,7 @@ def carry_out(task: str, job: Job, context: HydraContext, settings: Mapping[str,
     return "failed", traceback.format_exception_only(error)[-1].strip()
 
 
-def _redirect_output(job: Job) -> None:
+def redirect_output(job: Job) -> None:
     """Send this process's output to the job's log file; what C++ code writes, too."""
     job.folder.mkdir(parents=True, exist_ok=True)
     log = os.open(job.folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
