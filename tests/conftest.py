@@ -95,7 +95,7 @@ def _nothing_is_left() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what is about MNIST where it is not to be had; `.ci/run` requires it, and the tests fail without."""
+    """Skip what is about MNIST where it is not available; `.ci/run` requires it, and the tests fail without."""
     if not MNIST.is_file() and not os.environ.get("EXPERIMENTS_REQUIRE_MNIST"):
         for item in items:
             if item.get_closest_marker("mnist"):

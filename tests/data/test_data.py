@@ -538,7 +538,7 @@ def test_tampered_mnist_is_refused(tmp_path: Path) -> None:
     tampered["y_train"][0] = 6
     np.savez(tmp_path / "mnist.npz", **tampered)
     message = refusal(config("mnist", path=str(tmp_path / "mnist.npz"), scale=255.0))
-    assert "is not the mnist that everybody has" in message
+    assert "differs from the standard copy of mnist" in message
     remedy = dict(override.split("=") for override in message.split("try  ")[1].split())
     accepted = load(config(remedy["data"], path=remedy["data.path"], scale=float(remedy["data.scale"])), 0)
     assert accepted.train.y[0] == 6

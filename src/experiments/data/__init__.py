@@ -72,7 +72,7 @@ def load(config: Data, seed: int, trust: Sequence[str] = (), task: str = "classi
     """Load, check, scale and split a data set. Functions of trusted packages may be called for it.
 
     Raises:
-        Refused: The data set is not to be had, or its arrays are damaged or do not fit each other.
+        Refused: The data set was not found, or its arrays are damaged or do not fit each other.
     """
     everything = _everything(config)
     whole = PRELOADED.get((everything, task)) or _load_whole(everything, trust, task)

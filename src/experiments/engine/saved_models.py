@@ -93,8 +93,8 @@ def _own_classes(saved: SavedModel, trust: Sequence[str]) -> dict[str, str]:
 
 
 def _unusable(saved: SavedModel, reason: object) -> Refused:
-    told = " ".join(str(reason).replace(str(saved.file), saved.file.name).split())[:300] or type(reason).__name__
-    return Refused(Problem(saved.name, f"is damaged, or not a model that Keras saved ({told})"))
+    why = " ".join(str(reason).replace(str(saved.file), saved.file.name).split())[:300] or type(reason).__name__
+    return Refused(Problem(saved.name, f"is damaged, or not a model that Keras saved ({why})"))
 
 
 def _classes_of(saved: SavedModel) -> list[tuple[str, str]]:

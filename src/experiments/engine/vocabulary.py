@@ -93,8 +93,8 @@ def create_named(kind: str, spec: str | Mapping[str, Any], where: str, trust: Se
 def reason(error: Exception) -> str:
     """What Keras complains of, as one paragraph: without the code and the dumps that it adds below."""
     paragraphs = re.sub(r"\x1b\[\d+m", "", str(error)).strip().split("\n\n")
-    told = paragraphs[1] if paragraphs[0].startswith("Exception encountered") and paragraphs[1:] else paragraphs[0]
-    return " ".join(told.split()) or type(error).__name__
+    main = paragraphs[1] if paragraphs[0].startswith("Exception encountered") and paragraphs[1:] else paragraphs[0]
+    return " ".join(main.split()) or type(error).__name__
 
 
 def _nested(value: Any, where: str, trust: Sequence[str]) -> Any:

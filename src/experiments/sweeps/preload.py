@@ -30,9 +30,9 @@ trouble: Refused | RunFailed | None = None
 def preload() -> None:
     """Import this package as it is now, so that edits to its files cannot reach the runs, and load their data."""
     os.setsid()  # Ctrl-C reaches the launcher only, which decides what it means for the workers
-    told = json.loads(os.environ[PRELOAD])
-    # For a launcher that is shot; otherwise it removes the folder itself, and shoots us.
-    atexit.register(shutil.rmtree, told["folder"], ignore_errors=True)
+    wanted = json.loads(os.environ[PRELOAD])
+    # For a launcher that was killed. Otherwise it kills this process, and removes the folder itself.
+    atexit.register(shutil.rmtree, wanted["folder"], ignore_errors=True)
     imports.import_keras()
     backend.refuse_wrong_flags()
     _say([])
@@ -40,27 +40,27 @@ def preload() -> None:
     if "tf_xla_persistent_cache" not in flags:
         # What XLA compiles for one run serves the others. It is not kept for later: TensorFlow takes a damaged program
         # for the end of the data.
-        os.environ["TF_XLA_FLAGS"] = f'{flags} --tf_xla_persistent_cache_directory="{told["folder"]}"'
+        os.environ["TF_XLA_FLAGS"] = f'{flags} --tf_xla_persistent_cache_directory="{wanted["folder"]}"'
     for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
         if module.name != __name__:
             importlib.import_module(module.name)
-    for package in told["trust"]:
+    for package in wanted["trust"]:
         importlib.import_module(package)
         if backend.is_running():
             raise RunFailed(
                 f"{package} runs TensorFlow when it is imported, and its threads do not survive a fork; let a function "
                 "do that, or use hydra/launcher=basic"
             )
-    if [source_digest([]), source_digest(told["trust"])] != told["code"]:
+    if [source_digest([]), source_digest(wanted["trust"])] != wanted["code"]:
         raise RunFailed("source files were edited while the sweep was starting; start it again")
     working_tree()
     environment()
-    for section, task in told["data"]:
-        data.preload(Data.model_validate_json(section), told["trust"], task)
+    for section, task in wanted["data"]:
+        data.preload(Data.model_validate_json(section), wanted["trust"], task)
 
 
 def _say(problems: list[dict[str, Any]]) -> None:
-    """Tell the launcher, which waits for a file, what is wrong with the user's settings."""
+    """Write what is wrong with the user's settings into the file that the launcher waits for."""
     file = Path(json.loads(os.environ[PRELOAD])["folder"], STARTED)
     unfinished = file.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(problems))

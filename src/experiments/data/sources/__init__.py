@@ -1,4 +1,4 @@
-"""Where data sets come from: a module each, which is found by the names of its data sets. One is never swapped.
+"""Where data sets come from: a module each, which is found by the names of its data sets.
 
 A module has ``NAMES``, the data sets that it knows, and
 
@@ -7,7 +7,7 @@ A module has ``NAMES``, the data sets that it knows, and
                                                the arrays as they are, and in words where they come from
 
 and may have ``outline(config) -> Outline | None``, what is known of the data without reading it, and ``DIGESTS``, the
-sha256 of data sets that everybody has the same copy of. A file that the user names, or that lies in
+sha256 of data sets of which there is one standard copy. A file that the user names, or that lies in
 ``$EXPERIMENTS_DATA_DIR``, is taken before any of them.
 """
 
@@ -43,7 +43,7 @@ def locate(config: Data) -> Path | None:
         The file (Fashion-MNIST: Keras's folder of four), or None where a library or a function provides the data.
 
     Raises:
-        Refused: It is neither here nor to be downloaded.
+        Refused: It was not found, and cannot be downloaded.
     """
     found: Path | None = npz.named(config) or _of(config).locate(config)
     return found
@@ -61,7 +61,7 @@ def read(config: Data, trust: Sequence[str] = (), task: str = "classification") 
         Its arrays, checked; their digest; and where they come from.
 
     Raises:
-        Refused: It is not to be had, or its arrays are damaged or do not fit each other.
+        Refused: It was not found, or its arrays are damaged or do not fit each other.
     """
     file = locate(config)
     source = npz if npz.named(config) else _of(config)
@@ -74,7 +74,7 @@ def read(config: Data, trust: Sequence[str] = (), task: str = "classification") 
         raise Refused(
             Problem(
                 said,
-                f"is not the {config.name} that everybody has: its arrays have sha256 {found[:12]}…, expected "
+                f"differs from the standard copy of {config.name}: its arrays have sha256 {found[:12]}…, expected "
                 f"{known[:12]}…; fetch it again, or use it as data of your own",
                 f"data=npz data.path={file} data.scale={config.scale:g}",
             )

@@ -39,10 +39,10 @@ DIGESTS = {"mnist": "2229557d3d58bcbc6b0f0c8f702c48cc075902f3f0630af576ec11137f9
 
 
 def locate(config: Data) -> Path | None:
-    """Find what Keras has in its cache; None: it has to be downloaded, or only Keras reads it.
+    """Find what Keras has in its cache; None: Keras downloads it, or reads it itself.
 
     Raises:
-        Refused: It is neither here nor to be downloaded.
+        Refused: It was not found, and cannot be downloaded.
     """
     cache, name = _cache(), config.name
     missing = [place for place in FILES[name] if not archive.is_file(cache / place)]
