@@ -5,8 +5,9 @@ import pytest
 
 from experiments.config import RunFailed
 from experiments.data import Dataset, Split
-from experiments.task.classification import keep, predictions
-from experiments.task.measuring import evaluate, objective
+from experiments.task import of
+from experiments.task.classification import predictions
+from experiments.task.measuring import evaluate, keep, objective
 from tests.composed import config
 
 OUTPUTS = np.array([[0.9, 0.1, 0], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]], np.float32)
@@ -26,13 +27,13 @@ def test_the_report_counts_by_truth_and_guess() -> None:
 
 
 def test_mistakes_come_surest_first() -> None:
-    kept = keep(SPLIT.x, SPLIT.y, OUTPUTS, "softmax", None)
+    kept = keep(of("classification"), SPLIT, OUTPUTS, "softmax")
     assert kept["worst.index"].tolist() == [3, 1, 2]
     assert (kept["worst.truth"].tolist(), kept["worst.guess"].tolist()) == ([1, 2, 1], [2, 1, 0])
     assert kept["worst.probability"] == pytest.approx([0.8, 0.7, 0.6])
     assert kept["mistakes"] == 3
     np.testing.assert_array_equal(kept["worst.x"], SPLIT.x[[3, 1, 2]])
-    numbered = keep(SPLIT.x, SPLIT.y, OUTPUTS, "softmax", np.array([7, 8, 9, 10]))
+    numbered = keep(of("classification"), Split(SPLIT.x, SPLIT.y, np.array([7, 8, 9, 10])), OUTPUTS, "softmax")
     assert numbered["worst.index"].tolist() == [10, 8, 9]
 
 

@@ -5,8 +5,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from experiments.data import Split
 from experiments.ranking import picture
-from experiments.task import classification, pictures, regression
+from experiments.task import classification, of, pictures, regression
+from experiments.task.measuring import keep
 
 
 def report(
@@ -16,7 +18,7 @@ def report(
     y = np.arange(120) % classes
     outputs = np.eye(classes, dtype=np.float32)[np.where(np.arange(120) < wrong, (y + 1) % classes, y)]
     x = rng.random((120, *shape), np.float32) * np.float32(scale)
-    kept = classification.keep(x, y, outputs, "softmax", None)
+    kept = keep(of("classification"), Split(x, y), outputs, "softmax")
     return classification.report({"test_loss": 0.3, "test_accuracy": 0.9}, kept)
 
 
@@ -54,7 +56,7 @@ def assert_whole(figure: Figure) -> None:
 def test_numbers_are_drawn_whole(truth: list[float], shape: tuple[int, ...]) -> None:
     y = np.array(truth, np.float32)
     x = np.random.default_rng(0).random((len(y), *shape), np.float32)
-    drawn = regression.report({}, regression.keep(x, y, (1.1 * y + 0.5)[:, np.newaxis], "linear", None)).draw()
+    drawn = regression.report({}, keep(of("regression"), Split(x, y), (1.1 * y + 0.5)[:, np.newaxis], "linear")).draw()
     assert set(drawn) == {"parity", "residuals"} | ({"worst_predictions"} if len(shape) == 3 else set())
     for figure in drawn.values():
         assert_whole(figure)

@@ -13,8 +13,9 @@ from sklearn.datasets import load_diabetes
 import experiments
 from experiments.config import Refused
 from experiments.config.schema import Data
-from experiments.data import describe, load
+from experiments.data import Split, describe, load
 from experiments.task import names, of, regression
+from experiments.task.measuring import keep
 from tests.composed import config, train
 from tests.prepared import Prepared, environment
 
@@ -130,7 +131,8 @@ def test_measures_are_in_the_units_of_the_targets(standardize: bool) -> None:
 
 def test_the_worst_predictions_come_first() -> None:
     truth, guess = np.array([1.0, 2.0, 3.0], np.float32), np.array([[1.5], [0.0], [3.1]], np.float32)
-    kept = regression.keep(np.zeros((3, 2), np.float32), truth, guess, "linear", np.array([5, 6, 7]))
+    test = Split(np.zeros((3, 2), np.float32), truth, np.array([5, 6, 7]))
+    kept = keep(of("regression"), test, guess, "linear")
     assert kept["worst.index"].tolist() == [6, 5, 7]
     assert regression.guesses(kept["guess"], ["a", "b", "c"])[0] == {"image": "a", "prediction": 1.5}
     with pytest.raises(ValueError, match="expected one number"):

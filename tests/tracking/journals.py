@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from experiments.task import classification
+from experiments.data import Split
+from experiments.task import classification, of
+from experiments.task.measuring import keep
 from experiments.tracking import index, journal, record
 from experiments.tracking.journal import Journal
 
 REPORT = classification.report(
     {"test_loss": 0.5, "test_accuracy": 0.75},
-    classification.keep(
-        np.zeros((4, 8, 8, 1), np.float32),
-        np.array([0, 1, 1, 0]),
+    keep(
+        of("classification"),
+        Split(np.zeros((4, 8, 8, 1), np.float32), np.array([0, 1, 1, 0])),
         np.array([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1], [0.8, 0.2]], np.float32),
         "softmax",
-        None,
     ),
 )
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config.measures import PROBABILITIES
-from experiments.task.protocol import Arrays, Wrong
+from experiments.task.protocol import SAME_LENGTH, Arrays, Judged, Wrong
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,9 +23,7 @@ ENCODE = (
 )
 ENCODE_CLASSES = f"encode the classes: {ENCODE}"
 ONE_HOT = "of one-hot labels: Y = Y.argmax(axis=1)"
-SAME_LENGTH = "if there are too many at the end: n = min(len(X), len(Y)); X, Y = X[:n], Y[:n]"
 KNOWN = "leave such images out: keep = y_test <= y_train.max(); x_test, y_test = x_test[keep], y_test[keep]"
-WORST = 15  # mistakes that are kept
 
 
 def problems(targets: NDArray[Any], inputs: int | None, training: int) -> Iterator[Wrong]:
@@ -109,34 +107,22 @@ def examples(outputs: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
     return truth, made / made.sum(axis=1, keepdims=True)
 
 
-def keep(
-    inputs: NDArray[np.float32],
-    targets: NDArray[Any],
-    outputs: NDArray[np.float32],
-    activation: str,
-    numbers: NDArray[np.intp] | None,
-) -> dict[str, NDArray[Any]]:
-    """Truth, guess, and the wrong guesses that the model was surest of, surest first."""
+def judge(targets: NDArray[Any], outputs: NDArray[np.float32], activation: str) -> Judged:
+    """Truth, guess and its probability; the worst are the wrong guesses that the model was surest of."""
     guess, predicted = outputs.argmax(axis=1), predictions(outputs, activation)
     certainty = predicted[np.arange(len(guess)), guess]
     wrong = np.flatnonzero(guess != targets)
-    worst = wrong[np.argsort(-certainty[wrong], kind="stable")[:WORST]]
-    return {
-        "truth": targets,
-        "guess": guess,
-        "classes": np.array(outputs.shape[1]),
-        "worst.x": inputs[worst],
-        "worst.index": worst if numbers is None else numbers[worst],
-        "worst.truth": targets[worst],
-        "worst.guess": guess[worst],
-        "worst.probability": certainty[worst],
-        "mistakes": np.array(len(wrong)),
-    }
+    return Judged(
+        kept={"classes": np.array(outputs.shape[1]), "mistakes": np.array(len(wrong))},
+        each={"truth": targets, "guess": guess},
+        worst=wrong[np.argsort(-certainty[wrong], kind="stable")],
+        worst_each={"probability": certainty},
+    )
 
 
 @dataclass(frozen=True)
 class ClassReport:
-    """Measures of a classifier, and its guesses for the test set; see `keep`."""
+    """Measures of a classifier, and its guesses for the test set; see `judge`."""
 
     measures: Mapping[str, float]
     kept: Arrays

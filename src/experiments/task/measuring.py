@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from experiments.config import Config, RunFailed
-from experiments.task.protocol import Measure, Report, of
+from experiments.task.protocol import Measure, Report, Task, of
 
+WORST = 15  # inputs of which a report shows more
 CAUSES = (
     "The usual causes are a learning rate that is too high (try a tenth of optimizer.learning_rate), gradients that "
     "explode (try optimizer.clipnorm=1), or inputs that are not scaled (data.scale)"
@@ -32,7 +34,23 @@ def evaluate(measure: Measure, dataset: Any, activation: str) -> Report:
     if dataset.validation:
         measures |= {f"final_val_{name}": value for name, value in measure(dataset.validation)[0].items()}
     refuse_what_is_not_finite(measures)
-    return task.report(measures, task.keep(test.x, test.y, outputs, activation, test.numbers))
+    return task.report(measures, keep(task, test, outputs, activation))
+
+
+def keep(task: Task, test: Any, outputs: NDArray[np.float32], activation: str) -> dict[str, NDArray[Any]]:
+    """What a report is made of: all that a task says of each input, and more of the worst of them.
+
+    Args:
+        task: The task.
+        test: The test set: its inputs ``x``, targets ``y`` and, if it is a part of one, their ``numbers``.
+        outputs: What the model gives for it (n, `Task.outputs`).
+        activation: What the outputs come from.
+    """
+    judged = task.judge(test.y, outputs, activation)
+    worst = judged.worst[:WORST]
+    of_worst = {"x": test.x, "index": np.arange(len(test.y)) if test.numbers is None else test.numbers}
+    of_worst |= judged.each | judged.worst_each
+    return {**judged.kept, **judged.each, **{f"worst.{name}": values[worst] for name, values in of_worst.items()}}
 
 
 def refuse_what_is_not_finite(measures: Mapping[str, float]) -> None:

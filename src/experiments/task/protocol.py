@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Arrays = Mapping[str, NDArray[Any]]
+SAME_LENGTH = "if there are too many at the end: n = min(len(X), len(Y)); X, Y = X[:n], Y[:n]"
 
 
 class Wrong(NamedTuple):
@@ -25,11 +26,27 @@ class Wrong(NamedTuple):
     mend: str = ""
 
 
+class Judged(NamedTuple):
+    """What a model made of a test set of n inputs. All of it is kept, for reports that are made later.
+
+    Attributes:
+        kept: Arrays by name.
+        each: The same, of one entry an input (n, ...).
+        worst: Numbers of the inputs for which the model does worst, worst first; the first of them are kept.
+        worst_each: Arrays of one entry an input, which are kept for the worst only.
+    """
+
+    kept: dict[str, NDArray[Any]]
+    each: dict[str, NDArray[Any]]
+    worst: NDArray[np.intp]
+    worst_each: dict[str, NDArray[Any]]
+
+
 class Report(Protocol):
     """Measures of a finished model, and what it made of the test set."""
 
     kept: Arrays
-    """What it was made of, see `Task.keep`."""
+    """What it was made of, see `measuring.keep`."""
 
     measures: Mapping[str, float]
     """``test_loss``, ``test_accuracy`` and so on; with a validation set, also ``final_val_loss`` and so on."""
@@ -77,22 +94,13 @@ class Task(Protocol):
     def examples(self, outputs: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """A few made-up targets, and outputs, on which losses and metrics are tried."""
 
-    def keep(
-        self,
-        inputs: NDArray[np.float32],
-        targets: NDArray[Any],
-        outputs: NDArray[np.float32],
-        activation: str,
-        numbers: NDArray[np.intp] | None,
-    ) -> dict[str, NDArray[Any]]:
-        """What a report is made of, of a test set.
+    def judge(self, targets: NDArray[Any], outputs: NDArray[np.float32], activation: str) -> Judged:
+        """Compare outputs for a test set with the targets.
 
         Args:
-            inputs: (n, ...).
             targets: (n,).
             outputs: (n, `outputs`).
             activation: What the outputs come from.
-            numbers: Those of the inputs among all that there are; None for all.
         """
 
     def report(self, measures: Mapping[str, float], kept: Arrays) -> Report:

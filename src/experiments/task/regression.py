@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.task.protocol import Arrays, Wrong
+from experiments.task.protocol import SAME_LENGTH, Arrays, Judged, Wrong
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,9 +16,7 @@ Numbers = NDArray[np.float32]
 
 LARGEST = float(np.finfo(np.float32).max)
 FINITE = "leave these out: keep = np.isfinite(Y); X, Y = X[keep], Y[keep]"
-SAME_LENGTH = "if there are too many at the end: n = min(len(X), len(Y)); X, Y = X[:n], Y[:n]"
 NUMBERS = "if they stand for numbers: Y = Y.astype(np.float32)"
-WORST = 15  # inputs that are kept
 
 
 def problems(targets: NDArray[Any], inputs: int | None, training: int) -> Iterator[Wrong]:
@@ -82,29 +80,16 @@ def examples(outputs: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
     return random.random(8, dtype=np.float32) + 0.5, random.random((8, 1), dtype=np.float32) + 0.5
 
 
-def keep(
-    inputs: NDArray[np.float32],
-    targets: NDArray[Any],
-    outputs: NDArray[np.float32],
-    activation: str,
-    numbers: NDArray[np.intp] | None,
-) -> dict[str, NDArray[Any]]:
-    """Truth, prediction, and the inputs that the model is furthest off for."""
+def judge(targets: NDArray[Any], outputs: NDArray[np.float32], activation: str) -> Judged:
+    """Truth and prediction; the worst are furthest off."""
     guess = predictions(outputs, activation)
-    worst = np.argsort(-np.abs(guess - targets), kind="stable")[:WORST]
-    return {
-        "truth": targets,
-        "guess": guess,
-        "worst.x": inputs[worst],
-        "worst.index": worst if numbers is None else numbers[worst],
-        "worst.truth": targets[worst],
-        "worst.guess": guess[worst],
-    }
+    worst = np.argsort(-np.abs(guess - targets), kind="stable")
+    return Judged(kept={}, each={"truth": targets, "guess": guess}, worst=worst, worst_each={})
 
 
 @dataclass(frozen=True)
 class NumberReport:
-    """Measures of a model that predicts numbers, and its predictions for the test set; see `keep`."""
+    """Measures of a model that predicts numbers, and its predictions for the test set; see `judge`."""
 
     measures: Mapping[str, float]
     kept: Arrays
