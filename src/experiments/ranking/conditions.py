@@ -7,10 +7,14 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import reduce
+from typing import TYPE_CHECKING, Literal
 
 from experiments.config import Problem, Refused
 from experiments.config.problems import quoted, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -28,15 +32,13 @@ SIGNS: Mapping[type[ast.cmpop], str] = {
     ast.Gt: ">",
     ast.Lt: "<",
 }
+JOIN = {"and": operator.and_, "or": operator.or_}  # masks
 MIRRORED = {">": "<", "<": ">", ">=": "<=", "<=": ">="}
 # A single condition, whose value may be any text: KEY OPERATOR VALUE.
 SINGLE = re.compile(r"\s*([^=!<>]*[^=!<>\s])\s*(>=|<=|!=|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
 EQUALS = re.compile(r"(?<![=!<>])=(?!=)")  # Python compares with two
 JOINED = re.compile(r"\s+(?:AND|And)\s+|\s*&&?\s*|\s*,\s*")  # what users write between conditions
 LONGEST = 1000  # characters of what Python parses
-
-Facts = Mapping[str, str | float]
-"""What is known of a run: parameters, metrics, name, status and so on, by key."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,18 @@ class Condition:
         """The same of another key, where `keys` has one for it."""
         return replace(self, key=keys.get(self.key, self.key))
 
-    def holds(self, facts: Facts) -> bool:
-        """Whether a run with these facts fits; one that lacks the key fits ``!=`` only."""
-        fact = facts.get(self.key)
+    def mask(self, facts: "pd.DataFrame") -> "pd.Series[bool]":
+        """Which runs fit; one that lacks the key fits ``!=`` only.
+
+        Args:
+            facts: A row a run, a column a key.
+        """
+        import pandas as pd
+
+        values = facts.get(self.key, pd.Series(None, facts.index, dtype=object))
+        return values.map(self._holds).astype(bool)
+
+    def _holds(self, fact: str | float | None) -> bool:
         if fact is None or (isinstance(fact, float) and math.isnan(fact)):
             return self.operator == "!="
         number, wanted = as_number(fact), as_number(self.value)
@@ -96,11 +107,10 @@ class Combined:
         """The same of other keys, where `keys` has one."""
         return replace(self, parts=tuple(part.renamed(keys) for part in self.parts))
 
-    def holds(self, facts: Facts) -> bool:
-        """Whether a run with these facts fits."""
-        if self.word == "not":
-            return not self.parts[0].holds(facts)
-        return (all if self.word == "and" else any)(part.holds(facts) for part in self.parts)
+    def mask(self, facts: "pd.DataFrame") -> "pd.Series[bool]":
+        """Which runs fit."""
+        masks = [part.mask(facts) for part in self.parts]
+        return ~masks[0] if self.word == "not" else reduce(JOIN[self.word], masks)
 
 
 Filter = Condition | Combined

@@ -27,7 +27,7 @@ from experiments.config.problems import assign, first_lines, quoted, shown
 from experiments.config.schema import Gridded
 from experiments.sweeps import foreign, pool, server
 from experiments.sweeps.jobs import Job, identify, prepare
-from experiments.sweeps.results import as_row, runs_of, show
+from experiments.sweeps.results import as_rows, runs_of, show
 from experiments.system.terminal import Console, say
 from experiments.tracking.provenance import other_machine
 from experiments.tracking.sweep_recorder import SweepRecorder
@@ -119,8 +119,8 @@ def _carry_out(
     finally:
         past = recorder.runs(fingerprints, elsewhere=not forks, interrupted=status == "KILLED")
         runs = runs_of(jobs, past, dict(zip((job.number for job in todo), returns, strict=False)))
-        failed = sum(run.status != "FINISHED" for run in runs)
-        recorded = recorder.end(status or ("FAILED" if failed else "FINISHED"), [as_row(run) for run in runs])
+        failed = int((runs["status"] != "FINISHED").sum())
+        recorded = recorder.end(status or ("FAILED" if failed else "FINISHED"), as_rows(runs))
         show(console, runs, recorder.run_id, recorded)
     if failed:
         raise RunFailed(f"{failed} of {len(runs)} runs did not finish; the same command with resume=true goes on")

@@ -24,7 +24,7 @@ from experiments.data import scaled
 from experiments.data.images import read_images, to_input
 from experiments.engine import saved_models
 from experiments.engine.saved_models import SavedModel
-from experiments.ranking.comparison import Comparison, Run, Standing, best_run
+from experiments.ranking.comparison import Comparison, best_runs
 from experiments.task import names, of
 from experiments.tracking import registry
 from experiments.tracking.artifacts import stored_file, stored_text
@@ -370,19 +370,23 @@ def _best(client: Any, which: str, experiment: str) -> RecordedRun:
                 "run=latest",
             )
         )
-    if (best := best_run(comparison)) is None:
+    best = best_runs(comparison)
+    if best.empty:
         what = f"none of the runs measured as {comparison.measured_as} has a finite result"
         raise Refused(Problem("run", what, "run=latest"))
-    return RecordedRun(client, client.get_run(best[1].run_id), _described(comparison, *best))
+    # A config with one seed counts only where none has two.
+    rank = (comparison.configs["n"] > 1).idxmax()
+    [run_id] = best["run_id"][best["rank"] == rank]
+    return RecordedRun(client, client.get_run(run_id), _described(comparison, rank))
 
 
-def _described(comparison: Comparison, config: Standing, run: Run) -> str:
+def _described(comparison: Comparison, rank: int) -> str:
     """How the best run was chosen, in words."""
-    count = sum(len(standing.runs) for standing in comparison.standings)
-    if count == 1:
+    if len(comparison.runs) == 1:
         return f"as the only run measured as {comparison.measured_as}"
-    runs, configs = _counted(count, "run"), _counted(len(comparison.standings), "config")
-    mean = f"mean {config.mean:.4f} over {_counted(len(config.runs), 'seed')}"
+    runs, configs = _counted(len(comparison.runs), "run"), _counted(len(comparison.configs), "config")
+    config = comparison.configs.loc[rank]
+    mean = f"mean {config['mean']:.4f} over {_counted(config['n'], 'seed')}"
     return f"as the best of {runs} of {configs}, by {comparison.measured_as}: its config has the best mean ({mean})"
 
 

@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.config import CompareConfig, Config, Problem, Refused
 from experiments.config.objective import recorded_objective
 from experiments.config.problems import assign
 from experiments.config.schema import Tracking
-from experiments.ranking.comparison import CIRCUMSTANCES, Comparison, Run, comparable, compare
+from experiments.ranking.comparison import CIRCUMSTANCES, Comparison, comparable, compare
+from experiments.ranking.frame import METRICS, PARAMS, Row, frame, parameters, row, section
 from experiments.tracking.artifacts import stored_text
 from experiments.tracking.search import (
     UUID,
@@ -28,6 +29,9 @@ from experiments.tracking.search import (
     unknown,
 )
 from experiments.tracking.store import existing, lacks_run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KEPT = "kept_runs."  # tags of a sweep that list runs of others, which had finished before
 BULK = 100  # runs whose curves are read by one query
@@ -51,7 +55,7 @@ class Selection:
     """
 
     title: str
-    runs: Sequence[Run]
+    runs: "pd.DataFrame"
     circumstances: frozenset[str]
 
 
@@ -91,7 +95,7 @@ def select(client: Any, config: CompareConfig) -> Selection:
         selection = _selection(f"experiment {name}", found)
     else:
         selection = of_sweep(client, ids, _sweep(client, ids, config))
-    if not selection.runs:
+    if selection.runs.empty:
         where = "tracking.experiment" if name else "sweep"
         raise Refused(Problem(where, f"{selection.title} has no runs", another_experiment(client, config)))
     return selection
@@ -133,17 +137,20 @@ def comparable_with_newest(client: Any, experiments: Sequence[str]) -> Compariso
 
 
 @reads_store
-def with_curves(client: Any, runs: Sequence[Run], metrics: Sequence[str] | None = None) -> list[Run]:
+def with_curves(client: Any, runs: "pd.DataFrame", metrics: Sequence[str] | None = None) -> "pd.DataFrame":
     """The runs with what they recorded after each epoch of these metrics, or of all."""
-    every = dict.fromkeys(key for run in runs for key in run.metrics if not ONCE.fullmatch(key))
-    read: dict[str, dict[str, dict[int, float]]] = {run.run_id: {} for run in runs}
-    for key in every if metrics is None else metrics:
-        for run_id, point in _points(client, [run.run_id for run in runs if key in run.metrics], key):
+    last = section(runs, METRICS)
+    read: dict[str, dict[str, dict[int, float]]] = {run_id: {} for run_id in runs["run_id"]}
+    for key in [key for key in last if not ONCE.fullmatch(key)] if metrics is None else metrics:
+        recorded = runs["run_id"][last[key].notna()] if key in last else []
+        for run_id, point in _points(client, list(recorded), key):
             read[run_id].setdefault(key, {})[point.step] = measured(point.value)
-    return [
-        replace(run, curves={key: [by_step[step] for step in sorted(by_step)] for key, by_step in curves.items()})
-        for run, curves in ((run, read[run.run_id]) for run in runs)
-    ]
+    return runs.assign(
+        curves=[
+            {key: [by_step[step] for step in sorted(by_step)] for key, by_step in read[run_id].items()}
+            for run_id in runs["run_id"]
+        ]
+    )
 
 
 def confusion_matrices(client: Any, run_ids: Sequence[str]) -> dict[str, list[list[int]]]:
@@ -241,26 +248,26 @@ def _sweep(client: Any, experiments: Sequence[str], config: CompareConfig) -> An
 def _selection(title: str, found: Sequence[Any]) -> Selection:
     typed = " ".join(run.data.tags.get("overrides", "") for run in found)
     chosen = {word.lstrip("+").partition("=")[0] for word in typed.split()}
-    runs = [_run(item) for item in found]
-    keys = {key for run in runs for key in run.parameters if key.startswith(CIRCUMSTANCES)}
-    asked_for = {key for key in chosen if key.startswith("runtime.")}  # the others cannot change even the speed
-    return Selection(title, runs, frozenset(keys - asked_for))
-
-
-def _run(item: Any) -> Run:
-    info, data, metrics = item.info, item.data, measures(item)
+    runs = frame(map(_row, found))
     sections = {name: place for place, name in enumerate(Config.model_fields)}
-    keys = sorted(data.params, key=lambda key: sections.get(key.partition(".")[0], len(sections)))
-    return Run(
+    in_order = sorted(runs, key=lambda column: sections.get(column.removeprefix(PARAMS).split(".")[0], len(sections)))
+    keys = {key for key in parameters(runs) if key.startswith(CIRCUMSTANCES)}
+    asked_for = {key for key in chosen if key.startswith("runtime.")}  # the others cannot change even the speed
+    return Selection(title, runs[in_order], frozenset(keys - asked_for))
+
+
+def _row(item: Any) -> Row:
+    info, data, metrics = item.info, item.data, measures(item)
+    return row(
         run_id=info.run_id,
         name=info.run_name or "",
         status=info.status,
-        parameters={key: data.params[key] for key in keys},
+        parameters=data.params,
         objective=metrics.get("objective"),
         seconds=seconds(item),
         metrics=metrics,
         failure=data.tags.get("failure", ""),
-        measured=recorded_objective(data.tags, data.params),
-        fingerprint=data.tags.get("fingerprint.config", ""),
         uuid=data.tags.get(UUID, ""),
+        fingerprint=data.tags.get("fingerprint.config", ""),
+        measured=recorded_objective(data.tags, data.params),
     )
