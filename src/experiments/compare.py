@@ -57,7 +57,7 @@ def select(config: CompareConfig) -> "tuple[Any, Selection]":
         Refused: There are none.
     """
     _check_choice(config)
-    conditions = parse_all(config.filter)
+    parse_all(config.filter)  # what cannot be read is refused before the store is opened
     from experiments.tracking import leftovers
     from experiments.tracking import selection as recorded
 
@@ -66,7 +66,7 @@ def select(config: CompareConfig) -> "tuple[Any, Selection]":
         named[str(config.sweep)] = "sweep"
     client = leftovers.connect(recorded.holding(config.tracking, named))
     selection = recorded.select(client, config)
-    runs = fitting(selection.runs, conditions)
+    runs = fitting(selection.runs, config.filter)
     if not comparable(runs):
         what = f"none of the {len(runs)} runs says what it is ranked by: no runs of ours"
         raise Refused(Problem("runs", what, recorded.another_experiment(client, config)))

@@ -41,7 +41,8 @@ def test_any_text_is_a_condition_or_refused(text: str) -> None:
 
 
 def holds_for(condition: Filter, facts: dict[str, str | float]) -> bool:
-    [found] = condition.mask(pd.DataFrame([facts], index=[0]))
+    keys = {single.key: single.key for single in condition.singles()}
+    [found] = condition.mask(pd.DataFrame([facts], columns=[*keys], index=[0]), keys)
     return bool(found)
 
 
@@ -93,9 +94,7 @@ FACTS = {"seed": "1", "optimizer": "adam", "loss": 0.5, "name": "two words", "mo
     ],
 )
 def test_conditions_are_combined(text: str, holds: bool) -> None:
-    found = parse(text)
-    assert holds_for(found, FACTS) is holds
-    assert holds_for(parse(str(found)), FACTS) is holds, str(found)
+    assert holds_for(parse(text), FACTS) is holds
 
 
 @pytest.mark.parametrize(
@@ -123,14 +122,8 @@ def test_how_conditions_are_joined_is_said(text: str) -> None:
     assert isinstance(parse("seed=1 and loss<1"), Combined)
 
 
-def test_an_operator_in_the_wrong_order_is_mended() -> None:
-    with pytest.raises(Refused) as refused:
-        parse("val_loss=>0.5", ["seed=1"])
-    assert refused.value.problems[0].remedy == """'filter=["seed=1","val_loss>=0.5"]'"""
-
-
 @pytest.mark.parametrize(
-    "text", ["epochs", "=5", "", ">", "epochs>", "epochs>many", "optimizer<adam", "epochs>1 or seed"]
+    "text", ["epochs", "=5", "", ">", "epochs>", "epochs>many", "optimizer<adam", "epochs>1 or seed", "val_loss=>0.5"]
 )
 def test_a_wrong_condition_says_what_is_expected(text: str) -> None:
     with pytest.raises(Refused, match="filter: got"):
@@ -161,7 +154,7 @@ def test_runs_that_fit() -> None:
     runs = frame([run(0.1, a="1", val_loss=1.0), run(0.2, a="2", val_loss=2.0), run(0.3, a="3")])
 
     def found(*conditions: str) -> list[str]:
-        return fitting(runs, [*map(parse, conditions)])["run_id"].tolist()
+        return fitting(runs, conditions)["run_id"].tolist()
 
     assert found("val_loss>=1", "a!=1") == ["0.2"]
     assert found("status=FINISHED") == ["0.1", "0.2", "0.3"]

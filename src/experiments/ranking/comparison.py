@@ -145,23 +145,20 @@ def _seed_order(seed: str) -> tuple[float, str]:
 
 def standings(comparison: Comparison) -> list[Row]:
     """The configs with their runs as plain data, in the order in which they are shown."""
-    found = []
     runs = {rank: records(runs) for rank, runs in comparison.runs.groupby("rank")}
-    for rank, config in zip(comparison.configs.index, comparison.configs.to_dict("records"), strict=True):
-        several = config["n"] > 1
-        found.append(
-            {
-                "rank": rank,
-                "n": config["n"],
-                "settings": {key: config[PARAMS + key] for key in comparison.settings},
-                "runs": runs[rank],
-                "mean": config["mean"],
-                "deviation": config["deviation"] if several else None,
-                "interval": (config["low"], config["high"]) if several else None,
-                "indistinguishable_from_best": config["indistinguishable_from_best"],
-            }
-        )
-    return found
+    return [
+        {
+            "rank": rank,
+            "n": config["n"],
+            "settings": {key: config[PARAMS + key] for key in comparison.settings},
+            "runs": runs[rank],
+            "mean": config["mean"],
+            "deviation": config["deviation"] if config["n"] > 1 else None,
+            "interval": (config["low"], config["high"]) if config["n"] > 1 else None,
+            "indistinguishable_from_best": config["indistinguishable_from_best"],
+        }
+        for rank, config in comparison.configs.to_dict("index").items()
+    ]
 
 
 def comparable(runs: "pd.DataFrame") -> dict[Objective, "pd.DataFrame"]:

@@ -1,5 +1,6 @@
 """Runs that fit conditions, and configs in an order, by any parameter or metric."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -8,42 +9,44 @@ from typing import TYPE_CHECKING
 from experiments.config import Problem, Refused, suggest
 from experiments.config.problems import assign, closest
 from experiments.ranking.comparison import Comparison
-from experiments.ranking.conditions import Filter, as_number, written
+from experiments.ranking.conditions import as_number, parse_all, written
 from experiments.ranking.frame import facts
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def fitting(runs: "pd.DataFrame", conditions: Sequence[Filter]) -> "pd.DataFrame":
-    """The runs that all conditions hold for.
+def fitting(runs: "pd.DataFrame", texts: Sequence[str]) -> "pd.DataFrame":
+    """The runs that all conditions hold for, which are given as they were typed.
 
     Raises:
-        Refused: A key is unknown, or there are no such runs.
+        Refused: One cannot be read, a key is unknown, or there are no such runs.
     """
-    known = facts(runs)
-    problems, meant = list[Problem](), dict[str, str]()
+    known, found, conditions = facts(runs), runs, parse_all(texts)
+    keys, problems, corrections = dict[str, str](), list[Problem](), dict[str, str]()
     for key in dict.fromkeys(single.key for condition in conditions for single in condition.singles()):
         try:
-            meant[key] = resolve("filter", key, known)
+            keys[key] = resolve("filter", key, known)
         except Refused as refused:
             problems += refused.problems
-            meant[key] = refused.problems[0].remedy  # the key that was probably meant; empty: none is near
-    mended = [each.renamed(meant) for each in conditions if all(meant[single.key] for single in each.singles())]
-    found, fit = known, list[str]()
-    for condition in mended:
-        if len(left := found[condition.mask(found)]):
-            found = left
-            fit.append(str(condition))
-    remedy = written(fit)
+            keys[key] = corrections[key] = refused.problems[0].remedy  # what was probably meant; empty: none is near
+    fit, failed = list[str](), False
+    for text, condition in zip(texts, conditions, strict=True):
+        if all(keys[single.key] for single in condition.singles()):
+            mask = condition.mask(known.loc[found.index], keys)
+            if mask.any():
+                found = found[mask]
+                fit.append(text)
+            failed |= not mask.any()
     if problems:
-        raise Refused([replace(problem, remedy=remedy) for problem in problems])
-    if len(fit) < len(mended):
-        asked = " and ".join(map(str, conditions))
-        keys = dict.fromkeys(single.key for condition in mended for single in condition.singles())
-        there = "; ".join(_values(key, known[key].dropna().tolist()) for key in keys)
-        raise Refused(Problem("filter", f"none of the {len(runs)} runs fits: {asked}; {there}", remedy))
-    return runs.loc[found.index]
+        for key, meant in corrections.items():
+            fit = [re.sub(rf"(?<![\w.]){re.escape(key)}(?![\w.])", meant, text) for text in fit]
+        raise Refused([replace(problem, remedy=written(fit)) for problem in problems])
+    if failed:
+        there = "; ".join(_values(key, known[key].dropna().tolist()) for key in dict.fromkeys(keys.values()))
+        what = f"none of the {len(runs)} runs fits: {' and '.join(texts)}; {there}"
+        raise Refused(Problem("filter", what, written(fit)))
+    return found
 
 
 def _values(key: str, found: Sequence[str | float]) -> str:

@@ -4,7 +4,6 @@ Every frame has the columns that `row` lists. Parameters and metrics are columns
 ``metrics.val_loss``, as MLflow names them in its own tables.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -93,24 +92,17 @@ def parameters(runs: "pd.DataFrame", keys: Iterable[str] | None = None) -> "pd.D
 
 def records(runs: "pd.DataFrame") -> list[Row]:
     """The runs as plain data, with parameters and metrics as mappings of their own."""
-    found = []
-    for each in runs.to_dict("records"):
-        known = {key: value for key, value in each.items() if not (isinstance(value, float) and math.isnan(value))}
-        inner = [
-            {key.removeprefix(prefix): value for key, value in known.items() if key.startswith(prefix)}
-            for prefix in (PARAMS, METRICS)
-        ]
-        found.append(
-            {
-                **{key: each[key] for key in ("run_id", "name", "status")},
-                "parameters": inner[0],
-                "objective": known.get("objective"),
-                "seconds": known.get("seconds"),
-                "metrics": inner[1],
-                **{key: each[key] for key in ("curves", "failure", "log", "uuid", "fingerprint")},
-            }
-        )
-    return found
+    inner = {
+        name: [run.dropna().to_dict() for _, run in section(runs, prefix).iterrows()]
+        for name, prefix in (("parameters", PARAMS), ("metrics", METRICS))
+    }
+    shown = ["run_id", "name", "status", "parameters", "objective", "seconds", "metrics", "curves", "failure", "log"]
+    return plain(runs.assign(**inner)[[*shown, "uuid", "fingerprint"]])
+
+
+def plain(frame: "pd.DataFrame") -> list[Row]:
+    """The rows as mappings; None: missing."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")  # type: ignore[no-any-return]
 
 
 def facts(runs: "pd.DataFrame") -> "pd.DataFrame":

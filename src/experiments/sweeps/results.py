@@ -13,7 +13,7 @@ from rich.console import Console
 from experiments.config import Refused
 from experiments.ranking import tables
 from experiments.ranking.comparison import best_first, by_run, comparable, compare
-from experiments.ranking.frame import Row, frame, parameters, row
+from experiments.ranking.frame import Row, frame, parameters, plain, row
 from experiments.sweeps.jobs import Job
 from experiments.system.terminal import say
 from experiments.tracking.store import redact
@@ -82,8 +82,7 @@ def error_of(returned: JobReturn) -> Exception:
 def as_rows(runs: "pd.DataFrame") -> list[dict[str, Any]]:
     """The runs as flat mappings; None: not known."""
     shown = ["objective", "measured_as", "status", "seconds", "run_id", "name", "failure", "log", "uuid"]
-    found = parameters(runs).join(runs[shown])
-    return found.astype(object).where(found.notna(), None).to_dict("records")  # type: ignore[no-any-return]
+    return plain(parameters(runs).join(runs[shown]))
 
 
 def show(console: Console, runs: "pd.DataFrame", parent: str, recorded: Sequence[str]) -> None:
