@@ -222,10 +222,10 @@ def test_a_run_that_needs_trust_says_so(folder: Path, run_id: str) -> None:
         ("trust: []", "trust: [mine.more, other]"),
     )
     with metrics, tampered(folder, run_id, *trust):
-        told = f"trust: the run {run_id[:8]} needs the code of mine.more.M; if you trust it, say so"
+        told = f"run {run_id[:8]}: config/config.yaml: metrics[1]: mine.more.M is not one of Keras's own; if you trust"
         with pytest.raises(Refused, match=re.escape(told)) as refused:
             look_up(run_id, store, trust=["other"]).checked_config()
-        assert refused.value.problems[0].remedy == "trust=[mine]"
+        assert refused.value.problems[0].remedy == "trust=[other,mine]"
         assert look_up(run_id, store, trust=["mine"]).trusted_then == ["mine.more", "other"]
 
 

@@ -15,7 +15,7 @@ from experiments.cli.command import command
 from experiments.config import CompareConfig, Problem, Refused, RunFailed
 from experiments.config.problems import NAME_LENGTH, assign
 from experiments.config.schema import CHOICES_OF_A_RUN
-from experiments.ranking import tables
+from experiments.ranking import formats, tables
 from experiments.ranking.comparison import Comparison, best_runs, comparable, compare, curve_of
 from experiments.ranking.conditions import parse_all
 from experiments.ranking.filters import fitting, ordered, sort_key
@@ -30,21 +30,21 @@ def compare_runs(composed: DictConfig) -> None:
     config = check_command(composed, CompareConfig)
     _check_report(config.report)
     client, selection = select(config)
-    from experiments.tracking import selection as recorded
+    from experiments.tracking import curves
 
     runs, groups = selection.runs, comparable(selection.runs)
     sort = sort_key(config.sort, runs) if config.sort else ""  # now: the curves take longer to read
     everything = config.format == "json" or config.report
     comparisons = []
     for objective, members in groups.items():
-        with_curves = recorded.with_curves(client, members, None if everything else [curve_of(objective.metric)])
+        with_curves = curves.with_curves(client, members, None if everything else [curve_of(objective.metric)])
         comparisons.append(compare(with_curves, selection.title, objective, selection.circumstances))
     if unknown := len(runs) - sum(map(len, groups.values())):
         print(f"{unknown} of {len(runs)} runs do not say what they are ranked by, and are left out", file=sys.stderr)
     _print([ordered(each, sort) for each in comparisons] if sort else comparisons, config.format)
     if config.report:
         shown = comparisons[0]
-        confusion = recorded.confusion_matrices(client, best_runs(shown)["run_id"][:3])
+        confusion = curves.confusion_matrices(client, best_runs(shown)["run_id"][:3])
         write_report(Path(config.report), shown, confusion)
         which = f", of the runs measured as {shown.measured_as}" if len(comparisons) > 1 else ""
         print(f"report: {config.report}{which}", file=sys.stdout if config.format == "text" else sys.stderr)
@@ -98,7 +98,7 @@ def _check_report(path: str | None) -> None:
 
 def _print(groups: Sequence[Comparison], form: str) -> None:
     if form != "text":
-        write = {"csv": tables.as_csv, "json": tables.as_json, "markdown": tables.as_markdown}[form]
+        write = {"csv": formats.as_csv, "json": formats.as_json, "markdown": formats.as_markdown}[form]
         sys.stdout.write(write(groups))
         return
     console = Console()

@@ -15,7 +15,8 @@ from experiments.config import CompareConfig, Problem, Refused, RunFailed, check
 from experiments.config.files import plain_value
 from experiments.config.schema import Tracking
 from experiments.tracking.record import BENEATH, RECORDED
-from experiments.tracking.runs import RecordedRun, look_up
+from experiments.tracking.recorded_run import RecordedRun
+from experiments.tracking.runs import look_up
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,8 +121,8 @@ def _public(runs: "pd.DataFrame") -> "pd.DataFrame":
     """The columns that `table` promises."""
     import pandas as pd
 
-    from experiments.ranking.comparison import best_first, differing
-    from experiments.ranking.frame import METRICS, parameters, section
+    from experiments.ranking.comparison import best_first
+    from experiments.ranking.frame import METRICS, differing, parameters, section
 
     runs = best_first(runs)
     settings = parameters(runs, differing(runs)).map(plain_value)

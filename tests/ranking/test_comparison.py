@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from experiments.config.objective import Objective
-from experiments.ranking.comparison import Comparison, by_run, differing, standings
+from experiments.ranking.comparison import Comparison, by_run, standings
 from experiments.ranking.comparison import compare as compare_frame
-from experiments.ranking.frame import Row, frame, row
+from experiments.ranking.frame import Row, differing, frame, row
 
 ACCURACY = Objective("val_accuracy", False, "")
 LOSS = Objective("val_loss", True, "")

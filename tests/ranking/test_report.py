@@ -178,14 +178,14 @@ def test_values_that_are_not_numbers_leave_gaps() -> None:
     text = page(made, {})
     assert Page(text).sections == ["ranking", "curves", "configs", "unfinished"]
     assert not re.search(r'(?:d|x|y|cx|cy)="[^"]*(?:nan|inf)', text)
-    path = charts.panel(made, "val_accuracy", 300, 100).lines[-1].path
+    path = charts.panel(made, "val_accuracy", 300, 100).lines[-1][1]
     assert path.startswith("M0 ")
     assert [part[0] for part in re.findall(r"[ML][^ML]+", path)] == ["M", "M", "L"]
 
 
 def test_one_epoch_is_a_point() -> None:
     panel = charts.panel(comparison(run(0.9, epochs=1)), "loss", 300, 100)
-    assert panel.lines[0].path == "M150 50h0"
+    assert panel.lines[0][1] == "M150 50h0"
     assert [tick.label for tick in panel.x] == ["1"]
 
 
@@ -210,8 +210,8 @@ def test_a_hundred_runs_stay_small() -> None:
 def test_long_curves_are_thinned_to_their_last_epoch() -> None:
     panel = charts.panel(comparison(run(0.9, epochs=1000)), "loss", 300, 100)
     assert panel.every == 7
-    assert len(re.findall("[ML]", panel.lines[0].path)) < 150
-    assert "L300 " in panel.lines[0].path
+    assert len(re.findall("[ML]", panel.lines[0][1])) < 150
+    assert "L300 " in panel.lines[0][1]
 
 
 def test_eta_squared() -> None:
@@ -262,7 +262,7 @@ def test_parallel_axes(values: Sequence[str], log: bool, labels: Sequence[str]) 
     assert [tick.label for tick in axis.ticks] == labels
     assert [tick.at for tick in axis.ticks] == sorted((tick.at for tick in axis.ticks), reverse=True)
     assert objective.name == "val_accuracy"
-    assert [line.config for line in lines] == [2, 1, 0]
+    assert [config for config, _ in lines] == [2, 1, 0]
 
 
 def test_better_is_up() -> None:
@@ -270,7 +270,7 @@ def test_better_is_up() -> None:
         order = (0.1, 0.9) if lower_is_better else (0.9, 0.1)
         made = comparison(*(run(value, size=str(value)) for value in order), lower_is_better=lower_is_better)
         _, (worse, best) = charts.parallel(made, 0, 100, 200)
-        assert float(best.path.split()[-1]) < float(worse.path.split()[-1])
+        assert float(best[1].split()[-1]) < float(worse[1].split()[-1])
 
 
 def test_an_outlier_does_not_squeeze_the_rest() -> None:
@@ -320,7 +320,7 @@ def test_mistakes_are_coloured_by_their_share_of_the_row() -> None:
             [4, 0],
         ]
     )
-    assert [[cell.heat for cell in row] for row in cells] == [[0.9, 0.32], [1.0, 0.0]]
+    assert [[heat for _, heat in row] for row in cells] == [[0.9, 0.32], [1.0, 0.0]]
 
 
 def test_many_classes_are_told_by_their_mixups() -> None:

@@ -16,12 +16,10 @@ from rich.console import Console
 from experiments.config.objective import Objective
 from experiments.ranking.comparison import Comparison, by_run, compare
 from experiments.ranking.filters import ordered
+from experiments.ranking.formats import as_csv, as_json, as_markdown
 from experiments.ranking.frame import frame, row
 from experiments.ranking.tables import (
     BARS,
-    as_csv,
-    as_json,
-    as_markdown,
     columns,
     notes,
     short_names,

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.config.objective import Objective
-from experiments.ranking.frame import PARAMS, Row, parameters, records
+from experiments.ranking.frame import CIRCUMSTANCES, PARAMS, Row, differing, has_parameters, parameters, records
 from experiments.ranking.significance import judge
 
 if TYPE_CHECKING:
     import pandas as pd
 
 INTERVALS = "intervals: 95 % of the mean, by Student's t"
-# Parameters, by what their keys start with, that say how and where a run is carried out, not what it is.
-CIRCUMSTANCES = ("runtime.", "tracking.", "trust", "resume", "data.path")
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,36 +199,9 @@ def curve_of(metric: str) -> str:
     return metric.removeprefix("test_").removeprefix("final_")
 
 
-def differing(runs: "pd.DataFrame", circumstances: Collection[str] = CIRCUMSTANCES) -> list[str]:
-    """The parameters that are not the same in all runs, in the runs' order.
-
-    Left out are those that follow from the name of their section, as ``optimizer.rho`` does from ``optimizer.name``;
-    and circumstances, unless nothing else differs.
-    """
-    known = parameters(runs[_has_parameters(runs)]).replace("{}", "")
-    found = [key for key in known if known[key].nunique() > 1]
-    settings = [key for key in found if not key.startswith(tuple(circumstances))] or found
-    return [key for key in settings if not _follows(key, settings, known)]
-
-
-def _has_parameters(runs: "pd.DataFrame") -> "pd.Series[bool]":
-    """Whether any was recorded of each run; a worker that died early recorded none."""
-    return runs[[column for column in runs if column.startswith(PARAMS)]].notna().any(axis=1)
-
-
 def _values(runs: "pd.DataFrame", keys: Sequence[str]) -> list[tuple[str, ...]]:
     """Parameters of each run; empty for a section without entries, which has keys of its own elsewhere."""
     return [tuple(values) for values in parameters(runs, keys).replace("{}", "").to_numpy()]
-
-
-def _follows(key: str, differing: Sequence[str], known: "pd.DataFrame") -> bool:
-    """Whether the name of a section that the parameter is in decides its value, in all runs."""
-    sections = key.split(".")
-    names = [".".join([*sections[:depth], "name"]) for depth in range(1, len(sections))]
-    return any(
-        name != key and name in differing and len(known[[name, key]].drop_duplicates()) == known[name].nunique()
-        for name in names
-    )
 
 
 def _last_of_repeats(runs: "pd.DataFrame", keys: Sequence[str]) -> "pd.DataFrame":
@@ -240,7 +211,7 @@ def _last_of_repeats(runs: "pd.DataFrame", keys: Sequence[str]) -> "pd.DataFrame
     """
     import pandas as pd
 
-    known = list(zip(runs["fingerprint"], _has_parameters(runs), _values(runs, keys), strict=True))
+    known = list(zip(runs["fingerprint"], has_parameters(runs), _values(runs, keys), strict=True))
     recorded = {fingerprint: values for fingerprint, has_any, values in known if fingerprint and has_any}
     config = pd.Series(
         [

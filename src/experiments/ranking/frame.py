@@ -4,7 +4,7 @@ Every frame has the columns that `row` lists. Parameters and metrics are columns
 ``metrics.val_loss``, as MLflow names them in its own tables.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.config.objective import Objective
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PARAMS, METRICS = "params.", "metrics."
+# Parameters, by what their keys start with, that say how and where a run is carried out, not what it is.
+CIRCUMSTANCES = ("runtime.", "tracking.", "trust", "resume", "data.path")
 Row = dict[str, Any]
 
 
@@ -110,3 +112,30 @@ def facts(runs: "pd.DataFrame") -> "pd.DataFrame":
     found = section(runs, METRICS).combine_first(section(runs, PARAMS))
     own = runs[["name", "status", "run_id", "ranked_by", "measured_as", "seconds"]]
     return found.assign(**own, dataset=parameters(runs, ["data.name"])["data.name"]).dropna(axis=1, how="all")
+
+
+def has_parameters(runs: "pd.DataFrame") -> "pd.Series[bool]":
+    """Whether any was recorded of each run; a worker that died early recorded none."""
+    return runs[[column for column in runs if column.startswith(PARAMS)]].notna().any(axis=1)
+
+
+def differing(runs: "pd.DataFrame", circumstances: Collection[str] = CIRCUMSTANCES) -> list[str]:
+    """The parameters that are not the same in all runs, in the runs' order.
+
+    Left out are those that follow from the name of their section, as ``optimizer.rho`` does from ``optimizer.name``;
+    and circumstances, unless nothing else differs.
+    """
+    known = parameters(runs[has_parameters(runs)]).replace("{}", "")
+    found = [key for key in known if known[key].nunique() > 1]
+    settings = [key for key in found if not key.startswith(tuple(circumstances))] or found
+    return [key for key in settings if not _follows(key, settings, known)]
+
+
+def _follows(key: str, differing: Sequence[str], known: "pd.DataFrame") -> bool:
+    """Whether the name of a section that the parameter is in decides its value, in all runs."""
+    sections = key.split(".")
+    names = [".".join([*sections[:depth], "name"]) for depth in range(1, len(sections))]
+    return any(
+        name != key and name in differing and len(known[[name, key]].drop_duplicates()) == known[name].nunique()
+        for name in names
+    )

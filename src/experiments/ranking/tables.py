@@ -1,13 +1,12 @@
-"""Compared runs as text: a table for the terminal, CSV, JSON, Markdown."""
+"""Compared runs as a table for the terminal."""
 
-import json
 import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -15,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.config.problems import visible
-from experiments.ranking.comparison import Comparison, curve_of, standings
+from experiments.ranking.comparison import Comparison, curve_of
 from experiments.ranking.filters import of_configs
-from experiments.ranking.frame import METRICS, PARAMS, facts, parameters, records, section
+from experiments.ranking.frame import PARAMS, facts, parameters
 from experiments.system import terminal
 
 if TYPE_CHECKING:
@@ -32,10 +31,7 @@ MARKS = {True: "=", False: "", None: "?"}
 GIVEN_UP: Sequence[tuple[int | None, Sequence[str]]] = (
     (None, ()),
     (24, ()),
-    (24, ("curve",)),
-    (16, ("curve",)),
-    (12, ("curve",)),
-    (10, ("curve",)),
+    *((width, ("curve",)) for width in (24, 16, 12, 10)),
     (10, ("curve", "run")),
     (10, ("curve", "run", "seconds")),
 )
@@ -187,7 +183,10 @@ def sparklines(comparison: Comparison) -> dict[int, str]:
     """
     metric = curve_of(comparison.ranked_by)
     by_rank = comparison.runs["curves"].groupby(comparison.runs["rank"])
-    means = {rank: _mean_curve([by_metric.get(metric, ()) for by_metric in curves]) for rank, curves in by_rank}
+    means = {}
+    for rank, recorded in by_rank:
+        epochs = zip_longest(*(curves.get(metric, ()) for curves in recorded))  # some curves end earlier
+        means[rank] = [fmean(value for value in values if value is not None) for values in epochs]
     if max(map(len, means.values()), default=0) < 2:
         return {}
     values = [value for curve in means.values() for value in curve if math.isfinite(value)]
@@ -224,54 +223,6 @@ def show_groups(console: Console, groups: Sequence[Comparison]) -> None:
         show_failures(console, comparison.unfinished)
 
 
-def as_csv(groups: Sequence[Comparison]) -> str:
-    """One line a run: what differs, objective, seconds, metrics, id, name, status; its group first, if several."""
-    import pandas as pd
-
-    runs = pd.concat([part for each in groups for part in (each.runs, each.unfinished)])
-    metrics = section(runs, METRICS)
-    parts = [
-        runs[["measured_as"] if len(groups) > 1 else []],
-        parameters(runs, dict.fromkeys(key for each in groups for key in each.parameters)),
-        runs[["objective", "seconds"]],
-        metrics[sorted(set(metrics) - {"objective"})],
-        runs[["run_id", "name", "status"]],
-    ]
-    return str(pd.concat(parts, axis=1).to_csv(index=False, lineterminator="\n"))
-
-
-def as_json(groups: Sequence[Comparison]) -> str:
-    """All of it, as an object; several groups: a list of them. What is not a finite number is null."""
-    found = [
-        {
-            "title": each.title,
-            "ranked_by": each.ranked_by,
-            "lower_is_better": each.lower_is_better,
-            "measured_as": each.measured_as,
-            "parameters": each.parameters,
-            "standings": standings(each),
-            "unfinished": records(each.unfinished),
-            "method": each.method,
-            "repeats": each.repeats,
-        }
-        for each in groups
-    ]
-    return json.dumps(_finite(found if len(found) > 1 else found[0]), indent=2) + "\n"
-
-
-def as_markdown(groups: Sequence[Comparison]) -> str:
-    """The terminal's table, and the notes."""
-    parts = []
-    for comparison in groups:
-        shown = columns(comparison, sparklines(comparison))
-        lines = [[column.header for column in shown], ["---" if column.is_setting else "---:" for column in shown]]
-        lines += [list(row) for row in zip_longest(*(column.cells for column in shown), fillvalue="")]
-        rows = ["| " + " | ".join(_cell(text) for text in line) + " |" for line in lines]
-        title = f"### measured as {comparison.measured_as}\n\n" if len(groups) > 1 else ""
-        parts.append(title + "\n".join(rows) + "".join(f"\n\n{note}" for note in notes(comparison)) + "\n")
-    return "\n".join(parts)
-
-
 def _table(shown: Sequence[Column], width: int | None) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in shown:
@@ -300,20 +251,3 @@ def decimals(values: Sequence[float]) -> int:
     """How many decimals show four digits of the largest value; at least four."""
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     return 4 if largest >= 0.1 or largest == 0 else min(3 - math.floor(math.log10(largest)), 12)
-
-
-def _mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
-    """The mean at each epoch of the curves that reach it."""
-    return [fmean(value for value in values if value is not None) for values in zip_longest(*curves)]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())

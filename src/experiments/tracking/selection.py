@@ -1,26 +1,20 @@
 """The recorded runs that are to be compared."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from experiments.config import CompareConfig, Config, Problem, Refused
 from experiments.config.objective import recorded_objective
 from experiments.config.problems import assign
 from experiments.config.schema import Tracking
-from experiments.ranking.comparison import CIRCUMSTANCES, Comparison, comparable, compare
-from experiments.ranking.frame import METRICS, PARAMS, Row, frame, parameters, row, section
-from experiments.tracking.artifacts import stored_text
+from experiments.ranking.comparison import Comparison, comparable, compare
+from experiments.ranking.frame import CIRCUMSTANCES, PARAMS, Row, frame, parameters, row
 from experiments.tracking.search import (
     UUID,
     by_beginning,
     experiment_ids,
-    measured,
     measures,
     newest_experiment,
     reads_store,
@@ -34,14 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEPT = "kept_runs."  # tags of a sweep that list runs of others, which had finished before
-BULK = 100  # runs whose curves are read by one query
-POINTS = 1_000_000  # of a curve, times BULK: more than there are
-SIDE_BY_SIDE = 8  # requests to a server
-SERVERS = ("http:", "https:", "databricks", "uc")
 WHOLE_ID = 32  # characters
-MOST_IMAGES = 10**12  # of a class in a confusion matrix that can be true
-# Metrics that are measured once, at the end.
-ONCE = re.compile(r"test_.*|final_.*|objective|fit_seconds|samples_per_second|system/.*")
 
 
 @dataclass(frozen=True)
@@ -134,70 +121,6 @@ def comparable_with_newest(client: Any, experiments: Sequence[str]) -> Compariso
     selection = _selection("", search(client, experiments, f"{finished}{same}"))
     runs = comparable(selection.runs)[measured]
     return compare(runs, "", measured, selection.circumstances)
-
-
-@reads_store
-def with_curves(client: Any, runs: "pd.DataFrame", metrics: Sequence[str] | None = None) -> "pd.DataFrame":
-    """The runs with what they recorded after each epoch of these metrics, or of all."""
-    last = section(runs, METRICS)
-    read: dict[str, dict[str, dict[int, float]]] = {run_id: {} for run_id in runs["run_id"]}
-    for key in [key for key in last if not ONCE.fullmatch(key)] if metrics is None else metrics:
-        recorded = runs["run_id"][last[key].notna()] if key in last else []
-        for run_id, point in _points(client, list(recorded), key):
-            read[run_id].setdefault(key, {})[point.step] = measured(point.value)
-    return runs.assign(
-        curves=[
-            {key: [by_step[step] for step in sorted(by_step)] for key, by_step in read[run_id].items()}
-            for run_id in runs["run_id"]
-        ]
-    )
-
-
-def confusion_matrices(client: Any, run_ids: Sequence[str]) -> dict[str, list[list[int]]]:
-    """The confusion matrices of those runs that left one, by their ids; rows are the truth.
-
-    A run that was never measured, or whose report is lost or damaged, has none: the rest can be compared all the same.
-    """
-    found = {}
-    for run_id in run_ids:
-        with suppress(ValueError, KeyError, TypeError, RecursionError):
-            matrix = json.loads(stored_text(client, client.get_run(run_id), "report.json") or "")["confusion_matrix"]
-            if _counts(matrix):
-                found[run_id] = matrix
-    return found
-
-
-def _counts(matrix: Any) -> bool:
-    """Whether it is a square of counts."""
-    return (
-        isinstance(matrix, list)
-        and len(matrix) > 1
-        and all(
-            isinstance(row, list)
-            and len(row) == len(matrix)
-            and all(type(n) is int and 0 <= n < MOST_IMAGES for n in row)
-            for row in matrix
-        )
-    )
-
-
-def _points(client: Any, run_ids: Sequence[str], key: str) -> list[tuple[str, Any]]:
-    """All points of a metric's curves, each with its run, in the order in which they were recorded."""
-    if not client.tracking_uri.startswith(SERVERS):  # a database, for which one query does
-        store = _database(client.tracking_uri)
-        parts = [run_ids[start : start + BULK] for start in range(0, len(run_ids), BULK)]
-        found = [point for part in parts for point in store.get_metric_history_bulk(part, key, POINTS)]
-        return [(point.run_id, point) for point in found]
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        curves = pool.map(lambda run_id: client.get_metric_history(run_id, key), run_ids)
-        return [(run_id, point) for run_id, curve in zip(run_ids, curves, strict=True) for point in curve]
-
-
-@cache
-def _database(uri: str) -> Any:
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    return SqlAlchemyStore(uri, "")
 
 
 def _by_ids(client: Any, experiments: Sequence[str], wanted: Sequence[str]) -> list[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.tracking import selection
+from experiments.tracking import curves, selection
 
 Row = Mapping[str, Any]
 IDS_A_TAG = 200
@@ -76,19 +76,19 @@ def _compare(client: Any, experiments: Sequence[str], run_id: str, rows: Sequenc
     if not (groups := comparable(selected.runs)):
         return []
     objective, members = next(iter(groups.items()))
-    runs = selection.with_curves(client, members)
+    runs = curves.with_curves(client, members)
     comparison = compare(runs, selected.title, objective, selected.circumstances)
-    confusion = selection.confusion_matrices(client, best_runs(comparison)["run_id"][:3])
+    confusion = curves.confusion_matrices(client, best_runs(comparison)["run_id"][:3])
     (folder / "report.html").write_text(report.page(comparison, confusion))
     ranked_by, curves_of = objective.metric, dict(zip(runs["run_id"], runs["curves"], strict=True))
     metric = curve_of(ranked_by)
     shown = [row for row in rows if row["status"] == "FINISHED" and row["run_id"] in curves_of][: picture.COMPARED]
     if not shown:
         return ["report.html"]
-    curves = [curves_of[row["run_id"]].get(metric, ()) for row in shown]
+    drawn_curves = [curves_of[row["run_id"]].get(metric, ()) for row in shown]
     names, objectives = [row["name"] for row in shown], [row["objective"] for row in shown]
     (folder / "figures").mkdir(exist_ok=True)
-    drawn = picture.compare_runs(names, objectives, curves, ranked_by, metric)
+    drawn = picture.compare_runs(names, objectives, drawn_curves, ranked_by, metric)
     drawn.savefig(folder / "figures" / "runs.png", **pictures.SAVED)
     return ["report.html", "figures/runs.png"]
 

@@ -1,8 +1,7 @@
 """The report of a comparison: one HTML page that needs nothing else, neither a network nor JavaScript."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from statistics import median
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from experiments.ranking.comparison import Comparison, standings
 from experiments.ranking.frame import PARAMS, Row, parameters, records, section
 from experiments.ranking.report import charts
-from experiments.ranking.report.charts import MISSING, Cell
+from experiments.ranking.report.charts import MISSING
 from experiments.ranking.report.effect import effects
 from experiments.ranking.report.scales import scale_of
 from experiments.ranking.tables import meanings
@@ -22,32 +21,6 @@ SHADES = 8  # colours by rank, in the page's style
 SIDE_BY_SIDE = 6  # configs whose parameters are shown in full
 CLASSES = 20  # that a confusion matrix has room for
 MIXUPS = 15  # that are listed where it has not
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """The confusion matrix of a run; of one that has too many classes, only the pairs that are mixed up most.
-
-    Attributes:
-        config: Its number.
-        right: The share of guesses that are right.
-        mixups: Truth, guess, count.
-    """
-
-    config: int
-    seed: str
-    right: float
-    cells: Sequence[Sequence[Cell]]
-    mixups: Sequence[tuple[int, int, int]]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of the best configs: its value for each, joined where seeds differ, and whether they are the same."""
-
-    name: str
-    values: Sequence[str]
-    same: bool
 
 
 def page(comparison: Comparison, confusion: Mapping[str, Sequence[Sequence[int]]]) -> str:
@@ -78,8 +51,8 @@ def page(comparison: Comparison, confusion: Mapping[str, Sequence[Sequence[int]]
         lines=lines,
         strip_axis=strip,
         effects=effects(comparison, strip),
-        matrices=_matrices(comparison, confusion),
-        parameters=_parameters(comparison),
+        matrices=list(_matrices(comparison, confusion)),
+        parameters=list(_parameters(comparison)),
         unfinished=records(comparison.unfinished),
     )
 
@@ -120,25 +93,25 @@ def _number(value: float | None, decimals: int) -> str:
     return f"{value:.{decimals}f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
-def _matrices(comparison: Comparison, confusion: Mapping[str, Sequence[Sequence[int]]]) -> list[Matrix]:
+def _matrices(comparison: Comparison, confusion: Mapping[str, Sequence[Sequence[int]]]) -> Iterator[Row]:
+    """The confusion matrices of runs; of one that has too many classes, only the pairs that are mixed up most."""
     seeds = parameters(comparison.runs, ["seed"])["seed"]
-    runs = zip(comparison.runs["rank"], seeds, comparison.runs["run_id"], strict=True)
-    return [_matrix(rank - 1, seed, confusion[run_id]) for rank, seed, run_id in runs if run_id in confusion]
+    for rank, seed, run_id in zip(comparison.runs["rank"], seeds, comparison.runs["run_id"], strict=True):
+        if counts := confusion.get(run_id):
+            right, total = sum(row[place] for place, row in enumerate(counts)), sum(map(sum, counts))
+            wrong = [(i, j, n) for i, row in enumerate(counts) for j, n in enumerate(row) if i != j and n]
+            yield {
+                "config": rank - 1,
+                "seed": seed,
+                "right": right / (total or 1),
+                "cells": charts.heat(counts) if len(counts) <= CLASSES else [],
+                "mixups": sorted(wrong, key=lambda mixup: -mixup[2])[:MIXUPS],
+            }
 
 
-def _matrix(config: int, seed: str, counts: Sequence[Sequence[int]]) -> Matrix:
-    total = sum(map(sum, counts))
-    right = sum(row[place] for place, row in enumerate(counts)) / (total or 1)
-    if len(counts) <= CLASSES:
-        return Matrix(config, seed, right, charts.heat(counts), [])
-    wrong = [(i, j, n) for i, row in enumerate(counts) for j, n in enumerate(row) if i != j and n]
-    return Matrix(config, seed, right, [], sorted(wrong, key=lambda mixup: -mixup[2])[:MIXUPS])
-
-
-def _parameters(comparison: Comparison) -> list[Parameter]:
+def _parameters(comparison: Comparison) -> Iterator[Row]:
+    """The parameters of the best configs: their values, joined where seeds differ; and whether these are the same."""
     best = comparison.runs[comparison.runs["rank"] <= SIDE_BY_SIDE]
-    found = []
     for key, column in section(best, PARAMS).fillna(MISSING).items():
-        values = [", ".join(values.unique()) for _, values in column.groupby(best["rank"])]
-        found.append(Parameter(key, values, len(set(values)) == 1))
-    return found
+        by_config = [", ".join(values.unique()) for _, values in column.groupby(best["rank"])]
+        yield {"name": key, "by_config": by_config, "same": len(set(by_config)) == 1}

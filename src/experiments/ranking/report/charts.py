@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import numpy as np
+
 from experiments.config.measures import base_name, mode_of
 from experiments.ranking.comparison import Comparison, curve_of
 from experiments.ranking.frame import PARAMS
@@ -32,12 +34,8 @@ class Whisker:
     cut: tuple[bool, bool]
 
 
-@dataclass(frozen=True)
-class Line:
-    """A run or a config, as the `d` of an SVG path."""
-
-    config: int
-    path: str
+Line = tuple[int, str]
+"""The number of a config, and the `d` of an SVG path: a run's curve, or the config's line."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +59,6 @@ class Axis:
     at: float
     ticks: Sequence[Tick]
     log: bool = False
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Of a confusion matrix: how often, and how strong its colour is, from 0 to 1."""
-
-    count: int
-    heat: float
 
 
 def whiskers(comparison: Comparison, start: float, end: float) -> tuple[Scale, list[Whisker]]:
@@ -107,10 +97,10 @@ def panel(comparison: Comparison, metric: str, width: float, height: float) -> P
     epochs = max(len(curve) for _, curve in curves)
     x = Scale(1, epochs, 0, width) if epochs > 1 else Scale(0.5, 1.5, 0, width)
     every = math.ceil(epochs / POINTS)
-    lines = [Line(config, _curve(curve, x, y, every)) for config, curve in reversed(curves)]
+    lines = [(config, path) for config, curve in reversed(curves) if (path := _curve(curve, x, y, every))]
     best = next((curve for config, curve in curves if config == 0 and curve and math.isfinite(curve[-1])), None)
     end = (x(len(best)), y(best[-1])) if best else None
-    return Panel(metric, y.log, x.ticks(5, whole=True), y.ticks(5), [line for line in lines if line.path], end, every)
+    return Panel(metric, y.log, x.ticks(5, whole=True), y.ticks(5), lines, end, every)
 
 
 def _curve(curve: Sequence[float], x: Scale, y: Scale, every: int) -> str:
@@ -142,8 +132,7 @@ def parallel(comparison: Comparison, start: float, gap: float, height: float) ->
     objective = scale_of(configs["mean"], *((0.0, height) if comparison.lower_is_better else (height, 0.0)))
     axes.append(Axis(comparison.ranked_by, start + len(axes) * gap, objective.ticks(5)))
     places.append([objective(mean) for mean in configs["mean"]])
-    lines = [Line(config, _bend(axes, path)) for config, path in enumerate(zip(*places, strict=True))]
-    return axes, lines[::-1]
+    return axes, [(config, _bend(axes, heights)) for config, heights in enumerate(zip(*places, strict=True))][::-1]
 
 
 def _parallel_axis(column: Sequence[str], height: float) -> tuple[list[float], list[Tick], bool]:
@@ -170,18 +159,18 @@ def _bend(axes: Sequence[Axis], heights: Sequence[float]) -> str:
     return path
 
 
-def heat(matrix: Sequence[Sequence[int]]) -> list[list[Cell]]:
+def heat(matrix: Sequence[Sequence[int]]) -> list[list[tuple[int, float]]]:
     """Colour a confusion matrix by the shares of its rows: right guesses by theirs, mistakes next to the worst one.
 
     Mistakes by the root of it, as they differ by orders of magnitude.
+
+    Returns:
+        Of each cell, how often it was, and how strong its colour is, from 0 to 1.
     """
-    shares = [[count / (sum(row) or 1) for count in row] for row in matrix]
-    mistakes = [share for i, row in enumerate(shares) for j, share in enumerate(row) if i != j]
-    worst = max(mistakes, default=0.0) or 1.0
-    return [
-        [
-            Cell(count, round(share if i == j else math.sqrt(share / worst), 2))
-            for j, (count, share) in enumerate(zip(row, shares[i], strict=True))
-        ]
-        for i, row in enumerate(matrix)
-    ]
+    counts = np.array(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    right = np.eye(len(counts), dtype=bool)
+    worst = shares[~right].max(initial=0.0) or 1.0
+    colours = np.where(right, shares, np.sqrt(shares / worst))
+    rows = zip(matrix, colours.tolist(), strict=True)
+    return [[(count, round(colour, 2)) for count, colour in zip(*row, strict=True)] for row in rows]
