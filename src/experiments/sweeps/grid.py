@@ -27,7 +27,7 @@ from experiments.config.problems import assign, first_lines, quoted, shown
 from experiments.config.schema import Gridded
 from experiments.sweeps import foreign, pool, server
 from experiments.sweeps.jobs import Job, identify, prepare
-from experiments.sweeps.results import as_rows, runs_of, show
+from experiments.sweeps.results import as_rows, import_pandas, runs_of, show
 from experiments.system.terminal import Console, say
 from experiments.tracking.provenance import other_machine
 from experiments.tracking.sweep_recorder import SweepRecorder
@@ -112,6 +112,7 @@ def _carry_out(
     status = "KILLED"
     try:
         if isinstance(launcher, PoolLauncher):
+            import_pandas()
             returns = pool.run(todo, launcher, recorder, console, kept=len(jobs) - len(todo))
         elif todo:
             returns = foreign.launch(launcher, todo, recorder.parent, first.resume)

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
 LOG = "run.log"  # a job's own output, in its folder
 
 
+def import_pandas() -> None:
+    """Import pandas, which the ranking needs, in the background while the runs are trained: it takes half a second."""
+    Thread(target=import_module, args=("pandas",), daemon=True).start()
+
+
 def runs_of(jobs: Sequence[Job], past: Sequence["PastRun"], returns: Mapping[int, JobReturn]) -> "pd.DataFrame":
     """One run a job: group by group of those that can be compared, the best first, those without a result last.
 
@@ -37,11 +44,9 @@ def runs_of(jobs: Sequence[Job], past: Sequence["PastRun"], returns: Mapping[int
         returns: What the launcher returned, by the job's number; for runs that are not recorded.
     """
     known: dict[tuple[str, str], PastRun] = {}
-    for child in past:
-        fingerprint, overrides = child.tags.get("fingerprint", ""), child.tags.get("overrides", "")
-        for key in ((fingerprint, overrides), (fingerprint, "")):
-            if key not in known or (child.status == "FINISHED" and known[key].status != "FINISHED"):
-                known[key] = child
+    for child in sorted(past, key=lambda child: child.status != "FINISHED"):
+        for overrides in (child.tags.get("overrides", ""), ""):
+            known.setdefault((child.tags.get("fingerprint", ""), overrides), child)
     # By the overrides, too, as what cannot matter may be swept; they may have been typed otherwise before.
     found = [(job, known.get((job.fingerprint, redact(" ".join(job.overrides))))) for job in jobs]
     rows = [_row(job, child or known.get((job.fingerprint, "")), returns.get(job.number)) for job, child in found]

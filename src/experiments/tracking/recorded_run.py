@@ -4,7 +4,7 @@ import base64
 import html
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from experiments.config import Config, Problem, Refused
-from experiments.config.checks import find_problems
-from experiments.config.files import plain_value, plain_yaml
+from experiments.config import Problem, Refused
+from experiments.config.files import plain_yaml
 from experiments.config.schema import Data
 from experiments.data import scaled
 from experiments.data.images import read_images, to_input
@@ -83,6 +82,11 @@ class RecordedRun:
         return self.stored.data.tags  # type: ignore[no-any-return]
 
     @property
+    def parameters(self) -> Mapping[str, str]:
+        """The config as it was recorded: dotted keys to text."""
+        return self.stored.data.params  # type: ignore[no-any-return]
+
+    @property
     def metrics(self) -> dict[str, float]:
         """The last value of each metric."""
         return measures(self.stored)
@@ -106,13 +110,14 @@ class RecordedRun:
     @reads_store
     def histories(self) -> dict[str, list[tuple[int, float]]]:
         """(step, value) of every metric of the model, in the order of steps; steps are counted from 0."""
-        measured_names = [
-            name for name in self.stored.data.metrics if name not in TIMINGS and not name.startswith("system/")
-        ]
-        points = {name: self.client.get_metric_history(self.run_id, name) for name in measured_names}
         return {
-            name: sorted((point.step, measured(point.value)) for point in points[name] if point.model_id is None)
-            for name in measured_names
+            name: sorted(
+                (point.step, measured(point.value))
+                for point in self.client.get_metric_history(self.run_id, name)
+                if point.model_id is None
+            )
+            for name in self.stored.data.metrics
+            if name not in TIMINGS and not name.startswith("system/")
         }
 
     @property
@@ -156,35 +161,6 @@ class RecordedRun:
             raise self._not_ours()
         return str(section["name"])
 
-    def checked_config(self, data_path: str | None = None) -> Config:
-        """Its config as it would be trained again: with the choices that ``runtime: auto`` became, and not recorded.
-
-        Args:
-            data_path: Where the data lies now; None: where the config says.
-
-        Raises:
-            Refused: It is no longer a valid one, or names classes of packages that are not trusted.
-        """
-        parameters = self.stored.data.params
-        chosen = {key.partition(".")[2]: value for key, value in parameters.items() if key.startswith("runtime.")}
-        plain = self.config | {"trust": list(self.trust), "tracking": {"enabled": False}, "resume": False}
-        plain["runtime"] = {key: plain_value(value) for key, value in chosen.items()} | {"checkpoint_every": "auto"}
-        if data_path and isinstance(plain.get("data"), dict):
-            plain["data"] = {**plain["data"], "path": data_path}
-        if problems := find_problems(plain, Config, {}):
-            where = f"run {self.run_id[:8]}: config/config.yaml"
-            trust = [problem.remedy if problem.remedy.startswith("trust=") else "" for problem in problems]
-            found = zip(problems, trust, strict=True)  # the others mend a config that is typed
-            raise Refused([Problem(f"{where}: {problem.where}", problem.what, remedy) for problem, remedy in found])
-        return Config.model_validate(plain)
-
-    @property
-    def trusted_then(self) -> list[str]:
-        """The packages that were trusted when it was made. It grants nothing."""
-        listed = self.config.get("trust")
-        texts = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
-        return [name for name in texts if all(part.isidentifier() for part in name.split("."))]
-
     @reads_store
     def logged_model(self) -> Any:
         """The model that it logged, as MLflow has it; the last, if it was interrupted after its model and resumed.
@@ -208,20 +184,15 @@ class RecordedRun:
         """
         import mlflow
 
-        place = self.logged_model().artifact_location
-        folder = local_folder(place, self.client.tracking_uri)
-        shown = folder or place
+        place, uri = self.logged_model().artifact_location, self.client.tracking_uri
+        here, fetch = local_folder(place, uri), mlflow.artifacts.download_artifacts
         try:
-            folder = folder or Path(
-                mlflow.artifacts.download_artifacts(
-                    place, dst_path=str(downloads), tracking_uri=self.client.tracking_uri
-                )
-            )
+            folder = here or Path(fetch(place, dst_path=str(downloads), tracking_uri=uri))
         except (mlflow.MlflowException, OSError) as error:
             raise self._no_model() from error
         if not folder.is_dir():
             raise self._no_model()
-        return SavedModel(folder / "data" / "model.keras", f"run {self.run_id}: {shown}/data/model.keras")
+        return SavedModel(folder / "data" / "model.keras", f"run {self.run_id}: {here or place}/data/model.keras")
 
     def model(self) -> Any:
         """Its Keras model, loaded, not compiled.
@@ -267,16 +238,14 @@ class RecordedRun:
         return {name: content for name, content in found.items() if content}
 
     def _repr_html_(self) -> str:
-        rows = "".join(f"<tr><th>{html.escape(key)}</th><td>{value:.6g}</td></tr>" for key, value in self._shown())
+        shown = {key: value for key, value in self.metrics.items() if not key.startswith("system/")}
+        rows = "".join(f"<tr><th>{html.escape(key)}</th><td>{value:.6g}</td></tr>" for key, value in shown.items())
         pictures = "".join(
             f'<img alt="{name}" style="max-width: 100%" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
             for name, png in self.figures().items()
         )
         head = f"run {self.run_id} <b>{html.escape(self.name)}</b> {self.status}"
         return f"<div>{head}</div><table>{rows}</table>{pictures}"
-
-    def _shown(self) -> Iterator[tuple[str, float]]:
-        return ((key, value) for key, value in self.metrics.items() if not key.startswith("system/"))
 
     def _not_ours(self) -> Refused:
         return Refused(Problem("run", f"{self.run_id} has no readable config/config.yaml: not a run of ours"))
