@@ -1,9 +1,10 @@
 """Count false "worse than the best" claims, and measure the power: `python scripts/false_claims.py [sweeps [seed]]`.
 
 Nothing is trained: values are drawn, in percentage points. A run's value is an effect of its seed, which is the same
-for all configs where they share seeds, plus an effect of config and seed. All sweeps go through `compare`. A sweep over
-equal configs makes a false claim if any config is called worse than the best. The power is the share of the other
-configs that are called worse where one is better than all others. Results go to scripts/results/false_claims.json.
+for all configs where they share seeds, plus an effect of config and seed. The best config is the one with the best
+mean, as in `compare`. A sweep over equal configs makes a false claim if any config is called worse than the best. The
+power is the share of the other configs that are called worse where one is better than all others. Results go to
+scripts/results/false_claims.json.
 
 The exit status is 1 if a rate is beyond its target by more than chance (three standard errors).
 """
@@ -12,20 +13,19 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 from benchmark import machine
 from numpy.typing import NDArray
 
-from experiments.config.objective import Objective
-from experiments.ranking.comparison import Comparison, Run, compare
+from experiments.ranking.significance import judge
 
-ACCURACY = Objective("accuracy", False, "")
 SHARED, OWN = 0.1, 0.15  # standard deviations of what a seed does to all configs, and to one
 UNEQUAL = 0.7  # OWN is multiplied by a lognormal variable whose logarithm has this standard deviation
 COLLAPSING, LOSS = 0.1, 5.0  # share of runs that collapse, and what they lose: exponential, with this mean
@@ -120,7 +120,7 @@ def false_claims(
 ) -> float:
     """The share of sweeps over equal configs in which any is called worse than the best."""
     values = drawn(random, kind, (sweeps, configs, seeds), shared_seeds)
-    return sum(len(worse(item)) > 0 for item in compared(values, shared_seeds)) / sweeps
+    return sum(len(worse(verdicts)) > 0 for verdicts in judged(values, shared_seeds)) / sweeps
 
 
 def power(
@@ -135,8 +135,7 @@ def power(
         values[:, -1] += mean + (deviation**2 - OWN**2) ** 0.5 * random.normal(size=(sweeps, seeds))
         others.remove(str(configs - 1))
     found = [
-        len(worse(item) & others) if item.standings[0].settings["config"] == "0" else 0
-        for item in compared(values, shared_seeds)
+        len(worse(verdicts) & others) if next(iter(verdicts)) == "0" else 0 for verdicts in judged(values, shared_seeds)
     ]
     return sum(found) / len(others) / sweeps
 
@@ -155,31 +154,26 @@ def drawn(random: np.random.Generator, kind: str, shape: tuple[int, int, int], s
     return values
 
 
-def compared(values: Values, shared_seeds: bool) -> list[Comparison]:
-    """Compare the configs of each sweep; either they have the same seeds, or each has its own."""
-    _, configs, seeds = values.shape
-    parameters = [
-        {"config": str(config), "seed": str(seed if shared_seeds else 1000 * config + seed)}
-        for config in range(configs)
-        for seed in range(seeds)
-    ]
-    return [
-        compare(
-            [Run("", "", "FINISHED", *item) for item in zip(parameters, sweep.ravel().tolist(), strict=True)],
-            "",
-            ACCURACY,
-        )
-        for sweep in values
-    ]
+def judged(values: Values, shared_seeds: bool) -> Iterator[Mapping[str, bool | None]]:
+    """Judge the configs of each sweep, the best first; either they have the same seeds, or each has its own."""
+    for sweep in values:
+        by_seed = {
+            str(config): {
+                str(seed if shared_seeds else 1000 * config + seed): value
+                for seed, value in enumerate(row.tolist())
+                if np.isfinite(value)
+            }
+            for config, row in enumerate(sweep)
+        }
+        known = {config: results for config, results in by_seed.items() if results}
+        ranked = sorted(known, key=lambda config: -fmean(known[config].values()))
+        verdict = judge([known[config] for config in ranked], lower_is_better=False)
+        yield dict(zip(ranked, verdict.indistinguishable_from_best, strict=True))
 
 
-def worse(comparison: Comparison) -> set[str]:
+def worse(verdicts: Mapping[str, bool | None]) -> set[str]:
     """The configs that are significantly worse than the best."""
-    return {
-        standing.settings["config"]
-        for standing in comparison.standings
-        if standing.indistinguishable_from_best is False
-    }
+    return {config for config, verdict in verdicts.items() if verdict is False}
 
 
 if __name__ == "__main__":

@@ -238,7 +238,7 @@ def test_refusals(call: Callable[..., str], overrides: list[str], what: str, rem
 
 
 def test_a_refused_order_reads_no_curves(call: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.tracking.selection.with_curves", lambda *_: pytest.fail("curves are read"))
+    monkeypatch.setattr("experiments.tracking.curves.with_curves", lambda *_: pytest.fail("curves are read"))
     with pytest.raises(Refused, match="sort: no run has"):
         call("sort=-learning")
 

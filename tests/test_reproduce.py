@@ -22,6 +22,7 @@ from experiments.reproduce import compile_as_recorded, conditions, judge
 from experiments.run import Trained
 from experiments.tracking.client import experiment, open_store
 from experiments.tracking.provenance import environment
+from experiments.tracking.rerun import checked_config, trusted_then
 from experiments.tracking.runs import finished, look_up
 from experiments.tracking.search import measured, measures
 from tests.composed import keras
@@ -190,21 +191,21 @@ def tampered(folder: Path, run_id: str, was: str, becomes: str) -> Any:
 def test_a_stored_config_is_data(folder: Path, run_id: str, was: str, becomes: str, told: str) -> None:
     store = Tracking(enabled=True, uri=f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
     with tampered(folder, run_id, was, becomes), pytest.raises(Refused, match=re.escape(told)):
-        look_up(run_id, store).checked_config()
+        checked_config(look_up(run_id, store))
 
 
 def test_a_stored_config_grants_no_trust(folder: Path, run_id: str) -> None:
     store = Tracking(enabled=True, uri=f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
     with tampered(folder, run_id, "trust: []", "trust: [os]"):
-        assert look_up(run_id, store).checked_config().trust == []
-        assert look_up(run_id, store, trust=["mine"]).checked_config().trust == ["mine"]
+        assert checked_config(look_up(run_id, store)).trust == []
+        assert checked_config(look_up(run_id, store, trust=["mine"])).trust == ["mine"]
 
 
 def test_the_logged_model_evaluates_as_recorded(folder: Path, run_id: str) -> None:
     """Without code of ours it is compiled already; `compile_as_recorded` compiles any."""
     uri = f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
     stored = look_up(run_id, Tracking(enabled=True, uri=uri))
-    recorded = stored.checked_config()
+    recorded = checked_config(stored)
     mlflow.set_tracking_uri(uri)
     model = mlflow.keras.load_model(f"runs:/{run_id}/model")
     test = load(recorded.data, recorded.seed).test
@@ -222,11 +223,11 @@ def test_a_run_that_needs_trust_says_so(folder: Path, run_id: str) -> None:
         ("trust: []", "trust: [mine.more, other]"),
     )
     with metrics, tampered(folder, run_id, *trust):
-        told = f"trust: the run {run_id[:8]} needs the code of mine.more.M; if you trust it, say so"
+        told = f"run {run_id[:8]}: config/config.yaml: metrics[1]: mine.more.M is not one of Keras's own; if you trust"
         with pytest.raises(Refused, match=re.escape(told)) as refused:
-            look_up(run_id, store, trust=["other"]).checked_config()
-        assert refused.value.problems[0].remedy == "trust=[mine]"
-        assert look_up(run_id, store, trust=["mine"]).trusted_then == ["mine.more", "other"]
+            checked_config(look_up(run_id, store, trust=["other"]))
+        assert refused.value.problems[0].remedy == "trust=[other,mine]"
+        assert trusted_then(look_up(run_id, store, trust=["mine"])) == ["mine.more", "other"]
 
 
 def test_a_run_that_did_not_finish_cannot_be_reproduced(folder: Path, run_id: str) -> None:

@@ -15,11 +15,11 @@ from experiments.cli.command import command
 from experiments.config import CompareConfig, Problem, Refused, RunFailed
 from experiments.config.problems import NAME_LENGTH, assign
 from experiments.config.schema import CHOICES_OF_A_RUN
-from experiments.ranking import tables
+from experiments.ranking import formats, tables
 from experiments.ranking.comparison import Comparison, best_runs, comparable, compare, curve_of
 from experiments.ranking.conditions import parse_all
-from experiments.ranking.filters import Ordered, facts, fitting, ordered, sort_key
-from experiments.system.terminal import Console
+from experiments.ranking.filters import fitting, ordered, sort_key
+from experiments.system.terminal import Console, say
 
 if TYPE_CHECKING:
     from experiments.tracking.selection import Selection
@@ -30,21 +30,21 @@ def compare_runs(composed: DictConfig) -> None:
     config = check_command(composed, CompareConfig)
     _check_report(config.report)
     client, selection = select(config)
-    from experiments.tracking import selection as recorded
+    from experiments.tracking import curves
 
     runs, groups = selection.runs, comparable(selection.runs)
     sort = sort_key(config.sort, runs) if config.sort else ""  # now: the curves take longer to read
     everything = config.format == "json" or config.report
     comparisons = []
     for objective, members in groups.items():
-        with_curves = recorded.with_curves(client, members, None if everything else [curve_of(objective.metric)])
+        with_curves = curves.with_curves(client, members, None if everything else [curve_of(objective.metric)])
         comparisons.append(compare(with_curves, selection.title, objective, selection.circumstances))
     if unknown := len(runs) - sum(map(len, groups.values())):
         print(f"{unknown} of {len(runs)} runs do not say what they are ranked by, and are left out", file=sys.stderr)
-    _print([ordered(comparison, sort) for comparison in comparisons], config.format)
+    _print([ordered(each, sort) for each in comparisons] if sort else comparisons, config.format)
     if config.report:
         shown = comparisons[0]
-        confusion = recorded.confusion_matrices(client, best_runs(shown))
+        confusion = curves.confusion_matrices(client, best_runs(shown)["run_id"][:3])
         write_report(Path(config.report), shown, confusion)
         which = f", of the runs measured as {shown.measured_as}" if len(comparisons) > 1 else ""
         print(f"report: {config.report}{which}", file=sys.stdout if config.format == "text" else sys.stderr)
@@ -57,7 +57,7 @@ def select(config: CompareConfig) -> "tuple[Any, Selection]":
         Refused: There are none.
     """
     _check_choice(config)
-    conditions = parse_all(config.filter)
+    parse_all(config.filter)  # what cannot be read is refused before the store is opened
     from experiments.tracking import leftovers
     from experiments.tracking import selection as recorded
 
@@ -66,7 +66,7 @@ def select(config: CompareConfig) -> "tuple[Any, Selection]":
         named[str(config.sweep)] = "sweep"
     client = leftovers.connect(recorded.holding(config.tracking, named))
     selection = recorded.select(client, config)
-    runs = fitting(selection.runs, conditions, {run.run_id: facts(run) for run in selection.runs})
+    runs = fitting(selection.runs, config.filter)
     if not comparable(runs):
         what = f"none of the {len(runs)} runs says what it is ranked by: no runs of ours"
         raise Refused(Problem("runs", what, recorded.another_experiment(client, config)))
@@ -96,16 +96,14 @@ def _check_report(path: str | None) -> None:
         raise Refused(Problem("report", f"got {path}, expected a file that can be written", "report=report.html"))
 
 
-def _print(groups: Sequence[Ordered], form: str) -> None:
+def _print(groups: Sequence[Comparison], form: str) -> None:
     if form != "text":
-        write = {"csv": tables.as_csv, "json": tables.as_json, "markdown": tables.as_markdown}[form]
+        write = {"csv": formats.as_csv, "json": formats.as_json, "markdown": formats.as_markdown}[form]
         sys.stdout.write(write(groups))
         return
     console = Console()
-    comparisons = [group.comparison for group in groups]
-    runs = sum(len(standing.runs) for comparison in comparisons for standing in comparison.standings)
-    runs += sum(len(comparison.unfinished) for comparison in comparisons)
-    tables.say(console, [f"{comparisons[0].title} ({runs} run{'s' if runs > 1 else ''})"])
+    runs = sum(len(each.runs) + len(each.unfinished) for each in groups)
+    say(console, f"{groups[0].title} ({runs} run{'s' if runs > 1 else ''})")
     tables.show_groups(console, groups)
 
 

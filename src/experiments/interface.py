@@ -12,9 +12,11 @@ from omegaconf import OmegaConf
 
 from experiments.compare import select
 from experiments.config import CompareConfig, Problem, Refused, RunFailed, check
+from experiments.config.files import plain_value
 from experiments.config.schema import Tracking
 from experiments.tracking.record import BENEATH, RECORDED
-from experiments.tracking.runs import RecordedRun, look_up
+from experiments.tracking.recorded_run import RecordedRun
+from experiments.tracking.runs import look_up
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,13 +110,26 @@ def table(
     Raises:
         Refused: There are none.
     """
-    from experiments.ranking.frames import frame
-
     conditions = [filter] if isinstance(filter, str) else list(filter)
     tracking = {"enabled": True, "uri": uri, "experiment": experiment}
     wanted = {"sweep": sweep, "runs": list(runs), "filter": conditions, "tracking": tracking}
     config = check(OmegaConf.create({**wanted, "sort": None, "format": "text", "report": None}), CompareConfig)
-    return frame(select(config)[1].runs)
+    return _public(select(config)[1].runs)
+
+
+def _public(runs: "pd.DataFrame") -> "pd.DataFrame":
+    """The columns that `table` promises."""
+    import pandas as pd
+
+    from experiments.ranking.comparison import best_first
+    from experiments.ranking.frame import METRICS, differing, parameters, section
+
+    runs = best_first(runs)
+    settings = parameters(runs, differing(runs)).map(plain_value)
+    metrics = section(runs, METRICS).drop(columns="objective", errors="ignore")
+    shown = [runs["run_id"], settings, runs[["objective", "status", "seconds"]], metrics]
+    found = pd.concat([*shown, runs["name"], runs["measured_as"].fillna("")], axis=1)
+    return found.infer_objects().set_index("run_id")
 
 
 def _started(promised: str, overrides: Sequence[str], *options: str) -> str:

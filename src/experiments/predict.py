@@ -15,7 +15,8 @@ from experiments.data.images import read_images, to_input
 from experiments.engine import saved_models
 from experiments.system.terminal import Console, say
 from experiments.task import of
-from experiments.tracking.runs import RecordedRun, look_up
+from experiments.tracking.recorded_run import RecordedRun
+from experiments.tracking.runs import look_up
 
 
 def predict(composed: DictConfig) -> None:

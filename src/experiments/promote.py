@@ -13,7 +13,8 @@ from experiments.config.problems import assign
 from experiments.config.schema import Tracking
 from experiments.system.terminal import Console, say
 from experiments.tracking import registry
-from experiments.tracking.runs import RecordedRun, look_up
+from experiments.tracking.recorded_run import RecordedRun
+from experiments.tracking.runs import look_up
 from experiments.tracking.store import redact, store_uri
 
 

@@ -22,6 +22,7 @@ from experiments.run import Trained, train
 from experiments.system.terminal import Console, say
 from experiments.tracking.provenance import environment, hardware, origin, working_tree
 from experiments.tracking.recorder import Recorder
+from experiments.tracking.rerun import checked_config, trusted_then
 from experiments.tracking.runs import finished, look_up
 
 
@@ -31,7 +32,7 @@ def reproduce(composed: DictConfig) -> None:
     if problems := without_packages(config.trust):
         raise Refused(problems)
     stored = finished(look_up(config.run, config.tracking, trust=config.trust))
-    again = stored.checked_config(config.data.path)
+    again = checked_config(stored, config.data.path)
     dataset = load(again.data, again.seed, again.trust, again.task.name)
     recorded = stored.tags.get("dataset.digest")
     if dataset.digest != recorded:
@@ -41,7 +42,7 @@ def reproduce(composed: DictConfig) -> None:
     say(console, f"run {stored.run_id}  {stored.name}")
     if config.run == "best":
         say(console, f"  chosen {stored.chosen}")
-    for what, said in conditions(stored.tags, stored.environment, stored.trusted_then):
+    for what, said in conditions(stored.tags, stored.environment, trusted_then(stored)):
         say(console, f"  {what:9} {said}")
     with tempfile.TemporaryDirectory() as folder:
         trained = train(again, dataset, Recorder(again), Checkpoints(Path(folder)))
@@ -63,7 +64,7 @@ def compile_as_recorded(model: Any, run: str, uri: str | None = None, trust: Seq
     from experiments.engine.models import compile_as  # it imports TensorFlow
 
     recorded = finished(look_up(run, Tracking(enabled=True, uri=uri), trust=trust))
-    compile_as(recorded.checked_config(), model)
+    compile_as(checked_config(recorded), model)
 
 
 def conditions(tags: Mapping[str, str], packages: str, trusted: Sequence[str]) -> Iterator[tuple[str, str]]:

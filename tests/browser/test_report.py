@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from experiments.config.objective import Objective
-from experiments.ranking.comparison import Run, compare
+from experiments.ranking.comparison import compare
+from experiments.ranking.frame import Row, frame, row
 from experiments.ranking.report import page as report
 from tests.browser.page import Page
 
@@ -16,14 +17,14 @@ BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 MARKED = "[...document.querySelectorAll('.on')].map(mark => mark.dataset.c).filter((c, i, all) => all.indexOf(c) === i)"
 
 
-def _run(optimizer: str, size: str, seed: int, reached: float) -> Run:
+def _run(optimizer: str, size: str, seed: int, reached: float) -> Row:
     parameters = {"optimizer.name": optimizer, "model.layer_sizes": size, "seed": str(seed), "epochs": "5"}
     name = f"optimizer={optimizer} model.layer_sizes={size} seed={seed}"
     curves = {
         "val_accuracy": [reached * epoch / 5 for epoch in range(1, 6)],
         "loss": [1 / epoch for epoch in range(1, 6)],
     }
-    return Run(f"{name}", name, "FINISHED", parameters, reached, 3.0, {"val_accuracy": reached}, curves)
+    return row(f"{name}", name, "FINISHED", parameters, reached, 3.0, {"val_accuracy": reached}, curves)
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +32,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The report of 16 runs with results and one without, with two confusion matrices, as a file."""
     grid = [(optimizer, size) for optimizer in ("adam", "rmsprop") for size in ("[512]", "[256,128,64,32]")]
     runs = [_run(*grid[n % 4], seed=n // 4, reached=0.9 + n % 4 / 50 + n / 1000) for n in range(16)]
-    failed = Run("", "optimizer=sgd " * 20, "FAILED", {}, failure="ValueError: " + "why" * 100)
+    failed = row("", "optimizer=sgd " * 20, "FAILED", {}, failure="ValueError: " + "why" * 100)
     matrix = [[90 if row == column else 1 for column in range(10)] for row in range(10)]
-    confusion = {run.run_id: matrix for run in runs[-2:]}
+    confusion = {run["run_id"]: matrix for run in runs[-2:]}
     file: Path = tmp_path_factory.mktemp("report") / "report.html"
     by_accuracy = Objective("val_accuracy", False, "val_accuracy on digits")
-    file.write_text(report(compare([*runs, failed], "sweep of 16 runs", by_accuracy), confusion))
+    file.write_text(report(compare(frame([*runs, failed]), "sweep of 16 runs", by_accuracy), confusion))
     return file.as_uri()
 
 

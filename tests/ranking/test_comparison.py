@@ -6,59 +6,68 @@ import numpy as np
 import pytest
 
 from experiments.config.objective import Objective
-from experiments.ranking.comparison import Comparison, Run, by_run, compare, differing
+from experiments.ranking.comparison import Comparison, by_run, standings
+from experiments.ranking.comparison import compare as compare_frame
+from experiments.ranking.frame import Row, differing, frame, row
 
 ACCURACY = Objective("val_accuracy", False, "")
 LOSS = Objective("val_loss", True, "")
 
 
-def run(objective: float | None, status: str = "FINISHED", run_id: str = "", **parameters: str) -> Run:
+def compare(rows: Sequence[Row], title: str, objective: Objective) -> Comparison:
+    return compare_frame(frame(rows), title, objective)
+
+
+def run(objective: float | None, status: str = "FINISHED", run_id: str = "", **parameters: str) -> Row:
     named = {key.replace("__", "."): value for key, value in parameters.items()}
-    return Run(run_id, "", status, named, objective)
+    return row(run_id, "", status, named, objective)
 
 
-def runs(**configs: Sequence[float]) -> list[Run]:
+def runs(**configs: Sequence[float]) -> list[Row]:
     """A run for each seed of each config."""
     return [
         run(value, optimizer__name=name, seed=str(seed))
-        for name, row in configs.items()
-        for seed, value in enumerate(row)
+        for name, values in configs.items()
+        for seed, value in enumerate(values)
     ]
 
 
 def marks(comparison: Comparison) -> Mapping[str, bool | None]:
-    return {
-        standing.settings["optimizer.name"]: standing.indistinguishable_from_best for standing in comparison.standings
-    }
+    configs = comparison.configs
+    return dict(zip(configs["params.optimizer.name"], configs["indistinguishable_from_best"], strict=True))
+
+
+def means(comparison: Comparison) -> list[float]:
+    return comparison.configs["mean"].tolist()
 
 
 def test_seeds_are_averaged_and_configs_ranked() -> None:
     found = compare(runs(sgd=[0.1, 0.2, 0.3], adam=[0.9, 0.8]), "", ACCURACY)
-    best, worst = found.standings
-    assert [standing.settings for standing in found.standings] == [
+    best, worst = standings(found)
+    assert [best["settings"], worst["settings"]] == [
         {"optimizer.name": "adam"},
         {"optimizer.name": "sgd"},
     ]
-    assert best.mean == pytest.approx(0.85)
-    assert best.deviation == pytest.approx(0.0707, abs=1e-4)
+    assert best["mean"] == pytest.approx(0.85)
+    assert best["deviation"] == pytest.approx(0.0707, abs=1e-4)
     # By hand: t(0.975, 2) = 4.302653, times 0.1 / sqrt(3).
-    assert worst.interval == pytest.approx((0.2 - 0.248414, 0.2 + 0.248414), abs=1e-6)
-    assert [item.parameters["seed"] for item in worst.runs] == ["0", "1", "2"]
+    assert worst["interval"] == pytest.approx((0.2 - 0.248414, 0.2 + 0.248414), abs=1e-6)
+    assert [item["parameters"]["seed"] for item in worst["runs"]] == ["0", "1", "2"]
     assert found.parameters == ["optimizer.name", "seed"]
     assert not found.lower_is_better
 
 
 def test_a_loss_is_ranked_the_other_way_round() -> None:
     found = compare(runs(sgd=[0.1], adam=[0.9]), "", LOSS)
-    assert [standing.mean for standing in found.standings] == [0.1, 0.9]
-    assert [standing.mean for standing in by_run(found).standings] == [0.1, 0.9]
+    assert means(found) == [0.1, 0.9]
+    assert means(by_run(found)) == [0.1, 0.9]
 
 
 def test_with_one_seed_each_nothing_is_said() -> None:
     found = compare(runs(sgd=[0.1], adam=[0.9]), "", ACCURACY)
     assert found.method == ""
     assert marks(found) == {"adam": None, "sgd": None}
-    assert [(item.deviation, item.interval) for item in found.standings] == [(None, None)] * 2
+    assert [(item["deviation"], item["interval"]) for item in standings(found)] == [(None, None)] * 2
 
 
 def test_shared_seeds_are_blocks() -> None:
@@ -93,7 +102,7 @@ def test_a_single_seed_does_not_hide_differences(metric: Objective) -> None:
 def test_results_that_are_not_finite_are_not_tested() -> None:
     lost = [run(value, optimizer__name="a", seed=str(seed)) for seed, value in enumerate((np.inf, np.nan), start=3)]
     configs = runs(a=[0.9, 0.91, 0.89], b=[0.5, 0.51, 0.49])
-    assert compare([*configs, *lost], "", ACCURACY).standings == compare(configs, "", ACCURACY).standings
+    assert standings(compare([*configs, *lost], "", ACCURACY)) == standings(compare(configs, "", ACCURACY))
 
 
 def test_of_repeats_the_last_that_finished_counts() -> None:
@@ -107,31 +116,31 @@ def test_of_repeats_the_last_that_finished_counts() -> None:
         run(0.4, "FINISHED", "7", model="b", seed="1"),
     ]
     found = compare(tries, "", ACCURACY)
-    assert [[item.run_id for item in standing.runs] for standing in found.standings] == [["3"], ["7"]]
-    assert [item.run_id for item in found.unfinished] == ["6"]
+    assert found.runs[["rank", "run_id"]].to_numpy().tolist() == [[1, "3"], [2, "7"]]
+    assert found.unfinished["run_id"].tolist() == ["6"]
 
 
 def test_runs_without_a_record_or_result_are_not_ranked() -> None:
     lost = [
-        Run("1", "", "FAILED", {}),
-        Run("2", "", "FAILED", {}),
+        row("1", "", "FAILED", {}),
+        row("2", "", "FAILED", {}),
         run(None, run_id="3", model="b"),
         run(float("nan"), run_id="4", model="c"),
     ]
     found = compare([run(0.5, model="a"), *lost], "", ACCURACY)
-    assert len(found.standings) == 1
-    assert [item.run_id for item in found.unfinished] == ["1", "2", "3", "4"]
+    assert len(found.configs) == 1
+    assert found.unfinished["run_id"].tolist() == ["1", "2", "3", "4"]
     assert found.parameters == ["model"]
 
 
 def test_a_failure_before_parameters_were_recorded_counts_with_the_runs_of_its_config() -> None:
-    failures = [Run(f"f{seed}", "", "FAILED", {}, fingerprint=seed) for seed in "0123"]
-    assert compare(failures, "", ACCURACY).unfinished == failures
-    assert compare([*failures, *failures[2:]], "", ACCURACY).unfinished == failures
-    later = [Run(seed, "", "FINISHED", {"seed": seed}, 0.5, fingerprint=seed) for seed in "012"]
+    failures = [row(f"f{seed}", "", "FAILED", {}, fingerprint=seed) for seed in "0123"]
+    for repeated in (failures, [*failures, *failures[2:]]):
+        assert compare(repeated, "", ACCURACY).unfinished["run_id"].tolist() == ["f0", "f1", "f2", "f3"]
+    later = [row(seed, "", "FINISHED", {"seed": seed}, 0.5, fingerprint=seed) for seed in "012"]
     found = compare([*failures, *later, failures[2]], "", ACCURACY)
-    assert [item.run_id for standing in found.standings for item in standing.runs] == ["0", "1", "2"]
-    assert [item.run_id for item in found.unfinished] == ["f3"]
+    assert found.runs["run_id"].tolist() == ["0", "1", "2"]
+    assert found.unfinished["run_id"].tolist() == ["f3"]
 
 
 DIFFERENCES: list[tuple[list[dict[str, str]], list[str]]] = [
@@ -152,18 +161,18 @@ DIFFERENCES: list[tuple[list[dict[str, str]], list[str]]] = [
 
 @pytest.mark.parametrize(("parameters", "keys"), DIFFERENCES)
 def test_what_differs(parameters: list[dict[str, str]], keys: list[str]) -> None:
-    assert differing([Run("", "", "FINISHED", item, 0.5) for item in parameters]) == keys
+    assert differing(frame(row("", "", "FINISHED", item, 0.5) for item in parameters)) == keys
 
 
 def test_nothing_that_differs_is_one_config() -> None:
     found = compare([run(0.1, a="1"), run(0.2, a="1")], "", ACCURACY)
     assert found.parameters == []
-    assert [standing.mean for standing in found.standings] == [0.2]
-    assert compare([], "", ACCURACY).standings == []
+    assert means(found) == [0.2]
+    assert standings(compare([], "", ACCURACY)) == []
 
 
 def test_by_run_each_seed_has_a_rank() -> None:
     each = by_run(compare(runs(adam=[0.1, 0.4], sgd=[0.3, 0.2]), "", ACCURACY))
-    assert [tuple(item.settings.values()) for item in each.standings] == [
-        ("adam", "1"), ("sgd", "0"), ("sgd", "1"), ("adam", "0")
+    assert each.configs[["params.optimizer.name", "params.seed"]].to_numpy().tolist() == [
+        ["adam", "1"], ["sgd", "0"], ["sgd", "1"], ["adam", "0"]
     ]  # fmt: skip

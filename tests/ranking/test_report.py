@@ -3,11 +3,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
-from statistics import fmean, stdev
 
 import pytest
 
-from experiments.ranking.comparison import Comparison, Run, Standing
+from experiments.config.objective import Objective
+from experiments.ranking.comparison import Comparison, compare
+from experiments.ranking.frame import Row, frame, row
 from experiments.ranking.report import charts, page
 from experiments.ranking.report.effect import effects, eta_squared
 from experiments.ranking.report.scales import Scale, natural, scale_of
@@ -61,50 +62,41 @@ class Page(HTMLParser):
 
 def run(
     objective: float | None, epochs: int = 3, curves: Sequence[str] = ("val_accuracy", "loss"), **parameters: str
-) -> Run:
+) -> Row:
     name = " ".join(f"{key}={value}" for key, value in parameters.items())
     values = {metric: [(objective or 0.0) * epoch / epochs for epoch in range(1, epochs + 1)] for metric in curves}
     run_id = f"id {name}"
-    return Run(run_id, name, "FINISHED", {"epochs": str(epochs), **parameters}, objective, curves=values)
+    return row(run_id, name, "FINISHED", {"epochs": str(epochs), **parameters}, objective, curves=values)
 
 
-def standing(*runs: Run, is_equal: bool | None = False) -> Standing:
-    settings = {key: value for key, value in runs[0].parameters.items() if key not in ("seed", "epochs")}
-    values = charts.finite(runs) or [math.nan]
-    mean, deviation = fmean(values), stdev(values) if len(values) > 1 else None
-    interval = None if deviation is None else (mean - 2 * deviation, mean + 2 * deviation)
-    return Standing(settings, runs, mean, deviation, interval, is_equal)
+def comparison(*runs: Row, lower_is_better: bool = False, **changes: object) -> Comparison:
+    objective = Objective("val_accuracy", lower_is_better, "val_accuracy on digits")
+    return replace(compare(frame(runs), "a sweep", objective), **changes)  # type: ignore[arg-type]
 
 
-def comparison(*standings: Standing, **changes: object) -> Comparison:
-    runs = [run for standing in standings for run in standing.runs]
-    keys = dict.fromkeys(key for run in runs for key in run.parameters)
-    differing = [key for key in keys if len({run.parameters.get(key) for run in runs}) > 1]
-    made = Comparison("a sweep", "val_accuracy", False, "val_accuracy on digits", differing, standings, [], "")
-    return replace(made, **changes)  # type: ignore[arg-type]
+def with_configs(made: Comparison, **columns: Sequence[object]) -> Comparison:
+    return replace(made, configs=made.configs.assign(**columns))
 
 
 @pytest.fixture
 def sweep() -> Comparison:
     """Two optimizers and two sizes, two seeds each, and a run that failed."""
     grid = [("adam", "[8]", 0.95), ("adam", "[4]", 0.94), ("sgd", "[8]", 0.91), ("sgd", "[4]", 0.9)]
-    standings = [
-        standing(
-            *(run(best + seed / 1000, optimizer=name, layers=size, seed=str(seed)) for seed in (0, 1)),
-            is_equal=best > 0.93,
-        )
+    runs = [
+        run(best + seed / 1000, optimizer=name, layers=size, seed=str(seed))
         for name, size, best in grid
+        for seed in (0, 1)
     ]
-    failed = Run("", "sgd seed=9", "FAILED", {}, failure="the loss is nan", log="9/run.log")
-    return comparison(*standings, unfinished=[failed], method="A paired test (Student 1908).")
+    failed = row("", "sgd seed=9", "FAILED", {}, failure="the loss is nan", log="9/run.log")
+    made = comparison(*runs, failed, method="A paired test (Student 1908).")
+    return with_configs(made, indistinguishable_from_best=[True, True, False, False])
 
 
 def test_a_sweep_has_every_section(sweep: Comparison) -> None:
-    best = sweep.standings[0].runs[0]
-    shown = Page(page(sweep, {best.run_id: MATRIX}))
+    shown = Page(page(sweep, {sweep.runs["run_id"].iloc[0]: MATRIX}))
     assert shown.sections == SECTIONS
     assert "8 finished runs of 4 configs over 2 seeds; 1 without a result" in shown.text
-    assert "0.9505 ± 0.0014" in shown.text
+    assert "0.9505 ± 0.0064" in shown.text
     assert shown.text.count("≈ best") == 2  # the other adam, and the explanation
     assert "Student 1908" in shown.text
     assert "95.00 % right" in shown.text
@@ -113,15 +105,20 @@ def test_a_sweep_has_every_section(sweep: Comparison) -> None:
 
 
 def test_the_report_marks_configs_with_one_seed(sweep: Comparison) -> None:
-    single = standing(run(0.99, optimizer="sgd", layers="[2]", seed="0"), is_equal=None)
-    shown = Page(page(replace(sweep, standings=[single, *sweep.standings]), {}))
+    columns = ["params.optimizer", "params.layers", "params.seed", "objective"]
+    runs = [
+        run(value, optimizer=optimizer, layers=layers, seed=seed)
+        for optimizer, layers, seed, value in sweep.runs[columns].itertuples(index=False)
+    ]
+    made = comparison(*runs, run(0.99, optimizer="sgd", layers="[2]", seed="0"), method=sweep.method)
+    shown = Page(page(with_configs(made, indistinguishable_from_best=[None, True, True, False, False]), {}))
     assert "? one seed only, not tested" in shown.text
     assert "the best by its mean has one seed only; the others were tested against rank 2" in shown.text
     assert shown.text.count("≈ best") == 3  # both adam, and the explanation
 
 
 def test_a_config_can_be_found_in_every_chart(sweep: Comparison) -> None:
-    shown = Page(page(sweep, {sweep.standings[2].runs[0].run_id: MATRIX}))
+    shown = Page(page(sweep, {sweep.runs.query("rank == 3")["run_id"].iloc[0]: MATRIX}))
     marks = [tag for tag, attrs in shown.tags if attrs.get("data-c") == "2"]
     runs, metrics, parameters = 2, 2, 3
     assert marks.count("tr") == 1
@@ -129,14 +126,14 @@ def test_a_config_can_be_found_in_every_chart(sweep: Comparison) -> None:
     assert marks.count("circle") == runs * parameters
     assert marks.count("figure") == 1
     row = next(attrs for tag, attrs in shown.tags if tag == "tr" and attrs.get("data-c") == "2")
-    assert row["data-what"] == "3.  val_accuracy 0.9105 ± 0.0014 (n = 2)\noptimizer = sgd\nlayers = [8]"
+    assert row["data-what"] == "3.  val_accuracy 0.9105 ± 0.0064 (n = 2)\noptimizer = sgd\nlayers = [8]"
 
 
 def test_texts_of_the_store_are_escaped() -> None:
     evil = [run(0.9 + n / 100, **{EVIL: EVIL + str(n), "seed": "0"}) for n in range(2)]
-    failed = Run(EVIL, EVIL, EVIL, {}, failure=EVIL, log=EVIL)
-    made = comparison(*map(standing, evil), title=EVIL, ranked_by=EVIL, unfinished=[failed], method=EVIL)
-    made = replace(made, standings=[*made.standings, standing(replace(evil[0], name=EVIL, curves={EVIL: [1.0, 2.0]}))])
+    failed = row(EVIL, EVIL, EVIL, {}, failure=EVIL, log=EVIL)
+    evil.append({**run(0.8, **{EVIL: EVIL, "seed": "0"}), "name": EVIL, "curves": {EVIL: [1.0, 2.0]}})
+    made = comparison(*evil, failed, title=EVIL, ranked_by=EVIL, method=EVIL)
     text = page(made, {})
     assert Page(text).count("script") == 1
     assert "alert(1)</script>" not in text
@@ -149,7 +146,7 @@ def test_ranking_by_the_test_set_carries_a_warning(sweep: Comparison) -> None:
 
 
 def test_a_single_run() -> None:
-    shown = Page(page(comparison(standing(run(0.9, seed="0"))), {}))
+    shown = Page(page(comparison(run(0.9, seed="0")), {}))
     assert shown.sections == ["ranking", "curves", "configs"]
     assert "1 finished run of 1 config" in shown.text
     assert "interval" not in shown.text
@@ -157,44 +154,44 @@ def test_a_single_run() -> None:
 
 
 def test_no_finished_run() -> None:
-    failed = Run("", "sgd", "FAILED", {}, failure="why")
-    assert Page(page(comparison(unfinished=[failed]), {})).sections == ["unfinished"]
+    failed = row("", "sgd", "FAILED", {}, failure="why")
+    assert Page(page(comparison(failed), {})).sections == ["unfinished"]
     assert Page(page(comparison(), {})).sections == []
 
 
 def test_seeds_only_have_an_effect_but_no_parallel_lines() -> None:
-    shown = Page(page(comparison(standing(*(run(0.9 + n / 100, seed=str(n)) for n in range(3)))), {}))
+    shown = Page(page(comparison(*(run(0.9 + n / 100, seed=str(n)) for n in range(3))), {}))
     assert shown.sections == ["ranking", "curves", "effects", "configs"]
     assert "a value of its own in each run" in shown.text
 
 
 def test_without_curves_there_is_no_section_for_them() -> None:
-    made = comparison(*(standing(run(0.9, curves=(), optimizer=name)) for name in ("adam", "sgd")))
+    made = comparison(*(run(0.9, curves=(), optimizer=name) for name in ("adam", "sgd")))
     assert "curves" not in Page(page(made, {})).sections
     assert "more than noise" in Page(page(made, {})).text
 
 
 def test_values_that_are_not_numbers_leave_gaps() -> None:
     runs = [run(value, optimizer=str(value)) for value in (0.9, math.nan, None, math.inf)]
-    runs[0] = replace(runs[0], curves={"val_accuracy": [0.1, math.nan, 0.3, 0.4], "loss": [math.nan]})
-    made = comparison(*map(standing, runs))
+    runs[0]["curves"] = {"val_accuracy": [0.1, math.nan, 0.3, 0.4], "loss": [math.nan]}
+    made = comparison(*runs)
     text = page(made, {})
-    assert Page(text).sections == ["ranking", "curves", "configs"]
+    assert Page(text).sections == ["ranking", "curves", "configs", "unfinished"]
     assert not re.search(r'(?:d|x|y|cx|cy)="[^"]*(?:nan|inf)', text)
-    path = charts.panel(made.standings, "val_accuracy", 300, 100).lines[-1].path
+    path = charts.panel(made, "val_accuracy", 300, 100).lines[-1][1]
     assert path.startswith("M0 ")
     assert [part[0] for part in re.findall(r"[ML][^ML]+", path)] == ["M", "M", "L"]
 
 
 def test_one_epoch_is_a_point() -> None:
-    panel = charts.panel([standing(run(0.9, epochs=1))], "loss", 300, 100)
-    assert panel.lines[0].path == "M150 50h0"
+    panel = charts.panel(comparison(run(0.9, epochs=1)), "loss", 300, 100)
+    assert panel.lines[0][1] == "M150 50h0"
     assert [tick.label for tick in panel.x] == ["1"]
 
 
 def test_curves_start_with_what_is_ranked_by() -> None:
     curves = ("accuracy", "learning_rate", "loss", "val_accuracy", "val_loss", "val_auc")
-    made = comparison(standing(run(0.9, curves=curves)))
+    made = comparison(run(0.9, curves=curves))
     assert charts.curve_metrics(made) == ["val_accuracy", "val_loss", "loss", "accuracy"]
     made = replace(made, ranked_by="test_accuracy")
     assert charts.curve_metrics(made) == ["accuracy", "val_loss", "loss", "val_accuracy"]
@@ -203,7 +200,7 @@ def test_curves_start_with_what_is_ranked_by() -> None:
 def test_a_hundred_runs_stay_small() -> None:
     curves = ("val_accuracy", "val_loss", "loss", "accuracy")
     runs = [run(1 - 1 / (n + 2), 5, curves, rate=str(10 ** -(n / 20)), size=str(n % 7), seed="0") for n in range(100)]
-    text = page(comparison(*map(standing, runs[::-1])), {run.run_id: MATRIX for run in runs[:3]})
+    text = page(comparison(*runs), {run["run_id"]: MATRIX for run in runs[:3]})
     shown = Page(text)
     assert len(text.encode()) < 400_000
     assert shown.count("tr", **{"data-c": "99"}) == 1
@@ -211,10 +208,10 @@ def test_a_hundred_runs_stay_small() -> None:
 
 
 def test_long_curves_are_thinned_to_their_last_epoch() -> None:
-    panel = charts.panel([standing(run(0.9, epochs=1000))], "loss", 300, 100)
+    panel = charts.panel(comparison(run(0.9, epochs=1000)), "loss", 300, 100)
     assert panel.every == 7
-    assert len(re.findall("[ML]", panel.lines[0].path)) < 150
-    assert "L300 " in panel.lines[0].path
+    assert len(re.findall("[ML]", panel.lines[0][1])) < 150
+    assert "L300 " in panel.lines[0][1]
 
 
 def test_eta_squared() -> None:
@@ -235,14 +232,14 @@ def test_effects_are_sorted_by_their_share(sweep: Comparison) -> None:
 @pytest.mark.parametrize("values", [range(100, 112), [f"{0.01 + n / 1e6:.6f}" for n in range(12)]])
 def test_no_run_is_lost_where_the_ranges_of_a_number_lie_near_each_other(values: Sequence[object]) -> None:
     runs = [run(number / 12, rate=str(value)) for number, value in enumerate(values)]
-    (effect,) = effects(comparison(*map(standing, runs)), Scale(0, 1, 0, 100))
+    (effect,) = effects(comparison(*runs), Scale(0, 1, 0, 100))
     assert sum(len(group.dots) for group in effect.groups) == 12
     assert len({group.label for group in effect.groups}) == 5
 
 
 def test_many_values_of_a_number_are_grouped_into_ranges() -> None:
     runs = [run(n / 100, rate=str(n)) for n in range(1, 51)]
-    (effect,) = effects(comparison(*map(standing, runs)), Scale(0, 1, 0, 100))
+    (effect,) = effects(comparison(*runs), Scale(0, 1, 0, 100))
     assert [group.label for group in effect.groups] == ["1 to 10", "11 to 20", "21 to 30", "31 to 40", "41 to 50"]
     assert [len(group.dots) for group in effect.groups] == [10] * 5
     assert effect.share is not None
@@ -259,21 +256,21 @@ def test_many_values_of_a_number_are_grouped_into_ranges() -> None:
     ],
 )
 def test_parallel_axes(values: Sequence[str], log: bool, labels: Sequence[str]) -> None:
-    made = comparison(*(standing(run(0.9 - n / 10, value=value)) for n, value in enumerate(values)))
+    made = comparison(*(run(0.9 - n / 10, value=value) for n, value in enumerate(values)))
     (axis, objective), lines = charts.parallel(made, 0, 100, 200)
     assert (axis.name, axis.log) == ("value", log)
     assert [tick.label for tick in axis.ticks] == labels
     assert [tick.at for tick in axis.ticks] == sorted((tick.at for tick in axis.ticks), reverse=True)
     assert objective.name == "val_accuracy"
-    assert [line.config for line in lines] == [2, 1, 0]
+    assert [config for config, _ in lines] == [2, 1, 0]
 
 
 def test_better_is_up() -> None:
     for lower_is_better in (False, True):
         order = (0.1, 0.9) if lower_is_better else (0.9, 0.1)
-        made = comparison(*(standing(run(value, size=str(value))) for value in order), lower_is_better=lower_is_better)
+        made = comparison(*(run(value, size=str(value)) for value in order), lower_is_better=lower_is_better)
         _, (worse, best) = charts.parallel(made, 0, 100, 200)
-        assert float(best.path.split()[-1]) < float(worse.path.split()[-1])
+        assert float(best[1].split()[-1]) < float(worse[1].split()[-1])
 
 
 def test_an_outlier_does_not_squeeze_the_rest() -> None:
@@ -283,9 +280,9 @@ def test_an_outlier_does_not_squeeze_the_rest() -> None:
 
 
 def test_an_interval_that_leaves_the_axis_is_cut() -> None:
-    ends = [(0.49, 0.61), (-9.0, 0.6), None]
-    standings = [replace(standing(run(0.5), run(0.6)), interval=interval) for interval in ends]
-    _, (whole, cut, single) = charts.whiskers(standings, 0, 100)
+    runs = [run(value, size=size, seed=str(value)) for size in "abc" for value in (0.5, 0.6)]
+    made = with_configs(comparison(*runs), low=[0.49, -9.0, math.nan], high=[0.61, 0.6, math.nan])
+    _, (whole, cut, single) = charts.whiskers(made, 0, 100)
     assert whole
     assert cut
     assert single
@@ -323,12 +320,12 @@ def test_mistakes_are_coloured_by_their_share_of_the_row() -> None:
             [4, 0],
         ]
     )
-    assert [[cell.heat for cell in row] for row in cells] == [[0.9, 0.32], [1.0, 0.0]]
+    assert [[heat for _, heat in row] for row in cells] == [[0.9, 0.32], [1.0, 0.0]]
 
 
 def test_many_classes_are_told_by_their_mixups() -> None:
     matrix = [[50 if i == j else 7 * (i == 3 and j == 5) for j in range(30)] for i in range(30)]
     best = run(0.9)
-    shown = Page(page(comparison(standing(best)), {best.run_id: matrix}))
+    shown = Page(page(comparison(best), {best["run_id"]: matrix}))
     assert "mixed up most is taken for images 3 5 7" in shown.text
     assert shown.count("table", **{"class": "matrix"}) == 0

@@ -14,13 +14,12 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from experiments.config.objective import Objective
-from experiments.ranking.comparison import Comparison, Run, by_run, compare
+from experiments.ranking.comparison import Comparison, by_run, compare
 from experiments.ranking.filters import ordered
+from experiments.ranking.formats import as_csv, as_json, as_markdown
+from experiments.ranking.frame import frame, row
 from experiments.ranking.tables import (
     BARS,
-    as_csv,
-    as_json,
-    as_markdown,
     columns,
     notes,
     short_names,
@@ -43,7 +42,7 @@ def comparison(seeds: int = 3, curves: bool = True, layers: str = "[512]") -> Co
         for seed in range(seeds):
             reached = 0.9 + 0.02 * place + 0.003 * ((seed * 7 + place * 5) % 4)
             runs.append(
-                Run(
+                row(
                     f"{place}{seed}" + 30 * "a",
                     f"optimizer={name}",
                     "FINISHED",
@@ -55,8 +54,8 @@ def comparison(seeds: int = 3, curves: bool = True, layers: str = "[512]") -> Co
                 )
             )
     lost = {"optimizer.name": "sgd", "model.layer_sizes": "[16]", "seed": "0"}
-    runs.append(Run("f" * 32, "optimizer=sgd", "FAILED", lost, None, 1.0, failure="the loss became nan", log="run.log"))
-    return compare(runs, "sweep", ACCURACY)
+    runs.append(row("f" * 32, "optimizer=sgd", "FAILED", lost, None, 1.0, failure="the loss became nan", log="run.log"))
+    return compare(frame(runs), "sweep", ACCURACY)
 
 
 def shown(
@@ -64,7 +63,7 @@ def shown(
 ) -> list[str]:
     text = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(file=text, width=width, force_terminal=terminal, no_color=True, color_system=None)
-    show(console, ordered(compared, sort))
+    show(console, ordered(compared, sort) if sort else compared)
     text.seek(0)
     return [line.rstrip() for line in text.read().splitlines()]
 
@@ -135,33 +134,29 @@ def test_another_order_keeps_the_ranks() -> None:
 @pytest.mark.parametrize("width", [40, 120])
 def test_what_a_table_is_sorted_by_is_a_column(sort: str, header: str, cells: list[str], width: int) -> None:
     compared = comparison()
-    runs = [run for standing in compared.standings for run in standing.runs]
-    slow = [{"fit_seconds": 10.0 * (number // 3 + 1)} if number < 6 else {} for number in range(len(runs))]
-    runs = [
-        replace(run, metrics={**run.metrics, **more}, parameters={**run.parameters, "epochs": "3"})
-        for run, more in zip(runs, slow, strict=True)
-    ]
-    lost = [replace(run, metrics={"fit_seconds": 1.0}) for run in compared.unfinished]
-    group = ordered(compare([*runs, *lost], "", ACCURACY), sort)
+    runs = compared.runs.sort_index().assign(**{"params.epochs": "3", "metrics.fit_seconds": math.nan})
+    runs.loc[runs["rank"] <= 2, "metrics.fit_seconds"] = 10.0 * runs["rank"]
+    runs.loc[len(runs)] = {**compared.unfinished.iloc[0], "metrics.fit_seconds": 1.0}
+    group = ordered(compare(runs, "", ACCURACY), sort)
     [found] = [column.cells for column in columns(group, {}) if column.header == header]
     assert found == cells
-    lines = shown(group.comparison, width, sort=sort)
+    lines = shown(group, width)
     assert all(any(cell in line for line in lines) for cell in cells)
     assert [column.header for column in columns(ordered(compared, "-seconds"), {})].count("seconds") == 1
     assert "seconds" in "".join(shown(compared, 40, sort="-seconds"))
     assert shown(compared, 40, sort="optimizer.name")[0] == shown(compared, 40, sort="val_accuracy")[0]
-    finished = replace(compared, unfinished=[])
+    finished = replace(compared, unfinished=compared.unfinished[:0])
     assert shown(finished, 80, sort="seed") == shown(finished, 80), "a config has several"
 
 
 def test_numbers_of_a_column_have_the_same_decimals_also_in_the_tables_of_a_sweep() -> None:
     runs = [
-        Run(name, "", "FINISHED", {"a": name[0], "seed": name[1]}, value)
+        row(name, "", "FINISHED", {"a": name[0], "seed": name[1]}, value)
         for name, value in {"x0": 0.12, "x1": 0.03, "y0": 0.07, "y1": 0.08}.items()
     ]
-    compared = compare(runs, "", LOSS)
+    compared = compare(frame(runs), "", LOSS)
     for comparison in (compared, by_run(compared)):
-        cells = [column.cells for column in columns(ordered(comparison), {}) if column.header in ("val_loss", "± 95 %")]
+        cells = [column.cells for column in columns(comparison, {}) if column.header in ("val_loss", "± 95 %")]
         assert {len(cell.partition(".")[2]) for column in cells for cell in column} == {4}
 
 
@@ -169,17 +164,17 @@ def test_notes_say_what_the_ranking_is_worth() -> None:
     [marks] = notes(comparison())
     assert marks.startswith("= not significantly different from the best: Tukey-Kramer test (Tukey 1949, Kramer 1956)")
     assert re.search(r"; error rate 5 % for all configs together; a difference below 0\.013 would not have", marks)
-    best = comparison().standings[0]
-    assert notes(replace(comparison(), standings=[best, best]))[1:] == ["no config differs significantly from the best"]
+    best = comparison().configs.loc[[1, 1]]
+    assert notes(replace(comparison(), configs=best))[1:] == ["no config differs significantly from the best"]
     [noise] = notes(comparison(seeds=1))
     assert noise == "one seed each: differences may be noise; a sweep over seed=0,1,2,3,4 is tested for that"
-    alone = compare(comparison().standings[0].runs, "", ACCURACY)
+    alone = compare(comparison().runs.query("rank == 1"), "", ACCURACY)
     assert notes(alone) == ["intervals: 95 % of the mean, by Student's t"]
     assert shown(alone, 80)[0].split() == ["val_accuracy", "±", "95", "%", "n", "curve", "seconds"]
-    alike = [Run(name, "", "FINISHED", {"seed": "0"}, 0.5) for name in "abc"]
+    alike = [row(name, "", "FINISHED", {"seed": "0"}, 0.5) for name in "abc"]
     left_out = "runs with the same config and seed as a later one, which are left out: 2"
-    assert notes(compare(alike, "", ACCURACY)) == [left_out]
-    by_test = compare([Run("", "", "FINISHED", {}, 0.5)], "", TEST_ACCURACY)
+    assert notes(compare(frame(alike), "", ACCURACY)) == [left_out]
+    by_test = compare(frame([row("", "", "FINISHED", {}, 0.5)]), "", TEST_ACCURACY)
     assert notes(by_test)[0].startswith("ranked by test_accuracy, as no run held out a validation set")
     asked = replace(by_test, measured_as="test_accuracy, higher is better, on digits 1ea0 validation_size=0.2")
     assert notes(asked)[0].startswith("ranked by test_accuracy, as objective= says: what the best reaches")
@@ -193,15 +188,15 @@ def test_no_note_invites_to_add_seeds_until_a_difference_is_significant(seeds: i
 def single_seeds(**counts: int) -> Comparison:
     """Configs with so many seeds each, the best first."""
     runs = [
-        Run("", "", "FINISHED", {"model": name, "seed": str(seed)}, 0.9 - 0.1 * place + 0.001 * seed)
+        row("", "", "FINISHED", {"model": name, "seed": str(seed)}, 0.9 - 0.1 * place + 0.001 * seed)
         for place, (name, count) in enumerate(counts.items())
         for seed in range(count)
     ]
-    return compare(runs, "", ACCURACY)
+    return compare(frame(runs), "", ACCURACY)
 
 
 def marks_and_notes(compared: Comparison) -> tuple[list[str], list[str]]:
-    found = {column.header: column.cells for column in columns(ordered(compared), {})}
+    found = {column.header: column.cells for column in columns(compared, {})}
     return list(found["="]), notes(compared)
 
 
@@ -264,7 +259,7 @@ def test_sparklines_have_one_scale() -> None:
 
 
 def test_csv_has_a_line_a_run() -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv([ordered(comparison())]))))
+    rows = list(csv.DictReader(io.StringIO(as_csv([comparison()]))))
     assert len(rows) == 13
     measured = ["objective", "seconds", "val_accuracy", "val_loss"]
     assert list(rows[0]) == ["optimizer.name", "model.layer_sizes", "seed", *measured, "run_id", "name", "status"]
@@ -274,7 +269,7 @@ def test_csv_has_a_line_a_run() -> None:
 
 def test_json_has_everything() -> None:
     compared = comparison()
-    text = as_json([ordered(compared)])
+    text = as_json([compared])
     told = json.loads(text)
     assert text.endswith("}\n")
     assert (told["ranked_by"], told["parameters"]) == ("val_accuracy", ["optimizer.name", "model.layer_sizes", "seed"])
@@ -286,16 +281,18 @@ def test_json_has_everything() -> None:
 
 
 def test_json_is_json_whatever_the_metrics_are() -> None:
-    odd = Run("", "", "FINISHED", {}, 0.5, metrics={"loss": math.nan}, curves={"loss": [math.inf, 1.0]})
-    compared = compare([odd], "", ACCURACY)
-    text = as_json([ordered(compared)])
+    odd = row(
+        "", "", "FINISHED", {}, 0.5, metrics={"loss": math.nan, "accuracy": math.inf}, curves={"loss": [math.inf, 1.0]}
+    )
+    compared = compare(frame([odd]), "", ACCURACY)
+    text = as_json([compared])
     [run] = json.loads(text, parse_constant=pytest.fail)["standings"][0]["runs"]
-    assert (run["metrics"], run["curves"]) == ({"loss": None}, {"loss": [None, 1.0]})
+    assert (run["metrics"], run["curves"]) == ({"accuracy": None}, {"loss": [None, 1.0]})
 
 
 def test_markdown_is_a_table_and_its_notes() -> None:
     compared = comparison(layers="a|b")
-    lines = as_markdown([ordered(compared)]).splitlines()
+    lines = as_markdown([compared]).splitlines()
     assert lines[0].startswith("|  | optimizer | layer_sizes | val_accuracy |")
     assert lines[1].startswith("| ---: | --- | --- | ---: |")
     assert len({line.replace("\\|", "").count("|") for line in lines[:7]}) == 1
@@ -304,6 +301,6 @@ def test_markdown_is_a_table_and_its_notes() -> None:
 
 @given(st.floats(min_value=1e-12, max_value=1e12))
 def test_a_result_shows_four_digits_at_least(value: float) -> None:
-    [_, line] = shown(compare([Run("", "", "FINISHED", {}, value)], "", LOSS), 120)
+    [_, line] = shown(compare(frame([row("", "", "FINISHED", {}, value)]), "", LOSS), 120)
     told = line.split()[1]
     assert float(told) == pytest.approx(value, rel=1e-3, abs=1e-12)

@@ -26,8 +26,9 @@ from experiments.task import of
 from experiments.tracking import sqlite
 from experiments.tracking.artifacts import stored_text
 from experiments.tracking.client import open_store
+from experiments.tracking.curves import confusion_matrices
+from experiments.tracking.rerun import checked_config
 from experiments.tracking.runs import look_up
-from experiments.tracking.selection import confusion_matrices
 from tests.composed import digits, keras
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
@@ -210,7 +211,7 @@ def test_a_foreign_config_is_refused(store: tuple[Tracking, str, Path], text: st
     tracking, run_id, artifacts = store
     (artifacts / "config" / "config.yaml").write_text(text)
     with pytest.raises(Refused):
-        look_up(run_id, tracking).checked_config()
+        checked_config(look_up(run_id, tracking))
 
 
 def test_a_config_that_is_no_ordinary_file_is_refused(store: tuple[Tracking, str, Path]) -> None:
@@ -219,7 +220,7 @@ def test_a_config_that_is_no_ordinary_file_is_refused(store: tuple[Tracking, str
     file.unlink(missing_ok=True)
     os.mkfifo(file)
     with pytest.raises(Refused, match="has no readable config"):
-        look_up(run_id, tracking).checked_config()
+        checked_config(look_up(run_id, tracking))
     file.unlink()
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(Refused, match="has no readable config"):

@@ -1,76 +1,25 @@
 """Recorded runs side by side: grouped by config over their seeds, ranked, and what the ranking is worth."""
 
 import math
-import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from experiments.config.objective import Objective
+from experiments.ranking.frame import CIRCUMSTANCES, PARAMS, Row, differing, has_parameters, parameters, records
 from experiments.ranking.significance import judge
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 INTERVALS = "intervals: 95 % of the mean, by Student's t"
-# Parameters, by what their keys start with, that say how and where a run is carried out, not what it is.
-CIRCUMSTANCES = ("runtime.", "tracking.", "trust", "resume", "data.path")
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run, as a comparison sees it.
-
-    Attributes:
-        run_id: MLflow's; empty where nothing was recorded.
-        name: Of the run, for people.
-        status: FINISHED, FAILED, KILLED, RUNNING, or "not run".
-        parameters: The config as it was recorded, dotted keys to text.
-        objective: The value that it is ranked by; None unless it finished.
-        measured: What that is a value of; None where the record does not say.
-        fingerprint: Of its config; empty where the record does not say.
-        seconds: From its start to its end.
-        metrics: The last value of every metric.
-        curves: The values of the metrics of each epoch, by epoch.
-        failure: Why it failed.
-        log: The file that its output went to.
-    """
-
-    run_id: str
-    name: str
-    status: str
-    parameters: Mapping[str, str]
-    objective: float | None = None
-    seconds: float | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    failure: str = ""
-    log: str = ""
-    uuid: str = ""
-    measured: Objective | None = None
-    fingerprint: str = ""
-
-
-@dataclass(frozen=True)
-class Standing:
-    """The place of one config in the ranking, over all of its seeds.
-
-    Attributes:
-        settings: The parameters that differ between the configs compared, but for the seed.
-        runs: Its finished runs, in the order of their seeds.
-        mean: Of the objective.
-        deviation: The sample standard deviation (n - 1); None for a single run.
-        interval: The 95 % confidence interval of the mean; None for a single run.
-        indistinguishable_from_best: Whether it does not differ significantly from the best of the configs that have
-            several seeds (that one does not, either); None for a single seed, which cannot be judged.
-    """
-
-    settings: Mapping[str, str]
-    runs: Sequence[Run]
-    mean: float
-    deviation: float | None
-    interval: tuple[float, float] | None
-    indistinguishable_from_best: bool | None
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """Runs, compared.
 
@@ -80,11 +29,17 @@ class Comparison:
         lower_is_better: Whether the objective is to be made small.
         measured_as: What the runs have in common, so that they can be compared; see `Objective`.
         parameters: The keys that differ between the runs, in the config's order; with ``seed``, if that differs.
-        standings: The configs with finished runs, the best first.
+        configs: The configs with finished runs, in the order in which they are shown; the index is the rank, from 1:
+            ``params.KEY`` for each of `parameters`; the objective's ``mean`` and, over ``n`` > 1 runs, its sample
+            standard ``deviation`` (n - 1) and the 95 % confidence interval of the mean, ``low`` to ``high``;
+            ``indistinguishable_from_best``: whether it does not differ significantly from the best of the configs that
+            have several seeds (that one does not, either); None for a single seed, which cannot be judged.
+        runs: Their runs, config by config in the same order, in the order of their seeds; ``rank`` is the config's.
         unfinished: Runs without a result.
         method: How it was decided which configs differ significantly from the best, in one sentence, with its source;
             empty where each config has a single seed, so that nothing can be said.
         repeats: How many runs are left out, as a later one has the same config and seed.
+        sorted_by: The parameter or metric that the configs are in the order of; empty: by rank.
     """
 
     title: str
@@ -92,14 +47,26 @@ class Comparison:
     lower_is_better: bool
     measured_as: str
     parameters: Sequence[str]
-    standings: Sequence[Standing]
-    unfinished: Sequence[Run]
+    configs: "pd.DataFrame"
+    runs: "pd.DataFrame"
+    unfinished: "pd.DataFrame"
     method: str
     repeats: int = 0
+    sorted_by: str = ""
+
+    @property
+    def settings(self) -> list[str]:
+        """The parameters that differ between the configs."""
+        return [key for key in self.parameters if key != "seed"]
+
+    @property
+    def has_several_seeds(self) -> bool:
+        """Whether any config has runs with several seeds."""
+        return bool((self.configs["n"] > 1).any())
 
 
 def compare(
-    runs: Sequence[Run], title: str, objective: Objective, circumstances: Collection[str] = CIRCUMSTANCES
+    runs: "pd.DataFrame", title: str, objective: Objective, circumstances: Collection[str] = CIRCUMSTANCES
 ) -> Comparison:
     """Group runs by config over their seeds, and rank the configs by their means.
 
@@ -110,154 +77,56 @@ def compare(
         circumstances: Parameters, by what their keys start with, that make no other config of it. They count only
             where nothing else differs.
     """
-    lower, keys = objective.lower_is_better, differing(runs, circumstances)
-    settings = [key for key in keys if key != "seed"]
+    keys = differing(runs, circumstances)
     counted = _last_of_repeats(runs, keys)
-    groups: dict[tuple[str, ...], list[Run]] = {}
-    for run in counted:
-        if has_result(run):
-            groups.setdefault(tuple(_value(run, key) for key in settings), []).append(run)
-    standings = [_standing(dict(zip(settings, values, strict=True)), group) for values, group in groups.items()]
-    standings.sort(key=lambda standing: standing.mean if lower else -standing.mean)
-    verdict = judge([_by_seed(standing) for standing in standings], lower)
-    standings = [
-        replace(standing, indistinguishable_from_best=mark)
-        for standing, mark in zip(standings, verdict.indistinguishable_from_best, strict=True)
-    ]
-    several = any(len(standing.runs) > 1 for standing in standings)
-    method = "; ".join(filter(None, [verdict.method, INTERVALS])) if several else ""
-    unfinished = [run for run in counted if not has_result(run)]
-    repeats = len(runs) - len(counted)
-    return Comparison(
-        title, objective.metric, lower, objective.measured_as, keys, standings, unfinished, method, repeats
-    )
-
-
-def comparable(runs: Iterable[Run]) -> dict[Objective, list[Run]]:
-    """Sort runs by what they are measured as: only those of one group can be ranked together.
-
-    Returns:
-        The groups, the largest first. Runs whose record does not say are left out.
-    """
-    groups: dict[Objective, list[Run]] = {}
-    for run in runs:
-        if run.measured:
-            groups.setdefault(run.measured, []).append(run)
-    return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
-
-
-def best_first(runs: Sequence[Run]) -> list[Run]:
-    """Runs, group by group of those that can be compared, the largest group first; then those whose record is silent.
-
-    In a group, the best is the first, and those without a result are the last.
-    """
-    ranked = list[Run]()
-    for objective, group in comparable(runs).items():
-        sign = 1 if objective.lower_is_better else -1
-        with_result = sorted(filter(has_result, group), key=lambda run: sign * (run.objective or 0.0))
-        ranked += [*with_result, *(run for run in group if not has_result(run))]
-    return [*ranked, *(run for run in runs if run.measured is None)]
-
-
-def best_run(comparison: Comparison) -> tuple[Standing, Run] | None:
-    """The best run of the config with the best mean; a config with one seed counts only where none has two.
-
-    None if no run has a result.
-    """
-    several = [standing for standing in comparison.standings if len(standing.runs) > 1]
-    for standing in several or comparison.standings:
-        return standing, _best_of(standing.runs, comparison.lower_is_better)
-    return None
+    finished = counted[has_result(counted)]
+    settings = [key for key in keys if key != "seed"]
+    configs, ranked, method = _ranked(finished, _values(finished, settings), keys, objective.lower_is_better)
+    if (configs["n"] > 1).any():
+        method = "; ".join(filter(None, [method, INTERVALS]))
+    unfinished, repeats = counted[~has_result(counted)], len(runs) - len(counted)
+    return Comparison(title, *objective, keys, configs, ranked, unfinished, method, repeats)
 
 
 def by_run(comparison: Comparison) -> Comparison:
     """The same runs, each ranked for itself: the seed is a setting like any other."""
-    standings = [
-        Standing(
-            {key: _value(run, key) for key in comparison.parameters}, [run], run.objective or 0.0, None, None, None
-        )
-        for standing in comparison.standings
-        for run in standing.runs
-    ]
-    standings.sort(key=lambda standing: standing.mean if comparison.lower_is_better else -standing.mean)
-    return replace(comparison, standings=standings, method="")
+    runs, lower = comparison.runs, comparison.lower_is_better
+    configs, runs, _ = _ranked(runs, list(runs.index), comparison.parameters, lower)
+    return replace(comparison, configs=configs, runs=runs, method="")
 
 
-def best_runs(comparison: Comparison, count: int = 3) -> list[str]:
-    """Ids: the best run of each of the best configs."""
-    best = (_best_of(standing.runs, comparison.lower_is_better) for standing in comparison.standings[:count])
-    return [run.run_id for run in best]
+def _ranked(
+    runs: "pd.DataFrame", groups: Sequence[Hashable], keys: Sequence[str], lower_is_better: bool
+) -> tuple["pd.DataFrame", "pd.DataFrame", str]:
+    """Rank groups of finished runs: the configs, their runs, and how they were tested; see `Comparison`."""
+    import pandas as pd
+
+    seeds = parameters(runs, ["seed"])["seed"]
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    runs = runs.assign(group=pd.Series([numbers[group] for group in groups], runs.index, dtype=int))
+    runs = runs.loc[sorted(runs.index, key=lambda run: _seed_order(seeds[run]))]
+    found = pd.DataFrame(
+        [{"group": group, **_statistics(values.tolist())} for group, values in runs.groupby("group")["objective"]],
+        columns=["group", "mean", "deviation", "low", "high", "n"],
+    ).sort_values("mean", ascending=lower_is_better, kind="stable")
+    found.index = pd.RangeIndex(1, len(found) + 1)
+    ranks = {group: rank for rank, group in found["group"].items()}
+    runs = runs.assign(rank=runs["group"].map(ranks).astype(int)).sort_values("rank", kind="stable")
+    by_seed = runs["objective"].groupby(runs["rank"])
+    verdict = judge([dict(zip(seeds[values.index], values, strict=True)) for _, values in by_seed], lower_is_better)
+    found["indistinguishable_from_best"] = pd.Series(verdict.indistinguishable_from_best, found.index, dtype=object)
+    first = runs.drop_duplicates("rank")
+    settings = pd.DataFrame(_values(first, keys), found.index, [PARAMS + key for key in keys], dtype=object)
+    return settings.join(found.drop(columns="group")), runs.drop(columns="group"), verdict.method
 
 
-def _best_of(runs: Sequence[Run], lower_is_better: bool) -> Run:
-    return (min if lower_is_better else max)(runs, key=lambda run: run.objective or 0.0)
-
-
-def has_result(run: Run) -> bool:
-    """Whether a run can be ranked."""
-    return run.status == "FINISHED" and run.objective is not None and math.isfinite(run.objective)
-
-
-def curve_of(metric: str) -> str:
-    """The name of the curve that belongs to a metric that was measured at the end."""
-    return metric.removeprefix("test_").removeprefix("final_")
-
-
-def differing(runs: Sequence[Run], circumstances: Collection[str] = CIRCUMSTANCES) -> list[str]:
-    """The parameters that are not the same in all runs, in the runs' order.
-
-    Left out are those that follow from the name of their section, as ``optimizer.rho`` does from ``optimizer.name``;
-    and circumstances, unless nothing else differs.
-    """
-    known = [run for run in runs if run.parameters]  # a worker that died early recorded none
-    keys = dict.fromkeys(key for run in known for key in run.parameters)
-    found = [key for key in keys if len({_value(run, key) for run in known}) > 1]
-    settings = [key for key in found if not key.startswith(tuple(circumstances))] or found
-    return [key for key in settings if not _follows(key, settings, known)]
-
-
-def _value(run: Run, key: str) -> str:
-    value = run.parameters.get(key, "")
-    return "" if value == "{}" else value  # a section without entries, which has keys of its own elsewhere
-
-
-def _follows(key: str, differing: Sequence[str], runs: Sequence[Run]) -> bool:
-    """Whether the name of a section that the parameter is in decides its value, in all runs."""
-    sections = key.split(".")
-    names = [".".join([*sections[:depth], "name"]) for depth in range(1, len(sections))]
-    return any(
-        name != key
-        and name in differing
-        and len({(_value(run, name), _value(run, key)) for run in runs}) == len({_value(run, name) for run in runs})
-        for name in names
-    )
-
-
-def _last_of_repeats(runs: Sequence[Run], keys: Sequence[str]) -> list[Run]:
-    """Of each config and seed, the last run that finished; where none did, the last.
-
-    A run that failed before its parameters were recorded has those of the runs with its fingerprint.
-    """
-    recorded = {run.fingerprint: run for run in runs if run.parameters and run.fingerprint}
-    last: dict[object, Run] = {}
-    for number, run in enumerate(runs):
-        known = run if run.parameters else recorded.get(run.fingerprint)
-        which = tuple(_value(known, key) for key in keys) if known else run.fingerprint or number
-        if has_result(run) or which not in last or not has_result(last[which]):
-            last.pop(which, None)
-            last[which] = run
-    return list(last.values())
-
-
-def _standing(settings: Mapping[str, str], runs: Sequence[Run]) -> Standing:
-    ordered = sorted(runs, key=lambda run: _seed_order(seed_of(run)))
-    values = [run.objective for run in ordered if run.objective is not None]
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return Standing(settings, ordered, mean, None, None, None)
-    deviation = math.hypot(*(value - mean for value in values)) / math.sqrt(len(values) - 1)
-    half = _quantile(len(values) - 1) * deviation / math.sqrt(len(values))
-    return Standing(settings, ordered, mean, deviation, (mean - half, mean + half), None)
+def _statistics(values: Sequence[float]) -> Row:
+    mean, n = fmean(values), len(values)
+    if n < 2:
+        return {"mean": mean, "n": n}
+    deviation = math.hypot(*(value - mean for value in values)) / math.sqrt(n - 1)
+    half = _quantile(n - 1) * deviation / math.sqrt(n)
+    return {"mean": mean, "n": n, "deviation": deviation, "low": mean - half, "high": mean + half}
 
 
 @cache
@@ -268,14 +137,89 @@ def _quantile(freedom: int) -> float:
     return float(stdtrit(freedom, 0.975))
 
 
-def seed_of(run: Run) -> str:
-    """The seed as it was recorded; empty if it was not."""
-    return run.parameters.get("seed", "")
-
-
-def _by_seed(standing: Standing) -> dict[str, float]:
-    return {seed_of(run): run.objective for run in standing.runs if run.objective is not None}
-
-
 def _seed_order(seed: str) -> tuple[float, str]:
     return (float(seed) if seed.isdecimal() else math.inf, seed)
+
+
+def standings(comparison: Comparison) -> list[Row]:
+    """The configs with their runs as plain data, in the order in which they are shown."""
+    runs = {rank: records(runs) for rank, runs in comparison.runs.groupby("rank")}
+    return [
+        {
+            "rank": rank,
+            "n": config["n"],
+            "settings": {key: config[PARAMS + key] for key in comparison.settings},
+            "runs": runs[rank],
+            "mean": config["mean"],
+            "deviation": config["deviation"] if config["n"] > 1 else None,
+            "interval": (config["low"], config["high"]) if config["n"] > 1 else None,
+            "indistinguishable_from_best": config["indistinguishable_from_best"],
+        }
+        for rank, config in comparison.configs.to_dict("index").items()
+    ]
+
+
+def comparable(runs: "pd.DataFrame") -> dict[Objective, "pd.DataFrame"]:
+    """Sort runs by what they are measured as: only those of one group can be ranked together.
+
+    Returns:
+        The groups, the largest first. Runs whose record does not say are left out.
+    """
+    groups = runs.groupby(["ranked_by", "lower_is_better", "measured_as"], sort=False)
+    largest_first = sorted(groups, key=lambda group: -len(group[1]))
+    return {Objective(metric, bool(lower), text): group for (metric, lower, text), group in largest_first}
+
+
+def best_first(runs: "pd.DataFrame") -> "pd.DataFrame":
+    """Runs, group by group of those that can be compared, the largest group first; then those whose record is silent.
+
+    In a group, the best is the first, and those without a result are the last.
+    """
+    ranked = list[Hashable]()
+    for objective, group in comparable(runs).items():
+        results = group["objective"].where(has_result(group))
+        ranked.extend(results.sort_values(ascending=objective.lower_is_better, kind="stable").index)
+    return runs.loc[[*ranked, *runs.index[runs["measured_as"].isna()]]]
+
+
+def best_runs(comparison: Comparison) -> "pd.DataFrame":
+    """The best run of each config, the best config first."""
+    lower = comparison.lower_is_better
+    best = comparison.runs.sort_values("objective", ascending=lower, kind="stable").drop_duplicates("rank")
+    return best.sort_values("rank")
+
+
+def has_result(runs: "pd.DataFrame") -> "pd.Series[bool]":
+    """Whether each run can be ranked."""
+    return (runs["status"] == "FINISHED") & np.isfinite(runs["objective"])
+
+
+def curve_of(metric: str) -> str:
+    """The name of the curve that belongs to a metric that was measured at the end."""
+    return metric.removeprefix("test_").removeprefix("final_")
+
+
+def _values(runs: "pd.DataFrame", keys: Sequence[str]) -> list[tuple[str, ...]]:
+    """Parameters of each run; empty for a section without entries, which has keys of its own elsewhere."""
+    return [tuple(values) for values in parameters(runs, keys).replace("{}", "").to_numpy()]
+
+
+def _last_of_repeats(runs: "pd.DataFrame", keys: Sequence[str]) -> "pd.DataFrame":
+    """Of each config and seed, the last run that finished; where none did, the last.
+
+    A run that failed before its parameters were recorded has those of the runs with its fingerprint.
+    """
+    import pandas as pd
+
+    known = list(zip(runs["fingerprint"], has_parameters(runs), _values(runs, keys), strict=True))
+    recorded = {fingerprint: values for fingerprint, has_any, values in known if fingerprint and has_any}
+    config = pd.Series(
+        [
+            values if has_any else recorded.get(fingerprint, fingerprint or number)
+            for number, (fingerprint, has_any, values) in enumerate(known)
+        ],
+        runs.index,
+        dtype=object,
+    )
+    finished_last = has_result(runs).sort_values(kind="stable").index
+    return runs.loc[sorted(config[finished_last].drop_duplicates(keep="last").index)]

@@ -7,10 +7,14 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import reduce
+from typing import TYPE_CHECKING, Literal
 
 from experiments.config import Problem, Refused
 from experiments.config.problems import quoted, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -20,23 +24,16 @@ OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-SIGNS: Mapping[type[ast.cmpop], str] = {
-    ast.GtE: ">=",
-    ast.LtE: "<=",
-    ast.NotEq: "!=",
-    ast.Eq: "=",
-    ast.Gt: ">",
-    ast.Lt: "<",
-}
+SIGNS: Mapping[type[ast.cmpop], str] = dict(
+    zip((ast.GtE, ast.LtE, ast.NotEq, ast.Eq, ast.Gt, ast.Lt), OPERATORS, strict=True)
+)
+JOIN = {"and": operator.and_, "or": operator.or_}  # masks
 MIRRORED = {">": "<", "<": ">", ">=": "<=", "<=": ">="}
 # A single condition, whose value may be any text: KEY OPERATOR VALUE.
-SINGLE = re.compile(r"\s*([^=!<>]*[^=!<>\s])\s*(>=|<=|!=|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
+SINGLE = re.compile(r"\s*([^=!<>]*[^=!<>\s])\s*(>=|<=|!=|==|=|>|<)\s*(?![<>])(.*?)\s*", re.DOTALL)
 EQUALS = re.compile(r"(?<![=!<>])=(?!=)")  # Python compares with two
 JOINED = re.compile(r"\s+(?:AND|And)\s+|\s*&&?\s*|\s*,\s*")  # what users write between conditions
 LONGEST = 1000  # characters of what Python parses
-
-Facts = Mapping[str, str | float]
-"""What is known of a run: parameters, metrics, name, status and so on, by key."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +50,21 @@ class Condition:
     operator: str
     value: str
 
-    def __str__(self) -> str:
-        return f"{self.key}{self.operator}{self.value}"
-
     def singles(self) -> Iterator["Condition"]:
         """This one."""
         yield self
 
-    def renamed(self, keys: Mapping[str, str]) -> "Condition":
-        """The same of another key, where `keys` has one for it."""
-        return replace(self, key=keys.get(self.key, self.key))
+    def mask(self, facts: "pd.DataFrame", columns: Mapping[str, str]) -> "pd.Series[bool]":
+        """Which runs fit.
 
-    def holds(self, facts: Facts) -> bool:
-        """Whether a run with these facts fits; one that lacks the key fits ``!=`` only."""
-        fact = facts.get(self.key)
+        Args:
+            facts: A row a run.
+            columns: The column that each key stands for.
+        """
+        return facts[columns[self.key]].map(self.holds).astype(bool)
+
+    def holds(self, fact: str | float | None) -> bool:
+        """Whether a run fits of which this is known; one that lacks the key fits ``!=`` only."""
         if fact is None or (isinstance(fact, float) and math.isnan(fact)):
             return self.operator == "!="
         number, wanted = as_number(fact), as_number(self.value)
@@ -83,33 +81,18 @@ class Combined:
     word: Literal["and", "or", "not"]
     parts: "Sequence[Filter]"
 
-    def __str__(self) -> str:
-        texts = [f"({part})" if isinstance(part, Combined) else _spelled(part) for part in self.parts]
-        return f"not {texts[0]}" if self.word == "not" else f" {self.word} ".join(texts)
-
     def singles(self) -> Iterator[Condition]:
         """The conditions in it."""
         for part in self.parts:
             yield from part.singles()
 
-    def renamed(self, keys: Mapping[str, str]) -> "Combined":
-        """The same of other keys, where `keys` has one."""
-        return replace(self, parts=tuple(part.renamed(keys) for part in self.parts))
-
-    def holds(self, facts: Facts) -> bool:
-        """Whether a run with these facts fits."""
-        if self.word == "not":
-            return not self.parts[0].holds(facts)
-        return (all if self.word == "and" else any)(part.holds(facts) for part in self.parts)
+    def mask(self, facts: "pd.DataFrame", columns: Mapping[str, str]) -> "pd.Series[bool]":
+        """Which runs fit; see `Condition`."""
+        masks = [part.mask(facts, columns) for part in self.parts]
+        return ~masks[0] if self.word == "not" else reduce(JOIN[self.word], masks)
 
 
 Filter = Condition | Combined
-
-
-def _spelled(condition: Condition) -> str:
-    """A condition as it is typed beside others: a text of several words is in quotes."""
-    is_word = re.fullmatch(r"[\w.+-]+", condition.value)
-    return str(condition) if is_word else f"{condition.key}{condition.operator}{condition.value!r}"
 
 
 def parse(text: str, others: Sequence[str] = ()) -> Filter:
@@ -139,10 +122,6 @@ def parse(text: str, others: Sequence[str] = ()) -> Filter:
 
 
 def _refuse_senseless(condition: Condition, text: str, others: Sequence[str]) -> None:
-    if condition.operator == "=" and condition.value[:1] in ("<", ">"):
-        what = f"got {text!r}, expected <= or >= with the = last"
-        meant = f"{condition.key}{condition.value[0]}={condition.value[1:].strip()}"
-        raise Refused(Problem("filter", what, written([*others, meant])))
     if condition.operator[0] in "<>" and not condition.value:
         raise Refused(Problem("filter", f"got {text!r}, expected a number after {condition.operator}"))
     if condition.operator[0] in "<>" and as_number(condition.value) is None:

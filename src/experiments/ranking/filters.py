@@ -1,64 +1,56 @@
 """Runs that fit conditions, and configs in an order, by any parameter or metric."""
 
-import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from statistics import fmean
+from typing import TYPE_CHECKING
 
 from experiments.config import Problem, Refused, suggest
 from experiments.config.problems import assign, closest
-from experiments.ranking.comparison import Comparison, Run, Standing
-from experiments.ranking.conditions import Facts, Filter, as_number, written
+from experiments.ranking.comparison import Comparison
+from experiments.ranking.conditions import as_number, parse_all, written
+from experiments.ranking.frame import facts
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-def facts(run: Run) -> dict[str, str | float]:
-    """All that a filter can ask for; where a parameter and a metric have the same name, the metric."""
-    own = {"name": run.name, "status": run.status, "run_id": run.run_id, "dataset": run.parameters.get("data.name", "")}
-    if run.measured:
-        own |= {"ranked_by": run.measured.metric, "measured_as": run.measured.measured_as}
-    return {**run.parameters, **run.metrics, **own, **({} if run.seconds is None else {"seconds": run.seconds})}
-
-
-def fitting(runs: Sequence[Run], conditions: Sequence[Filter], known: Mapping[str, Facts]) -> list[Run]:
-    """The runs that all conditions hold for.
-
-    Args:
-        runs: All of them.
-        conditions: What is asked for.
-        known: The facts of each run, by its id.
+def fitting(runs: "pd.DataFrame", texts: Sequence[str]) -> "pd.DataFrame":
+    """The runs that all conditions hold for, which are given as they were typed.
 
     Raises:
-        Refused: A key is unknown, or there are no such runs.
+        Refused: One cannot be read, a key is unknown, or there are no such runs.
     """
-    keys = dict.fromkeys(key for run in runs for key in known[run.run_id])
-    problems, meant = list[Problem](), dict[str, str]()
+    known, found, conditions = facts(runs), runs, parse_all(texts)
+    keys, problems, corrections = dict[str, str](), list[Problem](), dict[str, str]()
     for key in dict.fromkeys(single.key for condition in conditions for single in condition.singles()):
         try:
-            meant[key] = resolve("filter", key, keys)
+            keys[key] = resolve("filter", key, known)
         except Refused as refused:
             problems += refused.problems
-            meant[key] = refused.problems[0].remedy  # the key that was probably meant; empty: none is near
-    mended = [each.renamed(meant) for each in conditions if all(meant[single.key] for single in each.singles())]
-    found, fit = list(runs), list[str]()
-    for condition in mended:
-        if left := [run for run in found if condition.holds(known[run.run_id])]:
-            found = left
-            fit.append(str(condition))
-    remedy = written(fit)
+            keys[key] = corrections[key] = refused.problems[0].remedy  # what was probably meant; empty: none is near
+    fit, failed = list[str](), False
+    for text, condition in zip(texts, conditions, strict=True):
+        if all(keys[single.key] for single in condition.singles()):
+            mask = condition.mask(known.loc[found.index], keys)
+            if mask.any():
+                found = found[mask]
+                fit.append(text)
+            failed |= not mask.any()
     if problems:
-        raise Refused([replace(problem, remedy=remedy) for problem in problems])
-    if len(fit) < len(mended):
-        asked = " and ".join(map(str, conditions))
-        keys = dict.fromkeys(single.key for condition in mended for single in condition.singles())
-        there = "; ".join(_values(key, [known[run.run_id].get(key) for run in runs]) for key in keys)
-        raise Refused(Problem("filter", f"none of the {len(runs)} runs fits: {asked}; {there}", remedy))
+        for key, meant in corrections.items():
+            fit = [re.sub(rf"(?<![\w.]){re.escape(key)}(?![\w.])", meant, text) for text in fit]
+        raise Refused([replace(problem, remedy=written(fit)) for problem in problems])
+    if failed:
+        there = "; ".join(_values(key, known[key].dropna().tolist()) for key in dict.fromkeys(keys.values()))
+        what = f"none of the {len(runs)} runs fits: {' and '.join(texts)}; {there}"
+        raise Refused(Problem("filter", what, written(fit)))
     return found
 
 
-def _values(key: str, values: Sequence[str | float | None]) -> str:
+def _values(key: str, found: Sequence[str | float]) -> str:
     """Say in a few words which values there are."""
-    found = [value for value in values if value is not None]
     numbers = [number for value in found if (number := as_number(value)) is not None]
     if numbers and len(numbers) == len(found):
         low, high = min(numbers), max(numbers)
@@ -88,21 +80,7 @@ def resolve(where: str, key: str, known: Iterable[str]) -> str:
     raise Refused(Problem(where, f"no run has {key}; {hint}", near or ""))
 
 
-class Ordered(NamedTuple):
-    """A comparison with the order in which it is shown.
-
-    Attributes:
-        comparison: The comparison.
-        ranked: Its configs with their ranks.
-        sorted_by: The parameter or metric that they are in the order of; empty: by rank.
-    """
-
-    comparison: Comparison
-    ranked: Sequence[tuple[int, Standing]]
-    sorted_by: str = ""
-
-
-def sort_key(sort: str, runs: Sequence[Run]) -> str:
+def sort_key(sort: str, runs: "pd.DataFrame") -> str:
     """The parameter or metric that runs are to be sorted by, in full; with a minus for the largest first.
 
     Raises:
@@ -110,38 +88,45 @@ def sort_key(sort: str, runs: Sequence[Run]) -> str:
     """
     sign = "-" if sort.startswith("-") else ""
     try:
-        return sign + resolve("sort", sort.removeprefix("-"), dict.fromkeys(key for run in runs for key in facts(run)))
+        return sign + resolve("sort", sort.removeprefix("-"), facts(runs))
     except Refused as refused:
         [problem] = refused.problems
         meant = f"{sign}{problem.remedy}" if problem.remedy else None
         raise Refused(replace(problem, remedy=assign("sort", meant))) from None
 
 
-def ordered(comparison: Comparison, sort: str = "") -> Ordered:
-    """The configs with their ranks, by rank or by a parameter or metric; those without it last.
+def ordered(comparison: Comparison, sort: str) -> Comparison:
+    """The configs, with their ranks, in the order of a parameter or metric: numbers, texts, those without it last.
 
     Args:
         comparison: The configs.
-        sort: As `sort_key` gives it; empty: by rank.
+        sort: As `sort_key` gives it.
     """
-    key, sign = sort.removeprefix("-"), -1 if sort.startswith("-") else 1
-    ranked = list(enumerate(comparison.standings, start=1))
-    if not key:
-        return Ordered(comparison, ranked)
-    values = [(of_config(entry[1], key), entry) for entry in ranked]
-    numbers = [(number, entry) for value, entry in values if (number := as_number(value)) is not None]
-    texts = [(str(value), entry) for value, entry in values if as_number(value) is None]
-    numbers.sort(key=lambda item: sign * item[0])
-    texts.sort(key=lambda item: item[0], reverse=sign < 0)
-    present, missing = [item for item in texts if item[0]], [item for item in texts if not item[0]]
-    return Ordered(comparison, [entry for _, entry in [*numbers, *present, *missing]], key)
+    key, descending = sort.removeprefix("-"), sort.startswith("-")
+    values = of_configs(comparison, key)
+    numbers = {rank: number for rank, value in values.items() if (number := as_number(value)) is not None}
+    texts = {rank: str(value) for rank, value in values.items() if value != "" and rank not in numbers}
+    ranks = [rank for part in (numbers, texts) for rank in sorted(part, key=part.__getitem__, reverse=descending)]
+    missing = [rank for rank in values if rank not in numbers and rank not in texts]
+    configs = comparison.configs.loc[[*ranks, *missing]]
+    places = comparison.runs["rank"].map({rank: place for place, rank in enumerate(configs.index)})
+    runs = comparison.runs.loc[places.sort_values(kind="stable").index]
+    return replace(comparison, configs=configs, runs=runs, sorted_by=key)
 
 
-def of_config(standing: Standing, key: str) -> str | float:
-    """A metric's mean over the seeds, or a parameter's value; empty if it is missing, or not the same in all runs."""
-    found = [value for run in standing.runs if (value := facts(run).get(key)) is not None]
-    numbers = [value for value in found if isinstance(value, float) and not math.isnan(value)]
-    if numbers:
-        return statistics.fmean(numbers)
-    texts = {value for value in found if isinstance(value, str)}
-    return texts.pop() if len(texts) == 1 else ""
+def of_configs(comparison: Comparison, key: str) -> dict[int, str | float]:
+    """Of each rank, a metric's mean over the seeds, or a parameter's value.
+
+    Empty if it is missing, or not the same in all runs.
+    """
+    known = facts(comparison.runs)
+    if key not in known:
+        return dict.fromkeys(comparison.configs.index, "")
+    groups = known[key].groupby(comparison.runs["rank"], sort=False)
+    return {rank: _of_config(values.dropna().tolist()) for rank, values in groups}
+
+
+def _of_config(values: Sequence[str | float]) -> str | float:
+    if numbers := [value for value in values if isinstance(value, float)]:
+        return fmean(numbers)
+    return str(values[0]) if len(set(values)) == 1 else ""

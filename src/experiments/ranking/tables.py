@@ -1,16 +1,12 @@
-"""Compared runs as text: a table for the terminal, CSV, JSON, Markdown."""
+"""Compared runs as a table for the terminal."""
 
-import csv
-import io
-import json
 import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from itertools import zip_longest
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -18,9 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.config.problems import visible
-from experiments.ranking.comparison import Comparison, Run, Standing, curve_of
-from experiments.ranking.filters import Ordered, facts, of_config
+from experiments.ranking.comparison import Comparison, curve_of
+from experiments.ranking.filters import of_configs
+from experiments.ranking.frame import PARAMS, facts, parameters
 from experiments.system import terminal
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 12  # characters
@@ -31,10 +31,7 @@ MARKS = {True: "=", False: "", None: "?"}
 GIVEN_UP: Sequence[tuple[int | None, Sequence[str]]] = (
     (None, ()),
     (24, ()),
-    (24, ("curve",)),
-    (16, ("curve",)),
-    (12, ("curve",)),
-    (10, ("curve",)),
+    *((width, ("curve",)) for width in (24, 16, 12, 10)),
     (10, ("curve", "run")),
     (10, ("curve", "run", "seconds")),
 )
@@ -49,12 +46,12 @@ class Column(NamedTuple):
     is_asked_for: bool = False
 
 
-def show(console: Console, group: Ordered) -> None:
+def show(console: Console, comparison: Comparison) -> None:
     """Print a ranking. In a pipe, each config has one line, however long."""
     if not (console.is_terminal or "COLUMNS" in os.environ):
         console = terminal.Console(file=console.file, width=1000)
-    curves = {} if console.options.ascii_only else sparklines(group.comparison)
-    everything = columns(group, curves)
+    curves = {} if console.options.ascii_only else sparklines(comparison)
+    everything = columns(comparison, curves)
     if console.options.ascii_only:
         everything = [column._replace(header=column.header.replace("±", "+-")) for column in everything]
     for width, left_out in GIVEN_UP:
@@ -65,18 +62,12 @@ def show(console: Console, group: Ordered) -> None:
     console.print(table)
 
 
-def say(console: Console, lines: Sequence[str]) -> None:
-    """Print lines as they are; a terminal's are broken between words."""
-    terminal.say(console, *lines)
-
-
-def show_failures(console: Console, runs: Sequence[Run]) -> None:
+def show_failures(console: Console, runs: "pd.DataFrame") -> None:
     """Print the runs that failed, with their reasons and logs."""
-    for run in runs:
-        if run.status == "FAILED":
-            reason = f": {run.failure}" if run.failure else ""
-            log = f"\n    log: {run.log}" if run.log else ""
-            terminal.say(console, *f"{run.status} {run.name or run.run_id}{reason}{log}".splitlines(), style="red")
+    for run in runs[runs["status"] == "FAILED"].itertuples():
+        reason = f": {run.failure}" if run.failure else ""
+        log = f"\n    log: {run.log}" if run.log else ""
+        terminal.say(console, *f"{run.status} {run.name or run.run_id}{reason}{log}".splitlines(), style="red")
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -90,9 +81,9 @@ def notes(comparison: Comparison) -> list[str]:
             f"ranked by {comparison.ranked_by}, {why}: what the best reaches on new images is less; "
             f"{by_validation} ranks by validation"
         )
-    if several_seeds(comparison):
+    if comparison.has_several_seeds:
         found += meanings(comparison)
-    elif len(comparison.standings) > 1:
+    elif len(comparison.configs) > 1:
         found.append("one seed each: differences may be noise; a sweep over seed=0,1,2,3,4 is tested for that")
     if comparison.repeats:
         found.append(f"runs with the same config and seed as a later one, which are left out: {comparison.repeats}")
@@ -106,7 +97,7 @@ def meanings(comparison: Comparison, equal: str = "=") -> list[str]:
         comparison: What is shown.
         equal: The mark of configs that do not differ significantly from the best.
     """
-    verdicts = [standing.indistinguishable_from_best for standing in comparison.standings]
+    verdicts = comparison.configs["indistinguishable_from_best"].sort_index().tolist()  # by rank
     tested = [verdict for verdict in verdicts if verdict is not None]
     method = [comparison.method] if comparison.method else []
     found = method
@@ -122,54 +113,53 @@ def meanings(comparison: Comparison, equal: str = "=") -> list[str]:
     return found
 
 
-def columns(group: Ordered, curves: Mapping[int, str]) -> list[Column]:
+def columns(comparison: Comparison, curves: Mapping[int, str]) -> list[Column]:
     """All that a table can show: settings, result, spread over the seeds, what it is sorted by, curve, seconds, run.
 
     Args:
-        group: What is shown.
+        comparison: What is shown.
         curves: As `sparklines` gives them.
     """
-    comparison, ranked, lost = group.comparison, group.ranked, group.comparison.unfinished
-    several = several_seeds(comparison)
-    settings = [key for key in comparison.parameters if key != "seed" or not several]
-    asked = group.sorted_by if group.sorted_by not in (comparison.ranked_by, "objective") else ""
+    configs, lost = comparison.configs, comparison.unfinished
+    several = comparison.has_several_seeds
+    settings = comparison.settings if several else comparison.parameters
+    asked = comparison.sorted_by if comparison.sorted_by not in (comparison.ranked_by, "objective") else ""
     headers = short_names(list(dict.fromkeys([*settings, asked] if asked else settings)))
-    digits = decimals([run.objective or 0.0 for _, standing in ranked for run in standing.runs])
-    found = [Column("", [*(str(rank) for rank, _ in ranked), *("" for _ in lost)])]
+    digits = decimals(comparison.runs["objective"].tolist())
+    found = [Column("", list(map(str, configs.index)))]
     for key in settings:
-        values = [_setting(standing, key) for _, standing in ranked] + [run.parameters.get(key, "") for run in lost]
-        found.append(Column(headers[key], values, is_setting=True))
-    results = [f"{standing.mean:.{digits}f}" for _, standing in ranked] + [_status(run, several) for run in lost]
+        cells = [*configs[PARAMS + key], *parameters(lost, [key])[key]]
+        found.append(Column(headers[key], cells, is_setting=True))
+    seeds = [seed if several else "" for seed in parameters(lost, ["seed"])["seed"]]
+    statuses = ["no result" if status == "FINISHED" else status for status in lost["status"]]
+    results = [f"{mean:.{digits}f}" for mean in configs["mean"]]
+    results += [f"{status}, seed {seed}" if seed else status for status, seed in zip(statuses, seeds, strict=True)]
     found.append(Column(comparison.ranked_by, results))
     if several:
-        halves = [
-            f"{(item.interval[1] - item.interval[0]) / 2:.{digits}f}" if item.interval else "" for _, item in ranked
-        ]
-        found.append(Column("± 95 %", halves))
-        found.append(Column("n", [str(len(standing.runs)) for _, standing in ranked]))
-        if len(ranked) > 1:
-            found.append(Column("=", [MARKS[standing.indistinguishable_from_best] for _, standing in ranked]))
-    if asked and asked != "seconds" and asked not in settings and any(cells := _asked_for(group, asked)):
-        found.append(Column(headers[asked], cells, is_asked_for=True))
+        halves = (configs["high"] - configs["low"]) / 2
+        found.append(Column("± 95 %", ["" if math.isnan(half) else f"{half:.{digits}f}" for half in halves]))
+        found.append(Column("n", list(map(str, configs["n"]))))
+        if len(configs) > 1:
+            found.append(Column("=", [MARKS[verdict] for verdict in configs["indistinguishable_from_best"]]))
+    if asked and asked != "seconds" and asked not in settings:
+        values = _values(comparison, asked)
+        digits = decimals([value for value in values if isinstance(value, float)])
+        if any(cells := [f"{value:.{digits}f}" if isinstance(value, float) else value for value in values]):
+            found.append(Column(headers[asked], cells, is_asked_for=True))
     if curves:
-        found.append(Column("curve", [curves[rank] for rank, _ in ranked]))
-    seconds = [_mean_seconds(standing.runs) for _, standing in ranked] + [_mean_seconds([run]) for run in lost]
+        found.append(Column("curve", [curves[rank] for rank in configs.index]))
+    seconds = [f"{value:.1f}" if isinstance(value, float) else "" for value in _values(comparison, "seconds")]
     found.append(Column("seconds", seconds, is_asked_for=asked == "seconds"))
     if not several:
-        found.append(
-            Column(
-                "run", [item.runs[0].run_id[:ID_WIDTH] for _, item in ranked] + [run.run_id[:ID_WIDTH] for run in lost]
-            )
-        )
+        found.append(Column("run", [run_id[:ID_WIDTH] for run_id in [*comparison.runs["run_id"], *lost["run_id"]]]))
     return found
 
 
-def _asked_for(group: Ordered, key: str) -> list[str]:
-    """The cells of the parameter or metric that a table is sorted by."""
-    lost = [facts(run).get(key, "") for run in group.comparison.unfinished]
-    values = [*(of_config(standing, key) for _, standing in group.ranked), *lost]
-    digits = decimals([value for value in values if isinstance(value, float)])
-    return [f"{value:.{digits}f}" if isinstance(value, float) else value for value in values]
+def _values(comparison: Comparison, key: str) -> list[str | float]:
+    """A parameter or metric of each config, and of each run without a result; empty where it is missing."""
+    lost = facts(comparison.unfinished)
+    values = lost[key].astype(object).fillna("") if key in lost else [""] * len(lost)
+    return [*of_configs(comparison, key).values(), *values]
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -192,10 +182,11 @@ def sparklines(comparison: Comparison) -> dict[int, str]:
     Empty if no run recorded two epochs.
     """
     metric = curve_of(comparison.ranked_by)
-    means = {
-        rank: _mean_curve([run.curves.get(metric, ()) for run in standing.runs])
-        for rank, standing in enumerate(comparison.standings, start=1)
-    }
+    by_rank = comparison.runs["curves"].groupby(comparison.runs["rank"])
+    means = {}
+    for rank, recorded in by_rank:
+        epochs = zip_longest(*(curves.get(metric, ()) for curves in recorded))  # some curves end earlier
+        means[rank] = [fmean(value for value in values if value is not None) for values in epochs]
     if max(map(len, means.values()), default=0) < 2:
         return {}
     values = [value for curve in means.values() for value in curve if math.isfinite(value)]
@@ -222,68 +213,14 @@ def sparkline(curve: Sequence[float], low: float, high: float, width: int = CURV
     return line
 
 
-def show_groups(console: Console, groups: Sequence[Ordered]) -> None:
+def show_groups(console: Console, groups: Sequence[Comparison]) -> None:
     """Print rankings with their notes and failures; several, each below a line that says how its runs were measured."""
-    for group in groups:
-        comparison = group.comparison
+    for comparison in groups:
         if len(groups) > 1:
-            say(console, [f"measured as {comparison.measured_as}:"])
-        show(console, group)
-        say(console, notes(comparison))
+            terminal.say(console, f"measured as {comparison.measured_as}:")
+        show(console, comparison)
+        terminal.say(console, *notes(comparison))
         show_failures(console, comparison.unfinished)
-
-
-def as_csv(groups: Sequence[Ordered]) -> str:
-    """One line a run: what differs, objective, seconds, metrics, id, name, status; its group first, if several."""
-    runs = [
-        (comparison, run)
-        for comparison, ranked, _ in groups
-        for run in [*(run for _, standing in ranked for run in standing.runs), *comparison.unfinished]
-    ]
-    parameters = list(dict.fromkeys(key for comparison, *_ in groups for key in comparison.parameters))
-    metrics = sorted({key for _, run in runs for key in run.metrics} - {"objective"})
-    measured = ["measured_as"] if len(groups) > 1 else []
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*measured, *parameters, "objective", "seconds", *metrics, "run_id", "name", "status"])
-    for comparison, run in runs:
-        group = [comparison.measured_as] if measured else []
-        settings = [run.parameters.get(key, "") for key in parameters]
-        values = [run.metrics.get(key) for key in metrics]
-        writer.writerow([*group, *settings, run.objective, run.seconds, *values, run.run_id, run.name, run.status])
-    return text.getvalue()
-
-
-def as_json(groups: Sequence[Ordered]) -> str:
-    """All of it, as an object; several groups: a list of them. What is not a finite number is null."""
-    found = []
-    for comparison, ranked, _ in groups:
-        standings = [
-            {"rank": rank, "n": len(standing.runs), **asdict(standing), "runs": list(map(_plain, standing.runs))}
-            for rank, standing in ranked
-        ]
-        unfinished = list(map(_plain, comparison.unfinished))
-        found.append(_finite({**asdict(comparison), "standings": standings, "unfinished": unfinished}))
-    return json.dumps(found if len(found) > 1 else found[0], indent=2) + "\n"
-
-
-def as_markdown(groups: Sequence[Ordered]) -> str:
-    """The terminal's table, and the notes."""
-    parts = []
-    for group in groups:
-        comparison = group.comparison
-        shown = columns(group, sparklines(comparison))
-        lines = [[column.header for column in shown], ["---" if column.is_setting else "---:" for column in shown]]
-        lines += [list(row) for row in zip_longest(*(column.cells for column in shown), fillvalue="")]
-        rows = ["| " + " | ".join(_cell(text) for text in line) + " |" for line in lines]
-        title = f"### measured as {comparison.measured_as}\n\n" if len(groups) > 1 else ""
-        parts.append(title + "\n".join(rows) + "".join(f"\n\n{note}" for note in notes(comparison)) + "\n")
-    return "\n".join(parts)
-
-
-def _plain(run: Run) -> dict[str, Any]:
-    """A run without what the comparison says of all of its runs."""
-    return {key: value for key, value in asdict(run).items() if key != "measured"}
 
 
 def _table(shown: Sequence[Column], width: int | None) -> Table:
@@ -310,44 +247,7 @@ def _broken(text: str, width: int | None) -> Text:
     return Text("\n".join(lines), no_wrap=width is None)
 
 
-def several_seeds(comparison: Comparison) -> bool:
-    """Whether any config has runs with several seeds."""
-    return any(len(standing.runs) > 1 for standing in comparison.standings)
-
-
-def _setting(standing: Standing, key: str) -> str:
-    return standing.settings.get(key, standing.runs[0].parameters.get(key, ""))
-
-
-def _status(run: Run, several: bool) -> str:
-    """Of a run without a result; with its seed, where the table has no column for it."""
-    status = "no result" if run.status == "FINISHED" else run.status
-    return f"{status}, seed {run.parameters['seed']}" if several and "seed" in run.parameters else status
-
-
 def decimals(values: Sequence[float]) -> int:
     """How many decimals show four digits of the largest value; at least four."""
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     return 4 if largest >= 0.1 or largest == 0 else min(3 - math.floor(math.log10(largest)), 12)
-
-
-def _mean_seconds(runs: Sequence[Run]) -> str:
-    known = [run.seconds for run in runs if run.seconds is not None]
-    return f"{fmean(known):.1f}" if known else ""
-
-
-def _mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
-    """The mean at each epoch of the curves that reach it."""
-    return [fmean(value for value in values if value is not None) for values in zip_longest(*curves)]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -12,18 +14,26 @@ from rich.console import Console
 
 from experiments.config import Refused
 from experiments.ranking import tables
-from experiments.ranking.comparison import Comparison, Run, best_first, by_run, comparable, compare
-from experiments.ranking.filters import ordered
+from experiments.ranking.comparison import best_first, by_run, comparable, compare
+from experiments.ranking.frame import Row, frame, parameters, plain, row
 from experiments.sweeps.jobs import Job
+from experiments.system.terminal import say
 from experiments.tracking.store import redact
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from experiments.tracking.lookup import PastRun
 
 LOG = "run.log"  # a job's own output, in its folder
 
 
-def runs_of(jobs: Sequence[Job], past: Sequence["PastRun"], returns: Mapping[int, JobReturn]) -> list[Run]:
+def import_pandas() -> None:
+    """Import pandas, which the ranking needs, in the background while the runs are trained: it takes half a second."""
+    Thread(target=import_module, args=("pandas",), daemon=True).start()
+
+
+def runs_of(jobs: Sequence[Job], past: Sequence["PastRun"], returns: Mapping[int, JobReturn]) -> "pd.DataFrame":
     """One run a job: group by group of those that can be compared, the best first, those without a result last.
 
     Its parameters are what differs between the jobs.
@@ -34,30 +44,26 @@ def runs_of(jobs: Sequence[Job], past: Sequence["PastRun"], returns: Mapping[int
         returns: What the launcher returned, by the job's number; for runs that are not recorded.
     """
     known: dict[tuple[str, str], PastRun] = {}
-    for child in past:
-        fingerprint, overrides = child.tags.get("fingerprint", ""), child.tags.get("overrides", "")
-        for key in ((fingerprint, overrides), (fingerprint, "")):
-            if key not in known or (child.status == "FINISHED" and known[key].status != "FINISHED"):
-                known[key] = child
+    for child in sorted(past, key=lambda child: child.status != "FINISHED"):
+        for overrides in (child.tags.get("overrides", ""), ""):
+            known.setdefault((child.tags.get("fingerprint", ""), overrides), child)
     # By the overrides, too, as what cannot matter may be swept; they may have been typed otherwise before.
     found = [(job, known.get((job.fingerprint, redact(" ".join(job.overrides))))) for job in jobs]
-    return best_first(
-        [_run(job, child or known.get((job.fingerprint, "")), returns.get(job.number)) for job, child in found]
-    )
+    rows = [_row(job, child or known.get((job.fingerprint, "")), returns.get(job.number)) for job, child in found]
+    return best_first(frame(rows))
 
 
-def _run(job: Job, child: "PastRun | None", returned: JobReturn | None) -> Run:
-    parameters = {key: redact(value) for key, _, value in (override.partition("=") for override in job.told_apart_by)}
+def _row(job: Job, child: "PastRun | None", returned: JobReturn | None) -> Row:
+    told_apart_by = {key: redact(value) for key, _, value in (text.partition("=") for text in job.told_apart_by)}
     log = str(file) if (file := job.folder / LOG).is_file() else ""
-    made = partial(Run, name=job.name, parameters=parameters, log=log, measured=job.objective)
+    made = partial(row, name=job.name, parameters=told_apart_by, log=log, measured=job.objective)
     if child is not None:
-        failure = child.tags.get("failure", "")
         return made(
             child.run_id,
             status=child.status,
             objective=child.objective,
             seconds=child.seconds,
-            failure=failure,
+            failure=child.tags.get("failure", ""),
             uuid=child.uuid,
         )
     if returned is None:
@@ -78,46 +84,32 @@ def error_of(returned: JobReturn) -> Exception:
     raise AssertionError("it did not fail")
 
 
-def as_row(run: Run) -> dict[str, Any]:
-    """A run as a flat mapping."""
-    return {
-        **run.parameters,
-        "objective": run.objective,
-        "measured_as": run.measured.measured_as if run.measured else "",
-        "status": run.status,
-        "seconds": run.seconds,
-        "run_id": run.run_id,
-        "name": run.name,
-        "failure": run.failure,
-        "log": run.log,
-        "uuid": run.uuid,
-    }
+def as_rows(runs: "pd.DataFrame") -> list[dict[str, Any]]:
+    """The runs as flat mappings; None: not known."""
+    shown = ["objective", "measured_as", "status", "seconds", "run_id", "name", "failure", "log", "uuid"]
+    return plain(parameters(runs).join(runs[shown]))
 
 
-def show(console: Console, runs: Sequence[Run], parent: str, recorded: Sequence[str]) -> None:
+def show(console: Console, runs: "pd.DataFrame", parent: str, recorded: Sequence[str]) -> None:
     """Print the runs, the configs if there are several seeds, the failures, and what to do next.
 
     One ranking for each group of runs that can be compared.
     """
     groups, tested = comparable(runs), False
     for objective, group in groups.items():
-        if len(groups) > 1:
-            tables.say(console, [f"measured as {objective.measured_as}:"])
         comparison = compare(group, "", objective, circumstances=())
-        several = tables.several_seeds(comparison) and len(comparison.standings) > 1
-        _show_group(console, comparison, how=not (parent and several))
-        tested |= several
+        several = comparison.has_several_seeds
+        was_tested = several and len(comparison.configs) > 1
+        if len(groups) > 1:
+            say(console, f"measured as {objective.measured_as}:")
+        tables.show(console, by_run(comparison))
+        if several:
+            say(console, "over the seeds:")
+            tables.show(console, comparison)
+        # How it was tested is said by `compare`, where that can be asked.
+        say(console, *tables.notes(replace(comparison, method="") if parent and was_tested else comparison))
+        tables.show_failures(console, comparison.unfinished)
+        tested |= was_tested
     if parent and tested:
-        tables.say(console, [f"how that was decided, and more:  python -m experiments.compare sweep={parent[:8]}"])
-    tables.say(console, recorded)
-
-
-def _show_group(console: Console, comparison: Comparison, how: bool) -> None:
-    """Print a ranking; `how`: whether its notes say how it was tested."""
-    each = by_run(comparison)
-    tables.show(console, ordered(each))
-    if tables.several_seeds(comparison):
-        tables.say(console, ["over the seeds:"])
-        tables.show(console, ordered(comparison))
-    tables.say(console, tables.notes(comparison if how else replace(comparison, method="")))
-    tables.show_failures(console, comparison.unfinished)
+        say(console, f"how that was decided, and more:  python -m experiments.compare sweep={parent[:8]}")
+    say(console, *recorded)

@@ -15,7 +15,7 @@ from experiments.sweeps.jobs import Job, identify, prepare
 from experiments.sweeps.kept import Kept
 from experiments.sweeps.proposers import Proposer
 from experiments.sweeps.proposers.grid import Grid
-from experiments.sweeps.results import as_row, runs_of, show
+from experiments.sweeps.results import as_rows, import_pandas, runs_of, show
 from experiments.sweeps.schedule import Schedule
 from experiments.sweeps.view import SweepView
 from experiments.system.terminal import Console, say
@@ -71,6 +71,7 @@ def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, 
     jobs, returns, status = list(known), dict[int, JobReturn](), "KILLED"
     try:
         if own:
+            import_pandas()
             schedule = Schedule(proposer, own.executor, recorder, kept, own.settings)
             jobs = schedule.jobs if proposer.total is None else jobs
             carry_out(schedule, own, console, known, proposer.total, len(known) - len(todo))
@@ -82,8 +83,8 @@ def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, 
     finally:
         past = recorder.runs([job.fingerprint for job in jobs], elsewhere=not own, interrupted=status == "KILLED")
         runs = runs_of(jobs, past, returns)
-        failed = sum(run.status != "FINISHED" for run in runs)
-        recorded = recorder.end(status or ("FAILED" if failed else "FINISHED"), [as_row(run) for run in runs])
+        failed = int((runs["status"] != "FINISHED").sum())
+        recorded = recorder.end(status or ("FAILED" if failed else "FINISHED"), as_rows(runs))
         show(console, runs, recorder.run_id, recorded)
     if failed:
         raise RunFailed(f"{failed} of {len(runs)} runs did not finish; the same command with resume=true goes on")

@@ -1,25 +1,20 @@
 """The recorded runs that are to be compared."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.config import CompareConfig, Config, Problem, Refused
 from experiments.config.objective import recorded_objective
 from experiments.config.problems import assign
 from experiments.config.schema import Tracking
-from experiments.ranking.comparison import CIRCUMSTANCES, Comparison, Run, comparable, compare
-from experiments.tracking.artifacts import stored_text
+from experiments.ranking.comparison import Comparison, comparable, compare
+from experiments.ranking.frame import CIRCUMSTANCES, PARAMS, Row, frame, parameters, row
 from experiments.tracking.search import (
     UUID,
     by_beginning,
     experiment_ids,
-    measured,
     measures,
     newest_experiment,
     reads_store,
@@ -29,15 +24,11 @@ from experiments.tracking.search import (
 )
 from experiments.tracking.store import existing, lacks_run
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 KEPT = "kept_runs."  # tags of a sweep that list runs of others, which had finished before
-BULK = 100  # runs whose curves are read by one query
-POINTS = 1_000_000  # of a curve, times BULK: more than there are
-SIDE_BY_SIDE = 8  # requests to a server
-SERVERS = ("http:", "https:", "databricks", "uc")
 WHOLE_ID = 32  # characters
-MOST_IMAGES = 10**12  # of a class in a confusion matrix that can be true
-# Metrics that are measured once, at the end.
-ONCE = re.compile(r"test_.*|final_.*|objective|fit_seconds|samples_per_second|system/.*")
 
 
 @dataclass(frozen=True)
@@ -51,7 +42,7 @@ class Selection:
     """
 
     title: str
-    runs: Sequence[Run]
+    runs: "pd.DataFrame"
     circumstances: frozenset[str]
 
 
@@ -91,7 +82,7 @@ def select(client: Any, config: CompareConfig) -> Selection:
         selection = _selection(f"experiment {name}", found)
     else:
         selection = of_sweep(client, ids, _sweep(client, ids, config))
-    if not selection.runs:
+    if selection.runs.empty:
         where = "tracking.experiment" if name else "sweep"
         raise Refused(Problem(where, f"{selection.title} has no runs", another_experiment(client, config)))
     return selection
@@ -130,67 +121,6 @@ def comparable_with_newest(client: Any, experiments: Sequence[str]) -> Compariso
     selection = _selection("", search(client, experiments, f"{finished}{same}"))
     runs = comparable(selection.runs)[measured]
     return compare(runs, "", measured, selection.circumstances)
-
-
-@reads_store
-def with_curves(client: Any, runs: Sequence[Run], metrics: Sequence[str] | None = None) -> list[Run]:
-    """The runs with what they recorded after each epoch of these metrics, or of all."""
-    every = dict.fromkeys(key for run in runs for key in run.metrics if not ONCE.fullmatch(key))
-    read: dict[str, dict[str, dict[int, float]]] = {run.run_id: {} for run in runs}
-    for key in every if metrics is None else metrics:
-        for run_id, point in _points(client, [run.run_id for run in runs if key in run.metrics], key):
-            read[run_id].setdefault(key, {})[point.step] = measured(point.value)
-    return [
-        replace(run, curves={key: [by_step[step] for step in sorted(by_step)] for key, by_step in curves.items()})
-        for run, curves in ((run, read[run.run_id]) for run in runs)
-    ]
-
-
-def confusion_matrices(client: Any, run_ids: Sequence[str]) -> dict[str, list[list[int]]]:
-    """The confusion matrices of those runs that left one, by their ids; rows are the truth.
-
-    A run that was never measured, or whose report is lost or damaged, has none: the rest can be compared all the same.
-    """
-    found = {}
-    for run_id in run_ids:
-        with suppress(ValueError, KeyError, TypeError, RecursionError):
-            matrix = json.loads(stored_text(client, client.get_run(run_id), "report.json") or "")["confusion_matrix"]
-            if _counts(matrix):
-                found[run_id] = matrix
-    return found
-
-
-def _counts(matrix: Any) -> bool:
-    """Whether it is a square of counts."""
-    return (
-        isinstance(matrix, list)
-        and len(matrix) > 1
-        and all(
-            isinstance(row, list)
-            and len(row) == len(matrix)
-            and all(type(n) is int and 0 <= n < MOST_IMAGES for n in row)
-            for row in matrix
-        )
-    )
-
-
-def _points(client: Any, run_ids: Sequence[str], key: str) -> list[tuple[str, Any]]:
-    """All points of a metric's curves, each with its run, in the order in which they were recorded."""
-    if not client.tracking_uri.startswith(SERVERS):  # a database, for which one query does
-        store = _database(client.tracking_uri)
-        parts = [run_ids[start : start + BULK] for start in range(0, len(run_ids), BULK)]
-        found = [point for part in parts for point in store.get_metric_history_bulk(part, key, POINTS)]
-        return [(point.run_id, point) for point in found]
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        curves = pool.map(lambda run_id: client.get_metric_history(run_id, key), run_ids)
-        return [(run_id, point) for run_id, curve in zip(run_ids, curves, strict=True) for point in curve]
-
-
-@cache
-def _database(uri: str) -> Any:
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    return SqlAlchemyStore(uri, "")
 
 
 def _by_ids(client: Any, experiments: Sequence[str], wanted: Sequence[str]) -> list[Any]:
@@ -241,26 +171,26 @@ def _sweep(client: Any, experiments: Sequence[str], config: CompareConfig) -> An
 def _selection(title: str, found: Sequence[Any]) -> Selection:
     typed = " ".join(run.data.tags.get("overrides", "") for run in found)
     chosen = {word.lstrip("+").partition("=")[0] for word in typed.split()}
-    runs = [_run(item) for item in found]
-    keys = {key for run in runs for key in run.parameters if key.startswith(CIRCUMSTANCES)}
-    asked_for = {key for key in chosen if key.startswith("runtime.")}  # the others cannot change even the speed
-    return Selection(title, runs, frozenset(keys - asked_for))
-
-
-def _run(item: Any) -> Run:
-    info, data, metrics = item.info, item.data, measures(item)
+    runs = frame(map(_row, found))
     sections = {name: place for place, name in enumerate(Config.model_fields)}
-    keys = sorted(data.params, key=lambda key: sections.get(key.partition(".")[0], len(sections)))
-    return Run(
+    in_order = sorted(runs, key=lambda column: sections.get(column.removeprefix(PARAMS).split(".")[0], len(sections)))
+    keys = {key for key in parameters(runs) if key.startswith(CIRCUMSTANCES)}
+    asked_for = {key for key in chosen if key.startswith("runtime.")}  # the others cannot change even the speed
+    return Selection(title, runs[in_order], frozenset(keys - asked_for))
+
+
+def _row(item: Any) -> Row:
+    info, data, metrics = item.info, item.data, measures(item)
+    return row(
         run_id=info.run_id,
         name=info.run_name or "",
         status=info.status,
-        parameters={key: data.params[key] for key in keys},
+        parameters=data.params,
         objective=metrics.get("objective"),
         seconds=seconds(item),
         metrics=metrics,
         failure=data.tags.get("failure", ""),
-        measured=recorded_objective(data.tags, data.params),
-        fingerprint=data.tags.get("fingerprint.config", ""),
         uuid=data.tags.get(UUID, ""),
+        fingerprint=data.tags.get("fingerprint.config", ""),
+        measured=recorded_objective(data.tags, data.params),
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.tracking import selection
+from experiments.tracking import curves, selection
 
 Row = Mapping[str, Any]
 IDS_A_TAG = 200
@@ -60,7 +60,7 @@ def _record(client: Any, run_id: str, rows: Sequence[Row], time: int) -> None:
 
 def _name_kept(client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[Row]) -> None:
     """Say in tags which runs of other sweeps, or single ones, count as runs of this one."""
-    beneath = {run.run_id for run in selection.of_sweep(client, experiments, client.get_run(run_id)).runs}
+    beneath = set(selection.of_sweep(client, experiments, client.get_run(run_id)).runs["run_id"])
     kept = [row["run_id"] for row in rows if row["run_id"] and row["run_id"] not in beneath]
     for start in range(0, len(kept), IDS_A_TAG):
         client.set_tag(run_id, f"{selection.KEPT}{start // IDS_A_TAG + 1}", ",".join(kept[start : start + IDS_A_TAG]))
@@ -76,19 +76,19 @@ def _compare(client: Any, experiments: Sequence[str], run_id: str, rows: Sequenc
     if not (groups := comparable(selected.runs)):
         return []
     objective, members = next(iter(groups.items()))
-    runs = selection.with_curves(client, members)
+    runs = curves.with_curves(client, members)
     comparison = compare(runs, selected.title, objective, selected.circumstances)
-    confusion = selection.confusion_matrices(client, best_runs(comparison))
+    confusion = curves.confusion_matrices(client, best_runs(comparison)["run_id"][:3])
     (folder / "report.html").write_text(report.page(comparison, confusion))
-    ranked_by, by_id = objective.metric, {run.run_id: run for run in runs}
+    ranked_by, curves_of = objective.metric, dict(zip(runs["run_id"], runs["curves"], strict=True))
     metric = curve_of(ranked_by)
-    shown = [row for row in rows if row["status"] == "FINISHED" and row["run_id"] in by_id][: picture.COMPARED]
+    shown = [row for row in rows if row["status"] == "FINISHED" and row["run_id"] in curves_of][: picture.COMPARED]
     if not shown:
         return ["report.html"]
-    curves = [by_id[row["run_id"]].curves.get(metric, ()) for row in shown]
+    drawn_curves = [curves_of[row["run_id"]].get(metric, ()) for row in shown]
     names, objectives = [row["name"] for row in shown], [row["objective"] for row in shown]
     (folder / "figures").mkdir(exist_ok=True)
-    drawn = picture.compare_runs(names, objectives, curves, ranked_by, metric)
+    drawn = picture.compare_runs(names, objectives, drawn_curves, ranked_by, metric)
     drawn.savefig(folder / "figures" / "runs.png", **pictures.SAVED)
     return ["report.html", "figures/runs.png"]
 

@@ -1,15 +1,15 @@
 """The report of a comparison: one HTML page that needs nothing else, neither a network nor JavaScript."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from statistics import median
 from typing import TYPE_CHECKING
 
-from experiments.ranking.comparison import Comparison, Standing
+from experiments.ranking.comparison import Comparison, standings
+from experiments.ranking.frame import PARAMS, Row, parameters, records, section
 from experiments.ranking.report import charts
-from experiments.ranking.report.charts import MISSING, Cell, finite
+from experiments.ranking.report.charts import MISSING
 from experiments.ranking.report.effect import effects
 from experiments.ranking.report.scales import scale_of
 from experiments.ranking.tables import meanings
@@ -23,32 +23,6 @@ CLASSES = 20  # that a confusion matrix has room for
 MIXUPS = 15  # that are listed where it has not
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """The confusion matrix of a run; of one that has too many classes, only the pairs that are mixed up most.
-
-    Attributes:
-        config: Its number.
-        right: The share of guesses that are right.
-        mixups: Truth, guess, count.
-    """
-
-    config: int
-    seed: str
-    right: float
-    cells: Sequence[Sequence[Cell]]
-    mixups: Sequence[tuple[int, int, int]]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of the best configs: its value for each, joined where seeds differ, and whether they are the same."""
-
-    name: str
-    values: Sequence[str]
-    same: bool
-
-
 def page(comparison: Comparison, confusion: Mapping[str, Sequence[Sequence[int]]]) -> str:
     """Write a comparison down as one HTML page.
 
@@ -56,31 +30,30 @@ def page(comparison: Comparison, confusion: Mapping[str, Sequence[Sequence[int]]
         comparison: The runs, ranked. Its texts may be anything; they are escaped.
         confusion: The confusion matrices of some of the best runs, by run id; rows are the truth.
     """
-    standings = comparison.standings
-    runs = [run for standing in standings for run in standing.runs]
-    ranking, whiskers = charts.whiskers(standings, 8, 232)
-    strip = scale_of(finite(runs), 134, 368)
+    configs, runs = standings(comparison), comparison.runs
+    ranking, whiskers = charts.whiskers(comparison, 8, 232)
+    strip = scale_of(runs["objective"], 134, 368)
     axes, lines = charts.parallel(comparison, 90, 150, 240)
     return _template().render(
         comparison=comparison,
-        standings=standings,
+        standings=configs,
         runs=len(runs),
-        seeds=len({run.parameters.get("seed") for run in runs}),
-        keys=[key for key in comparison.parameters if any(key in standing.settings for standing in standings)],
+        seeds=parameters(runs, ["seed"])["seed"].nunique(),
         meanings=meanings(comparison, "≈ best"),
-        labels=[_label(standing) for standing in standings],
-        repeated=any(len(standing.runs) > 1 for standing in standings),
-        decimals=_decimals(standings),
-        shades=[round((SHADES - 1) * place / max(len(standings) - 1, 1)) for place in range(len(standings))],
+        labels=[_label(config) for config in configs],
+        repeated=comparison.has_several_seeds,
+        decimals=_decimals(comparison),
+        shades=[round((SHADES - 1) * place / max(len(configs) - 1, 1)) for place in range(len(configs))],
         ranking_axis=ranking,
         whiskers=whiskers,
-        panels=[charts.panel(standings, metric, 390, 200) for metric in charts.curve_metrics(comparison)],
+        panels=[charts.panel(comparison, metric, 390, 200) for metric in charts.curve_metrics(comparison)],
         axes=axes,
         lines=lines,
         strip_axis=strip,
         effects=effects(comparison, strip),
-        matrices=_matrices(standings, confusion),
-        parameters=_parameters(standings[:SIDE_BY_SIDE]),
+        matrices=list(_matrices(comparison, confusion)),
+        parameters=list(_parameters(comparison)),
+        unfinished=records(comparison.unfinished),
     )
 
 
@@ -99,17 +72,17 @@ def _template() -> "Template":
     return environment.get_template("page.html.jinja")
 
 
-def _label(standing: Standing) -> str:
-    if standing.settings:
-        return " ".join(f"{key}={value}" for key, value in standing.settings.items())
-    return standing.runs[0].name if len(standing.runs) == 1 else "one config"
+def _label(config: Row) -> str:
+    if config["settings"]:
+        return " ".join(f"{key}={value}" for key, value in config["settings"].items())
+    return str(config["runs"][0]["name"]) if config["n"] == 1 else "one config"
 
 
-def _decimals(standings: Sequence[Standing]) -> int:
-    """As many as show two digits of what the usual mean is uncertain by; three of the range, where that is unknown."""
-    widths = [(s.interval[1] - s.interval[0]) / 2 for s in standings if s.interval and math.isfinite(sum(s.interval))]
+def _decimals(comparison: Comparison) -> int:
+    """As many as show two digits of the median half-width of the intervals; without any, three of the range."""
+    widths = ((comparison.configs["high"] - comparison.configs["low"]) / 2).tolist()
     widths = [width for width in widths if width > 0]
-    scale = scale_of([value for standing in standings for value in finite(standing.runs)], 0, 1)
+    scale = scale_of(comparison.runs["objective"], 0, 1)
     digits, spread = (1, median(widths)) if widths else (2, scale.high - scale.low)
     return min(max(digits - math.floor(math.log10(spread)), 0), 8)
 
@@ -120,29 +93,25 @@ def _number(value: float | None, decimals: int) -> str:
     return f"{value:.{decimals}f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
-def _matrices(standings: Sequence[Standing], confusion: Mapping[str, Sequence[Sequence[int]]]) -> list[Matrix]:
-    return [
-        _matrix(config, run.parameters.get("seed", ""), confusion[run.run_id])
-        for config, standing in enumerate(standings)
-        for run in standing.runs
-        if run.run_id in confusion
-    ]
+def _matrices(comparison: Comparison, confusion: Mapping[str, Sequence[Sequence[int]]]) -> Iterator[Row]:
+    """The confusion matrices of runs; of one that has too many classes, only the pairs that are mixed up most."""
+    seeds = parameters(comparison.runs, ["seed"])["seed"]
+    for rank, seed, run_id in zip(comparison.runs["rank"], seeds, comparison.runs["run_id"], strict=True):
+        if counts := confusion.get(run_id):
+            right, total = sum(row[place] for place, row in enumerate(counts)), sum(map(sum, counts))
+            wrong = [(i, j, n) for i, row in enumerate(counts) for j, n in enumerate(row) if i != j and n]
+            yield {
+                "config": rank - 1,
+                "seed": seed,
+                "right": right / (total or 1),
+                "cells": charts.heat(counts) if len(counts) <= CLASSES else [],
+                "mixups": sorted(wrong, key=lambda mixup: -mixup[2])[:MIXUPS],
+            }
 
 
-def _matrix(config: int, seed: str, counts: Sequence[Sequence[int]]) -> Matrix:
-    total = sum(map(sum, counts))
-    right = sum(row[place] for place, row in enumerate(counts)) / (total or 1)
-    if len(counts) <= CLASSES:
-        return Matrix(config, seed, right, charts.heat(counts), [])
-    wrong = [(i, j, n) for i, row in enumerate(counts) for j, n in enumerate(row) if i != j and n]
-    return Matrix(config, seed, right, [], sorted(wrong, key=lambda mixup: -mixup[2])[:MIXUPS])
-
-
-def _parameters(standings: Sequence[Standing]) -> list[Parameter]:
-    runs = [run for standing in standings for run in standing.runs]
-    found = []
-    for key in dict.fromkeys(key for run in runs for key in run.parameters):
-        by_config = [dict.fromkeys(run.parameters.get(key, MISSING) for run in s.runs) for s in standings]
-        values = [", ".join(values) for values in by_config]
-        found.append(Parameter(key, values, len(set(values)) == 1))
-    return found
+def _parameters(comparison: Comparison) -> Iterator[Row]:
+    """The parameters of the best configs: their values, joined where seeds differ; and whether these are the same."""
+    best = comparison.runs[comparison.runs["rank"] <= SIDE_BY_SIDE]
+    for key, column in section(best, PARAMS).fillna(MISSING).items():
+        by_config = [", ".join(values.unique()) for _, values in column.groupby(best["rank"])]
+        yield {"name": key, "by_config": by_config, "same": len(set(by_config)) == 1}

@@ -4,12 +4,15 @@ A config goes by its number: its place in the ranking, from 0.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import numpy as np
+
 from experiments.config.measures import base_name, mode_of
-from experiments.ranking.comparison import Comparison, Run, Standing
+from experiments.ranking.comparison import Comparison, curve_of
+from experiments.ranking.frame import PARAMS
 from experiments.ranking.report.scales import Scale, Tick, apart, is_wide, natural, number, scale_of
 
 MISSING = "\N{EN DASH}"
@@ -31,12 +34,8 @@ class Whisker:
     cut: tuple[bool, bool]
 
 
-@dataclass(frozen=True)
-class Line:
-    """A run or a config, as the `d` of an SVG path."""
-
-    config: int
-    path: str
+Line = tuple[int, str]
+"""The number of a config, and the `d` of an SVG path: a run's curve, or the config's line."""
 
 
 @dataclass(frozen=True)
@@ -62,66 +61,46 @@ class Axis:
     log: bool = False
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Of a confusion matrix: how often, and how strong its colour is, from 0 to 1."""
-
-    count: int
-    heat: float
-
-
-def finite(runs: Iterable[Run]) -> list[float]:
-    """The objectives that are numbers."""
-    return [run.objective for run in runs if run.objective is not None and math.isfinite(run.objective)]
-
-
-def whiskers(standings: Sequence[Standing], start: float, end: float) -> tuple[Scale, list[Whisker | None]]:
-    """The ranking on one axis, which intervals make longer by half at most on either side. None: there is no mean."""
-    runs = scale_of([value for standing in standings for value in finite(standing.runs)], 0, 1)
-    ends = [value for standing in standings for value in standing.interval or () if math.isfinite(value)]
+def whiskers(comparison: Comparison, start: float, end: float) -> tuple[Scale, list[Whisker]]:
+    """The ranking on one axis, which intervals make longer by half at most on either side."""
+    configs, objective = comparison.configs, comparison.runs["objective"]
+    runs = scale_of(objective, 0, 1)
     more = (runs.high - runs.low) / 2
-    low = max(min([*ends, runs.low]), runs.low - more)
-    high = min(max([*ends, runs.high]), runs.high + more)
+    low = max(min([runs.low, *configs["low"].dropna()]), runs.low - more)
+    high = min(max([runs.high, *configs["high"].dropna()]), runs.high + more)
     scale = Scale(low, high, start, end)
-    return scale, [_whisker(standing, scale) if math.isfinite(standing.mean) else None for standing in standings]
-
-
-def _whisker(standing: Standing, scale: Scale) -> Whisker:
-    low, high = standing.interval or (math.nan, math.nan)
-    interval = (scale(low), scale(high)) if math.isfinite(low) and math.isfinite(high) else None
-    dots = [scale(value) for value in finite(standing.runs)]
-    return Whisker(scale(standing.mean), dots, interval, (low < scale.low, high > scale.high))
+    dots = objective.map(scale).groupby(comparison.runs["rank"]).agg(list)
+    found = []
+    for rank, mean, low, high in configs[["mean", "low", "high"]].itertuples(name=None):
+        interval = None if math.isnan(low) else (scale(low), scale(high))
+        found.append(Whisker(scale(mean), dots[rank], interval, (low < scale.low, high > scale.high)))
+    return scale, found
 
 
 def curve_metrics(comparison: Comparison) -> list[str]:
     """The metrics whose curves are shown: what the ranking is by, then the losses, then others."""
-    runs = [run for standing in comparison.standings for run in standing.runs]
-    known = {name for run in runs for name, curve in run.curves.items() if any(map(math.isfinite, curve))}
-    ranked = comparison.ranked_by.removeprefix("test_").removeprefix("final_")
+    recorded = comparison.runs["curves"]
+    known = {name for curves in recorded for name, curve in curves.items() if any(map(math.isfinite, curve))}
+    ranked = curve_of(comparison.ranked_by)
     partner = ranked.removeprefix("val_") if ranked.startswith("val_") else f"val_{ranked}"
     wanted = dict.fromkeys([ranked, "val_loss", "loss", partner, *sorted(known - {"learning_rate"})])
     return [name for name in wanted if name in known][:PANELS]
 
 
-def panel(standings: Sequence[Standing], metric: str, width: float, height: float) -> Panel:
+def panel(comparison: Comparison, metric: str, width: float, height: float) -> Panel:
     """The curves of a metric, within the given size, the best one last, on top."""
-    curves = [
-        (config, run.curves.get(metric, ())) for config, standing in enumerate(standings) for run in standing.runs
-    ]
-    y = scale_of(
-        [value for _, curve in curves for value in curve],
-        height,
-        0,
-        may_be_log=mode_of(metric, [base_name(metric)]) == "min",
-    )
-    y = Scale(y.low, y.high, height, 0, y.log, beyond=2)  # lines that leave the frame go on outside, and are clipped
+    recorded = zip(comparison.runs["rank"] - 1, comparison.runs["curves"], strict=True)
+    curves = [(config, by_metric.get(metric, ())) for config, by_metric in recorded]
+    may_be_log = mode_of(metric, [base_name(metric)]) == "min"
+    y = scale_of([value for _, curve in curves for value in curve], height, 0, may_be_log)
+    y = replace(y, beyond=2)  # lines that leave the frame go on outside, and are clipped
     epochs = max(len(curve) for _, curve in curves)
     x = Scale(1, epochs, 0, width) if epochs > 1 else Scale(0.5, 1.5, 0, width)
     every = math.ceil(epochs / POINTS)
-    lines = [Line(config, _curve(curve, x, y, every)) for config, curve in reversed(curves)]
+    lines = [(config, path) for config, curve in reversed(curves) if (path := _curve(curve, x, y, every))]
     best = next((curve for config, curve in curves if config == 0 and curve and math.isfinite(curve[-1])), None)
     end = (x(len(best)), y(best[-1])) if best else None
-    return Panel(metric, y.log, x.ticks(5, whole=True), y.ticks(5), [line for line in lines if line.path], end, every)
+    return Panel(metric, y.log, x.ticks(5, whole=True), y.ticks(5), lines, end, every)
 
 
 def _curve(curve: Sequence[float], x: Scale, y: Scale, every: int) -> str:
@@ -139,25 +118,21 @@ def _curve(curve: Sequence[float], x: Scale, y: Scale, every: int) -> str:
 
 def parallel(comparison: Comparison, start: float, gap: float, height: float) -> tuple[list[Axis], list[Line]]:
     """An axis for every setting in which configs differ, then the objective, the better the higher. A line a config."""
-    ranked = [(config, s) for config, s in enumerate(comparison.standings) if math.isfinite(s.mean)]
-    columns = {key: [s.settings.get(key, MISSING) for _, s in ranked] for key in comparison.parameters if key != "seed"}
-    columns = {key: column for key, column in columns.items() if len(set(column)) > 1}
-    if not columns:
-        return [], []
+    configs = comparison.configs
+    columns = {key: configs[PARAMS + key].tolist() for key in comparison.settings}
     axes: list[Axis] = []
     places: list[Sequence[float]] = []
     for key, column in columns.items():
-        heights, ticks, log = _parallel_axis(column, height)
-        axes.append(Axis(key, start + len(axes) * gap, ticks, log))
-        places.append(heights)
-    ends = (0.0, height) if comparison.lower_is_better else (height, 0.0)
-    objective = scale_of([s.mean for _, s in ranked], *ends)
+        if len(set(column)) > 1:
+            heights, ticks, log = _parallel_axis(column, height)
+            axes.append(Axis(key, start + len(axes) * gap, ticks, log))
+            places.append(heights)
+    if not axes:
+        return [], []
+    objective = scale_of(configs["mean"], *((0.0, height) if comparison.lower_is_better else (height, 0.0)))
     axes.append(Axis(comparison.ranked_by, start + len(axes) * gap, objective.ticks(5)))
-    places.append([objective(s.mean) for _, s in ranked])
-    lines = [
-        Line(config, _bend(axes, path)) for (config, _), path in zip(ranked, zip(*places, strict=True), strict=True)
-    ]
-    return axes, lines[::-1]
+    places.append([objective(mean) for mean in configs["mean"]])
+    return axes, [(config, _bend(axes, heights)) for config, heights in enumerate(zip(*places, strict=True))][::-1]
 
 
 def _parallel_axis(column: Sequence[str], height: float) -> tuple[list[float], list[Tick], bool]:
@@ -184,18 +159,18 @@ def _bend(axes: Sequence[Axis], heights: Sequence[float]) -> str:
     return path
 
 
-def heat(matrix: Sequence[Sequence[int]]) -> list[list[Cell]]:
+def heat(matrix: Sequence[Sequence[int]]) -> list[list[tuple[int, float]]]:
     """Colour a confusion matrix by the shares of its rows: right guesses by theirs, mistakes next to the worst one.
 
     Mistakes by the root of it, as they differ by orders of magnitude.
+
+    Returns:
+        Of each cell, how often it was, and how strong its colour is, from 0 to 1.
     """
-    shares = [[count / (sum(row) or 1) for count in row] for row in matrix]
-    mistakes = [share for i, row in enumerate(shares) for j, share in enumerate(row) if i != j]
-    worst = max(mistakes, default=0.0) or 1.0
-    return [
-        [
-            Cell(count, round(share if i == j else math.sqrt(share / worst), 2))
-            for j, (count, share) in enumerate(zip(row, shares[i], strict=True))
-        ]
-        for i, row in enumerate(matrix)
-    ]
+    counts = np.array(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    right = np.eye(len(counts), dtype=bool)
+    worst = shares[~right].max(initial=0.0) or 1.0
+    colours = np.where(right, shares, np.sqrt(shares / worst))
+    rows = zip(matrix, colours.tolist(), strict=True)
+    return [[(count, round(colour, 2)) for count, colour in zip(*row, strict=True)] for row in rows]

@@ -1,23 +1,20 @@
 """What each parameter does to the objective: its runs by value, and the share of the variance that it explains."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from experiments.ranking.comparison import Comparison
-from experiments.ranking.report.charts import MISSING, VALUES, finite
+from experiments.ranking.frame import PARAMS, section
+from experiments.ranking.report.charts import MISSING, VALUES
 from experiments.ranking.report.scales import Scale, natural, number
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 BINS = 5  # groups that a number with many values is cut into
-
-
-@dataclass(frozen=True)
-class Point:
-    """A finished run: the number of its config, its objective, its parameters."""
-
-    config: int
-    objective: float
-    parameters: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -60,50 +57,43 @@ def eta_squared(groups: Sequence[Sequence[float]]) -> float:
 
 def effects(comparison: Comparison, scale: Scale) -> list[Effect]:
     """Every parameter in which the finished runs differ; the one that explains most first."""
-    points = [
-        Point(config, objective, run.parameters)
-        for config, standing in enumerate(comparison.standings)
-        for run in standing.runs
-        for objective in finite([run])
-    ]
-    found = [_effect(key, points, scale, comparison.lower_is_better) for key in comparison.parameters]
-    return sorted((e for e in found if e), key=lambda e: -1.0 if e.share is None else e.share, reverse=True)
+    values = section(comparison.runs, PARAMS).reindex(columns=comparison.parameters).fillna(MISSING)
+    found = [_effect(comparison, values[key], scale) for key in values if values[key].nunique() > 1]
+    return sorted(found, key=lambda effect: -1.0 if effect.share is None else effect.share, reverse=True)
 
 
-def _effect(key: str, points: Sequence[Point], scale: Scale, lower_is_better: bool) -> Effect | None:
-    grouped = _grouped(key, points)
-    if len(grouped) < 2:
-        return None
-    share = eta_squared([[point.objective for point in members] for members in grouped.values()])
-    chance = (len(grouped) - 1) / (len(points) - 1)  # of the beta distribution that it has where all are alike
+def _effect(comparison: Comparison, values: "pd.Series[str]", scale: Scale) -> Effect:
+    """Group the runs by their values of a parameter."""
+    labels = _labels(values.tolist(), in_ranges=values.name != "seed")
+    runs = comparison.runs.loc[sorted(values.index, key=lambda run: natural(values[run]))]
+    by_label = runs.groupby(values[runs.index].map(labels), sort=False)
+    objectives = [group["objective"].tolist() for _, group in by_label]
+    share = eta_squared(objectives) if len(objectives) < len(runs) else None
+    chance = (len(objectives) - 1) / (len(runs) - 1)  # of the beta distribution that it has where all are alike
     groups = []
-    for label, members in grouped.items():
-        mean = fmean(point.objective for point in members)
-        groups.append(Group(label, mean, scale(mean), [(point.config, scale(point.objective)) for point in members]))
+    for label, group in by_label:
+        mean, dots = fmean(group["objective"]), group["objective"].map(scale)
+        groups.append(Group(label, mean, scale(mean), list(zip(group["rank"] - 1, dots, strict=True))))
     hidden = max(len(groups) - VALUES, 0)
     if hidden:
-        groups = sorted(groups, key=lambda group: group.mean, reverse=not lower_is_better)[:VALUES]
-    return Effect(key, share if len(grouped) < len(points) else None, chance, groups, hidden)
+        better = not comparison.lower_is_better
+        groups = sorted(groups, key=lambda group: group.mean, reverse=better)[:VALUES]
+    return Effect(str(values.name), share, chance, groups, hidden)
 
 
-def _grouped(key: str, points: Sequence[Point]) -> Mapping[str, Sequence[Point]]:
-    """The runs by value; by ranges that hold equally many of them, where a number has many values."""
-    by_value: dict[str, list[Point]] = {}
-    for point in sorted(points, key=lambda point: natural(point.parameters.get(key, MISSING))):
-        by_value.setdefault(point.parameters.get(key, MISSING), []).append(point)
-    if len(by_value) <= 2 * BINS or key == "seed" or any(number(value) is None for value in by_value):
-        return by_value
+def _labels(values: Sequence[str], in_ranges: bool) -> Mapping[str, str]:
+    """Of each value itself; where a number has many, one of ranges that hold equally many runs."""
+    counts = Counter(sorted(values, key=natural))
+    if len(counts) <= 2 * BINS or not in_ranges or any(number(value) is None for value in counts):
+        return {value: value for value in counts}
     ranges: list[list[str]] = [[] for _ in range(BINS)]
     before = 0
-    for value, members in by_value.items():
-        ranges[before * BINS // len(points)].append(value)
-        before += len(members)
-    filled = [values for values in ranges if values]
-    names = _names([(float(values[0]), float(values[-1])) for values in filled])
-    return {
-        name: [point for value in values for point in by_value[value]]
-        for name, values in zip(names, filled, strict=True)
-    }
+    for value, count in counts.items():
+        ranges[before * BINS // len(values)].append(value)
+        before += count
+    filled = [members for members in ranges if members]
+    names = _names([(float(members[0]), float(members[-1])) for members in filled])
+    return {value: name for name, members in zip(names, filled, strict=True) for value in members}
 
 
 def _names(ranges: Sequence[tuple[float, float]]) -> list[str]:
