@@ -13,13 +13,16 @@ from typing import Any
 
 import hydra
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError
 
 from experiments.__main__ import help_text
-from experiments.cli.checks import CONF
-from experiments.cli.exit import Ended, exit_status, explain
-from experiments.config import Problem
+from experiments.cli import arguments
+from experiments.cli.checks import CONF, check_arguments
+from experiments.cli.exit import Ended, exit_status
+from experiments.config import Problem, Refused
+from experiments.config.files import own_folders
 from experiments.config.overrides import nested_too_deeply, without_plus
 from tests.prepared import environment
 
@@ -66,10 +69,17 @@ def without_tensorflow(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def explained(*argv: str) -> list[Problem]:
-    """The problems of a command; none where only the error that `explain` was called for is left."""
-    nothing = RuntimeError("nothing else")
-    found = explain(nothing, "config", [*map(without_plus, argv)])
-    return [problem for problem in found if problem.what != "nothing else"]
+    """The problems of a command: that of ``--config-name``, if there is such a command."""
+    words = arguments.read([*map(without_plus, argv)])
+    command = words.config_name if words.config_name in ("compare", "predict") else "config"
+    GlobalHydra.instance().clear()
+    try:
+        own_folders[:] = arguments.config_folders(words, command)
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            check_arguments(words, command)
+    except Refused as refused:
+        return refused.problems
+    return []
 
 
 def corrected(argv: tuple[str, ...], problem: Problem) -> list[str]:
@@ -518,7 +528,7 @@ def test_an_error_while_cleaning_up_after_ctrl_c_is_an_interrupt(capsys: pytest.
         finally:
             _ = argparse.Namespace().save_nargs
 
-    with pytest.raises(Ended) as ended, exit_status("config"):
+    with pytest.raises(Ended) as ended, exit_status():
         parse()
     assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")
 
@@ -654,7 +664,7 @@ def test_an_error_of_the_check_itself_is_not_swallowed(run_cli: RunCli, tmp_path
     ids=lambda error: type(error).__name__,
 )
 def test_records_that_mlflow_cannot_read_are_refused(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(Ended) as ended, exit_status("predict"):
+    with pytest.raises(Ended) as ended, exit_status():
         raise error
     said = capsys.readouterr().err
     assert ended.value.code == 2

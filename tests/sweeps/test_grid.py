@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
 from experiments.config import Problem, Refused
+from experiments.config.composition import compose_usable
 from experiments.config.fingerprint import config_fingerprint
-from experiments.config.overrides import compose_usable
 from experiments.sweeps.grid import (
     combinations,
     identify,
@@ -31,10 +31,8 @@ from tests.sweeps.processes import QUICK, sweep
 pytestmark = pytest.mark.usefixtures("hydra_here")
 
 
-def loader() -> ConfigLoaderImpl:
-    found = GlobalHydra.instance().config_loader()
-    assert isinstance(found, ConfigLoaderImpl)
-    return found
+def loader() -> ConfigLoader:
+    return GlobalHydra.instance().config_loader()
 
 
 def expand(*overrides: str, max_runs: int = 1000) -> list[list[str]]:

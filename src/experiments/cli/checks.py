@@ -1,23 +1,29 @@
 """What can be known before a command starts: its config, the places of data and records, its output folders."""
 
+import functools
 import os
-from collections.abc import Callable, Iterator
+import re
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, cast
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import Config, Problem, Refused, check
 from experiments.config.callback_checks import RESERVED
 from experiments.config.checks import distrusted
+from experiments.config.composition import compose_usable, unusable
 from experiments.config.fingerprint import without_packages
-from experiments.config.overrides import FOLDERS, no_folder
-from experiments.config.problems import NAME_LENGTH, assign
+from experiments.config.keys import FOLDERS, no_folder
+from experiments.config.problems import NAME_LENGTH, assign, shown
 from experiments.config.schema import Section
 from experiments.tracking import store
 
@@ -25,6 +31,65 @@ PACKAGE = Path(__file__).resolve().parents[1]
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"  # a wheel, or a checkout
 _made: list[Path] = []  # folders made for the output, the innermost first
 S = TypeVar("S", bound=Section)
+
+
+def check_arguments(arguments: Namespace, config_name: str) -> tuple[DictConfig, bool]:
+    """Compose the config of a command, and check all that can be known before it starts.
+
+    Args:
+        arguments: What was typed, see `arguments.read`.
+        config_name: Of the command.
+
+    Returns:
+        The config, and whether it is that of a sweep.
+
+    Raises:
+        Refused: With all problems.
+    """
+    name, sweep = arguments.config_name or config_name, arguments.multirun
+    config, problems = compose_usable(arguments.overrides, name, loader(), sweep)
+    if not sweep and (sweep := config.hydra.mode == RunMode.MULTIRUN):  # as a preset says
+        config, problems = compose_usable(arguments.overrides, name, loader(), sweep)
+    if not arguments.informs:
+        known = {problem.where.partition("=")[0].lstrip("+") for problem in problems}
+        problems += [problem for problem in _start_problems(config, config_name, sweep) if problem.where not in known]
+    if problems:
+        raise Refused(list(dict.fromkeys(problems)))
+    return config, sweep
+
+
+def _start_problems(config: DictConfig, command: str, sweep: bool) -> Sequence[Problem]:
+    try:
+        if command != "config":
+            return [Problem("-m", f"{command} has no sweeps; leave -m out")] if sweep else _written_files(config)
+        if sweep:
+            return _sweep_problems(config)
+        check_run(config, functools.partial(group_defaults, config))
+    except Refused as refused:
+        return refused.problems
+    except (HydraException, OmegaConfBaseException) as error:  # a reference of Hydra's own part
+        return [unusable(error)]
+    return []
+
+
+def _written_files(config: DictConfig) -> list[Problem]:
+    """The settings by which Hydra would write files, or make a folder, for a command that trains nothing."""
+    what, problems = f"got {{}}, but {config.hydra.job.name} writes no files of Hydra's", list[Problem]()
+    if (folder := config.hydra.run.dir) and not os.path.isdir(folder):
+        problems.append(Problem("hydra.run.dir", what.format(folder), "hydra.run.dir=."))
+    if (folder := config.hydra.output_subdir) is not None:
+        problems.append(Problem("hydra.output_subdir", what.format(folder), "hydra.output_subdir=null"))
+    return problems
+
+
+def _sweep_problems(config: DictConfig) -> list[Problem]:
+    problems, params = output_problems(config), OmegaConf.select(config, "hydra.sweeper.params")
+    if isinstance(params, DictConfig) and any("trust" in re.findall(r"\w+", str(key)) for key in params):
+        what = "packages are trusted on the command line only"
+        problems.append(Problem("hydra.sweeper.params.trust", what, "trust=[mypackage]"))
+    if not config.hydra.sweeper._target_.endswith(".GridSweeper"):
+        problems += password_problems(config, "hydra/sweeper", "")
+    return problems
 
 
 def check_run(config: DictConfig, defaults: Callable[[], DictConfig] | None = None) -> Config:
@@ -37,11 +102,7 @@ def check_run(config: DictConfig, defaults: Callable[[], DictConfig] | None = No
         with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
             config.hydra.runtime.output_dir = "OUTPUT"
         HydraConfig.instance().set_config(config)
-        misspelt = [(group, name) for group, name in choices(config) if name.endswith(".yaml")]
-        what = "got {}, expected a choice without .yaml"
-        problems = [Problem(group, what.format(name), assign(group, name[:-5])) for group, name in misspelt]
-        problems += [*_names_of_choices(config), *output_problems(config)]
-        if problems:
+        if problems := [*_names_of_choices(config), *output_problems(config)]:
             raise Refused(problems)
     checked = check(config, Config, defaults)
     check_places(checked)
@@ -56,7 +117,7 @@ def _names_of_choices(config: DictConfig) -> Iterator[Problem]:
         group = key.removesuffix(".name").replace(".", "/")
         if not key.endswith(".name") or chosen.get(group, name) == name or chosen[group] == "npz":  # has any name
             continue
-        if name in loader().repository.get_group_options(group):
+        if name in loader().get_group_options(group):
             what = f"got {name}, but the other keys are those of {assign(group, chosen[group])}"
             yield Problem(key, what, assign(group, name))
 
@@ -134,21 +195,27 @@ def password_problems(config: DictConfig, key: str, remedy: str) -> list[Problem
     return [Problem(key, what, remedy)]
 
 
-def make_folder(path: str, key: str) -> None:
-    """Make a folder for output.
+def make_folder(config: DictConfig, sweep: bool) -> list[str]:
+    """Make the folder that all output of a command goes into.
+
+    Returns:
+        What has Hydra use that one, where its name contains the time: an override, or none.
 
     Raises:
         Refused: It cannot be made or written.
     """
-    folder = Path(path).absolute()
-    _made[:] = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
+    key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
+    written = cast(Any, OmegaConf.to_container(config.hydra["sweep" if sweep else "run"]))["dir"]
     try:
+        folder = Path(str(OmegaConf.select(config, key))).absolute()
+        _made[:] = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
         folder.mkdir(parents=True, exist_ok=True)
         trouble = "" if os.access(folder, os.W_OK | os.X_OK) else "Permission denied"
     except (OSError, ValueError) as error:
         trouble = getattr(error, "strerror", "") or str(error)
     if trouble:
         raise Refused(Problem(key, f"{folder} cannot be written ({trouble}), and all output goes there"))
+    return [f"{key}={shown(str(folder))}"] if "${now:" in written else []
 
 
 def remove_empty_folders() -> None:
@@ -158,12 +225,12 @@ def remove_empty_folders() -> None:
             folder.rmdir()
 
 
-def loader() -> ConfigLoaderImpl:
+def loader() -> ConfigLoader:
     """Hydra's loader of the command that is starting."""
-    return cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())
+    return GlobalHydra.instance().config_loader()
 
 
-def group_defaults(config: DictConfig, config_name: str, config_loader: ConfigLoaderImpl) -> DictConfig:
+def group_defaults(config: DictConfig) -> DictConfig:
     """The same config groups with none of the user's values: where remedies come from."""
     groups = [f"{group}={name}" for group, name in choices(config)]
-    return config_loader.load_configuration(config_name, groups, RunMode.RUN)
+    return loader().load_configuration(config.hydra.job.config_name, groups, RunMode.RUN)

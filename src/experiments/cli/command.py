@@ -9,21 +9,23 @@ import sys
 import traceback
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments.cli import arguments as typed
-from experiments.cli.checks import CONF
-from experiments.cli.exit import DONE, FAILED, REFUSED, Ended, exit_status, explain, leave
+from experiments.cli.checks import CONF, check_arguments, make_folder
+from experiments.cli.exit import DONE, FAILED, REFUSED, Ended, exit_status, leave
 from experiments.config import Refused
+from experiments.config.composition import unusable
 from experiments.config.files import own_folders
-from experiments.config.overrides import ids_as_text, nested_too_deeply, without_plus
+from experiments.config.overrides import ids_as_text, without_plus
 from experiments.system import streams
 from experiments.tracking import store
 
@@ -46,25 +48,15 @@ def command(config_name: str, positional: str = "") -> Callable[[Callable[[DictC
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 os.chdir(HydraConfig.get().runtime.cwd)  # a worker on another machine may stand elsewhere
                 return task(config)  # the sweep goes on, whatever this run raises
-            with exit_status(config_name):
+            with exit_status():
                 return task(config)
 
         @functools.wraps(task)
         def main() -> NoReturn:
             try:
-                with exit_status(config_name):
+                with exit_status():
                     _prepare()
-                    sys.argv[1:] = typed.with_key(sys.argv[1:], positional)
-                    arguments = typed.read(sys.argv[1:])
-                    # Hydra wants all overrides in one place.
-                    options = [word for word in sys.argv[1:] if word not in arguments.overrides]
-                    overrides = [ids_as_text(without_plus(word)) for word in arguments.overrides]
-                    sys.argv[1:] = [*options, *TYPED_ONLY, *overrides]
-                    own_folders[:] = typed.config_folders(arguments, config_name)
-                    if any(map(nested_too_deeply, arguments.overrides)):
-                        raise Refused(explain(RecursionError(), config_name, sys.argv[1:]))
-                    with _shown_safely(arguments):
-                        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
+                    _start(guarded, config_name, typed.with_key(sys.argv[1:], positional))
             except Ended as ended:
                 leave(int(ended.code or DONE))
             except SystemExit as leaving:  # Hydra or argparse did not understand the arguments
@@ -77,6 +69,27 @@ def command(config_name: str, positional: str = "") -> Callable[[Callable[[DictC
         return main
 
     return decorate
+
+
+def _start(task: Callable[[DictConfig], Any], config_name: str, words: list[str]) -> None:
+    """Check a command, then have Hydra carry it out, or show what its options ask for."""
+    arguments = typed.read(words)
+    options = [word for word in words if word not in arguments.overrides]
+    arguments.overrides = [ids_as_text(without_plus(word)) for word in arguments.overrides]
+    own_folders[:] = typed.config_folders(arguments, config_name)
+    if arguments.shell_completion:
+        return _show(task, config_name, options, arguments)
+    name = arguments.config_name or config_name
+    with hydra.initialize_config_dir(str(CONF), "run" if config_name == "config" else config_name, "1.3"):
+        config, sweep = check_arguments(arguments, config_name)
+        if not arguments.informs:
+            overrides = [*TYPED_ONLY, *arguments.overrides, f"hydra.mode={'MULTIRUN' if sweep else 'RUN'}"]
+            overrides += make_folder(config, sweep) if config_name == "config" else []
+            started = GlobalHydra.instance().hydra
+            assert started
+            (started.multirun if sweep else started.run)(name, task, overrides)
+            return None
+    return _show(task, config_name, options, arguments)
 
 
 def _prepare() -> None:
@@ -105,16 +118,15 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-@contextmanager
-def _shown_safely(arguments: Namespace) -> Iterator[None]:
-    """Show ``--help``, ``--cfg`` and the like without passwords, and on a terminal with lines broken between words."""
-    if not any((arguments.help, arguments.hydra_help, arguments.cfg, arguments.info)):
-        yield
-        return
+def _show(task: Callable[[DictConfig], Any], config_name: str, options: Sequence[str], arguments: Namespace) -> None:
+    """Have Hydra show help, a config and the like: without passwords, and help with lines broken between words."""
+    sys.argv[1:] = [*options, *arguments.overrides]  # Hydra wants all overrides in one place
     text = io.StringIO()
     try:
         with redirect_stdout(text):
-            yield
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
+    except ValueError as error:  # options that exclude each other
+        raise Refused(unusable(error)) from error
     finally:
         safe = store.redact(text.getvalue())
         print(streams.wrapped(safe, sys.stdout) if arguments.help else safe, end="")
