@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from experiments.config import expansion
 from experiments.config.agreement import disagreements, unused_knobs
 from experiments.config.explain import at, explain, remedy
-from experiments.config.named import unknown_names
+from experiments.config.named import UNKNOWN, context_of
 from experiments.config.problems import BEYOND_64_BITS, Problem, Refused, beyond_64_bits, dotted
 from experiments.config.recordable import unrecordable
 from experiments.config.schema import Config, Section
@@ -62,14 +62,16 @@ def _check(config: DictConfig, schema: type[S], defaults: Mapping[str, Any]) -> 
 def find_problems(plain: dict[str, Any], schema: type[Section], defaults: Mapping[str, Any]) -> list[Problem]:
     """List all problems of a resolved config: code, types and ranges, names, then keys that do not go together."""
     problems = list(_code(plain))
-    names = unknown_names(plain) if schema is Config and not problems else []
     try:
-        checked = schema.model_validate(plain)
+        checked = schema.model_validate(plain, context=context_of(plain))
     except ValidationError as error:
-        return problems + explain(error, plain, defaults, schema) + names
+        found = explain(error, plain, defaults, schema)
+        if {details["type"] for details in error.errors()} != {UNKNOWN}:
+            return problems + found
+        checked, problems = schema.model_validate(plain), problems + found  # more can be said, but not of those names
     if isinstance(checked, Config):
-        unknown = {re.split(r"[.\[]", problem.where)[0] for problem in names}
-        problems += [*names, *disagreements(checked, unknown), *unrecordable(checked)]
+        unknown = {re.split(r"[.\[]", problem.where)[0] for problem in problems}
+        problems += [*disagreements(checked, unknown), *unrecordable(checked)]
     return problems
 
 

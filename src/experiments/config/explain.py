@@ -10,8 +10,12 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from experiments.config.measures import without_repeats
+from experiments.config.named import UNKNOWN
 from experiments.config.problems import Problem, assign, closest, cut, dotted, key_of, shown, suggest
 
+Path = tuple[str | int, ...]
+MENDED = "mended"  # in place of a remedy that is written when all entries of a list are mended
 # What pydantic wants, in our words, by the type of its error.
 EXPECTED = {
     "greater_than_equal": "{number} of at least {ge:g}",
@@ -35,21 +39,41 @@ def explain(
     error: ValidationError, plain: dict[str, Any], defaults: Mapping[str, Any], schema: type[BaseModel]
 ) -> list[Problem]:
     """Turn pydantic's errors into one problem per key; the members of a union are joined by "or"."""
-    by_path: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
+    by_path: dict[Path, list[ErrorDetails]] = {}
     for details in error.errors():
         by_path.setdefault(_path(details, plain), []).append(details)
-    for outer in {path[:length] for path in by_path for length in range(len(path))}:
-        by_path.pop(outer, None)  # of a union's other member, such as text for a mapping whose entry is wrong
-    mended = deepcopy(plain)
-    problems = [_problem(path, group, plain, defaults, schema, mended) for path, group in by_path.items()]
-    keys = [key_of(path) for path in by_path]
-    return [
-        replace(problem, remedy=assign(dotted(key), at(mended, key))) if problem.remedy and key != path else problem
-        for problem, path, key in zip(problems, by_path, keys, strict=True)
-    ]
+    for path, group in list(
+        by_path.items()
+    ):  # of a union's other member, such as text for a mapping whose entry is wrong
+        if group[0]["type"] != UNKNOWN and any(path == inner[: len(path)] for inner in by_path if inner != path):
+            del by_path[path]
+    mended, found = deepcopy(plain), dict[Path, Problem]()
+    for path in sorted(by_path, key=len, reverse=True):  # what is within an object before its name
+        named = next((details["ctx"] for details in by_path[path] if details["type"] == UNKNOWN), None)
+        if named:
+            found[path] = _unknown_name(path, named, mended)
+        else:
+            found[path] = _problem(path, by_path[path], plain, defaults, schema, mended)
+    return [found[path] if found[path].remedy != MENDED else _mended(found[path], path, mended) for path in by_path]
 
 
-def _path(details: ErrorDetails, plain: Any) -> tuple[str | int, ...]:
+def _unknown_name(path: Path, context: dict[str, Any], mended: dict[str, Any]) -> Problem:
+    """A name that Keras does not have. The one that was meant is set in `mended`."""
+    problem, mend, inner = cast(Problem, context["problem"]), context["mend"], context["inner"]
+    if mend:
+        at(mended, path[:-1])[path[-1]] = mend(at(mended, path))
+        problem = replace(problem, remedy=MENDED)
+    return replace(problem, where=dotted(path[: len(path) - inner]) + problem.where)
+
+
+def _mended(problem: Problem, path: Path, mended: dict[str, Any]) -> Problem:
+    """Set the remedy that mends a key: of an entry of a list, with all others of that list."""
+    key = key_of(path)
+    value = without_repeats(at(mended, key)) if key == ("metrics",) else at(mended, key)
+    return replace(problem, remedy=assign(dotted(key), value))
+
+
+def _path(details: ErrorDetails, plain: Any) -> Path:
     """Keep the parts of pydantic's location that are keys of the config (it adds the names of union members)."""
     location, path = details["loc"], list[str | int]()
     for part in location:
@@ -65,7 +89,7 @@ def _path(details: ErrorDetails, plain: Any) -> tuple[str | int, ...]:
 
 
 def _problem(
-    path: tuple[str | int, ...],
+    path: Path,
     group: list[ErrorDetails],
     plain: dict[str, Any],
     defaults: Mapping[str, Any],
@@ -91,7 +115,7 @@ def _problem(
     return Problem(where, f"got {cut(shown(given), 200)}, expected {expected}", fitting)
 
 
-def _unknown(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping[str, Any]) -> Problem:
+def _unknown(path: Path, plain: dict[str, Any], defaults: Mapping[str, Any]) -> Problem:
     where, given = dotted(path), at(plain, path)
     if path == ("experiment",) and isinstance(given, dict):
         if not given:
@@ -133,16 +157,13 @@ def _named(group: list[ErrorDetails], given: Any) -> Iterator[Any]:
 
 
 def _corrected(
-    path: tuple[str | int, ...],
+    path: Path,
     plain: dict[str, Any],
     candidates: Iterable[Any],
     schema: type[BaseModel],
     mended: dict[str, Any],
 ) -> str:
-    """The override that sets the first candidate that the schema takes; empty if it takes none.
-
-    In a list, the rest of the user's entries stay. The candidate is set in `mended`, too.
-    """
+    """Set the first candidate that the schema takes in `mended`; empty if it takes none."""
     for candidate in candidates:
         if candidate is None or isinstance(candidate, dict):
             continue
@@ -158,7 +179,7 @@ def _corrected(
                 continue
         with suppress(LookupError, TypeError):  # what it is in was replaced
             at(mended, path[:-1])[path[-1]] = candidate
-        return assign(dotted(key_of(path)), at(changed, key_of(path)))
+        return MENDED
     return ""
 
 
@@ -178,7 +199,7 @@ def _expected(details: ErrorDetails, given: Any) -> str:
     return EXPECTED[kind].format(number=number, **context) if kind in EXPECTED else details["msg"]
 
 
-def remedy(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping[str, Any]) -> str:
+def remedy(path: Path, plain: dict[str, Any], defaults: Mapping[str, Any]) -> str:
     """The key's default as an override; in a list, the rest of the user's entries stay."""
     value = _default(path, plain, defaults)
     key = key_of(path)
@@ -189,7 +210,7 @@ def remedy(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping
     return "" if value is None or isinstance(value, dict) else assign(dotted(key), value)
 
 
-def _default(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping[str, Any]) -> Any:
+def _default(path: Path, plain: dict[str, Any], defaults: Mapping[str, Any]) -> Any:
     """The default of a key; of an entry of a list, the default's entry at its place, or its last one."""
     key = key_of(path)
     value = at(defaults, key)
@@ -199,7 +220,7 @@ def _default(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mappi
     return value
 
 
-def at(tree: Any, path: tuple[str | int, ...]) -> Any:
+def at(tree: Any, path: Path) -> Any:
     """What stands at a path; None if nothing does."""
     for part in path:
         try:

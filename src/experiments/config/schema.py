@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from experiments.config import measures
+from experiments.config import measures, named
 
 Scalar = bool | int | float | str | None
 Count = Annotated[int, Field(ge=1)]
@@ -15,12 +15,6 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-def _single(value: Any) -> Any:
-    if isinstance(value, dict) and len(value) != 1:
-        raise ValueError(f"got {len(value)} keys, expected a name, or {{name: {{argument: value}}}} with a single name")
-    return value
 
 
 def _size(value: Any) -> Any:
@@ -41,9 +35,6 @@ RunId = Annotated[str, BeforeValidator(_id)]
 Digits with an ``e`` among them cannot be turned back: see `overrides.ids_as_text`.
 """
 
-KerasObject = Annotated[str | dict[str, dict[str, Any] | None], BeforeValidator(_single)]
-"""A Keras object by name: ``Flatten``, or with arguments ``{Dense: {units: 10}}``."""
-
 
 class Section(BaseModel):
     """A part of the config: no unknown keys, no silent conversions, no NaN or infinity."""
@@ -55,6 +46,7 @@ class KerasSection(Section):
     """A part whose further keys are arguments of the Keras object that `name` says."""
 
     model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, named.Argument] = Field(init=False)
     name: str
 
     def arguments(self, *ours: str) -> dict[str, Any]:
@@ -79,7 +71,7 @@ class Data(Section):
     path: str | None
     validation_size: Annotated[int | float, BeforeValidator(_size)]
     limit: Count | None
-    function: str | None = None
+    function: named.Function | None = None
 
 
 MOST_LAYERS = 500  # to build and compile more takes minutes
@@ -94,11 +86,11 @@ def _not_too_deep(layers: list[Any]) -> list[Any]:
 class Mlp(Section):
     name: Literal["mlp"]
     layer_sizes: Annotated[list[Count], Field(min_length=1), AfterValidator(_not_too_deep)]
-    activation: str
+    activation: named.Activation
     dropout: Fraction
     batch_normalization: bool
-    regularizer: KerasObject | None
-    output_activation: str
+    regularizer: named.Regularizer | None
+    output_activation: named.Activation
 
 
 class Sequential(Section):
@@ -106,16 +98,17 @@ class Sequential(Section):
 
     model_config = ConfigDict(extra="allow")
     name: Literal["sequential"]
-    layers: Annotated[list[KerasObject], Field(min_length=1), AfterValidator(_not_too_deep)]
+    layers: Annotated[list[named.Layer], Field(min_length=1), AfterValidator(_not_too_deep)]
 
 
 class Schedule(KerasSection):
-    pass
+    name: named.ScheduleName
 
 
 class Optimizer(KerasSection):
     """Ranges of the arguments that Keras itself does not check; which of them apply, Keras says."""
 
+    name: named.OptimizerName
     schedule: Schedule
     learning_rate: Positive
     momentum: Fraction = 0.0
@@ -143,13 +136,15 @@ class Task(Section):
 
 
 class Loss(KerasSection):
+    name: named.LossName
     labels: measures.Labels
-    output_activation: str
+    output_activation: named.OutputActivation
     from_logits: bool = False
     label_smoothing: Share = 0.0
 
 
 class Callback(KerasSection):
+    name: named.CallbackName
     monitor: str | None = None
     patience: Annotated[int, Field(ge=0)] = 0
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -237,7 +232,7 @@ class Config(Section):
     epochs: Count
     batch_size: Size
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    metrics: list[KerasObject]
+    metrics: list[named.Metric]
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"]
     objective: str
     objective_mode: measures.Mode | Auto = "auto"
