@@ -2,19 +2,18 @@
 
 import os
 import pickle
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from experiments.cli.checks import check_places, group_defaults, output_problems
 from experiments.config import Config, Problem, Refused, check
@@ -124,7 +123,7 @@ def prepare(
         Refused: Jobs cannot run; each problem once, with the jobs that have it.
     """
     _ = master.hydra.sweep.dir  # resolves ${now:...} once, for all jobs
-    composer, jobs, folders = Composer(loader, master), list[Job](), dict[str, str]()
+    composer, jobs = Composer(loader, master), list[Job]()
     seen: dict[Any, list[Problem]] = {}  # what is wrong with places for data and records; a look may take seconds
     found: dict[Problem, list[str]] = {}
     defaults: dict[str, DictConfig] = {}
@@ -134,7 +133,7 @@ def prepare(
         try:
             composed = composer.compose(overrides)
             composed.hydra.job.num, composed.hydra.job.id = number, str(number)
-            folder = _folder(composed, number, folders)
+            folder = Path(str(composed.hydra.sweep.dir), str(composed.hydra.sweep.subdir)).absolute()
             composed.hydra.runtime.output_dir = str(folder)
             HydraConfig.instance().cfg = composed  # type: ignore[assignment] # what ${hydra:...} reads
             if problems := output_problems(composed):
@@ -180,25 +179,6 @@ def _refuse_shared_folders(jobs: Sequence[Job]) -> None:
             names = " and ".join(job.name for job in sharing[:2]) + f" and {len(sharing) - 2} more" * (len(sharing) > 2)
             what = f"{len(sharing)} runs would write into {folder}: {names}; each needs a folder of its own"
             raise Refused(Problem("hydra.sweep.subdir", what, assign("hydra.sweep.subdir", "${hydra.job.num}")))
-
-
-def _folder(composed: DictConfig, number: int, known: dict[str, str]) -> Path:
-    """Where a job's output goes. OmegaConf takes a millisecond for a reference, so the usual ones are looked up.
-
-    Args:
-        composed: The job's config.
-        number: The job's number.
-        known: Folders of sweeps, as written, that are the same for all jobs; is filled.
-    """
-    written = cast(dict[str, str], OmegaConf.to_container(composed.hydra.sweep))
-    folder, subfolder = written["dir"], written["subdir"]
-    if folder not in known:
-        resolved = str(composed.hydra.sweep.dir)
-        if not re.fullmatch(r"([^$]|\$\{(hydra\.runtime\.cwd|now:[^$}]*)\})*", folder):
-            return Path(resolved, str(composed.hydra.sweep.subdir)).absolute()
-        known[folder] = resolved
-    name = str(number) if subfolder == "${hydra.job.num}" else str(composed.hydra.sweep.subdir)
-    return Path(known[folder], name).absolute()
 
 
 def _checked(composed: DictConfig, defaults: dict[str, DictConfig], seen: dict[Any, list[Problem]]) -> Config:
