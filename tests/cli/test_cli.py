@@ -21,7 +21,7 @@ from experiments.__main__ import help_text
 from experiments.cli import arguments
 from experiments.cli.checks import CONF, check_arguments
 from experiments.cli.exit import Ended, exit_status
-from experiments.config import Problem, Refused
+from experiments.config import CompareConfig, Config, Problem, Refused
 from experiments.config.files import own_folders
 from experiments.config.overrides import nested_too_deeply, without_plus
 from tests.prepared import environment
@@ -71,12 +71,12 @@ def without_tensorflow(tmp_path_factory: pytest.TempPathFactory) -> str:
 def explained(*argv: str) -> list[Problem]:
     """The problems of a command: that of ``--config-name``, if there is such a command."""
     words = arguments.read([*map(without_plus, argv)])
-    command = words.config_name if words.config_name in ("compare", "predict") else "config"
+    command, schema = ("compare", CompareConfig) if words.config_name == "compare" else ("config", Config)
     GlobalHydra.instance().clear()
     try:
         own_folders[:] = arguments.config_folders(words, command)
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            check_arguments(words, command)
+            check_arguments(words, command, schema)
     except Refused as refused:
         return refused.problems
     return []

@@ -4,10 +4,10 @@ import functools
 import os
 import re
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
@@ -30,46 +30,75 @@ from experiments.tracking import store
 PACKAGE = Path(__file__).resolve().parents[1]
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"  # a wheel, or a checkout
 _made: list[Path] = []  # folders made for the output, the innermost first
-S = TypeVar("S", bound=Section)
 
 
-def check_arguments(arguments: Namespace, config_name: str) -> tuple[DictConfig, bool]:
+class Checked(NamedTuple):
+    """A command that can start: its composed config, whether it is a sweep, and the checked config if it is none."""
+
+    composed: DictConfig
+    sweep: bool
+    config: Section | None
+
+
+def check_arguments(arguments: Namespace, command: str, schema: type[Section]) -> Checked:
     """Compose the config of a command, and check all that can be known before it starts.
 
     Args:
         arguments: What was typed, see `arguments.read`.
-        config_name: Of the command.
-
-    Returns:
-        The config, and whether it is that of a sweep.
+        command: The name of its config.
+        schema: What that has to fit.
 
     Raises:
         Refused: With all problems.
     """
-    name, sweep = arguments.config_name or config_name, arguments.multirun
-    config, problems = compose_usable(arguments.overrides, name, loader(), sweep)
-    if not sweep and (sweep := config.hydra.mode == RunMode.MULTIRUN):  # as a preset says
-        config, problems = compose_usable(arguments.overrides, name, loader(), sweep)
-    if not arguments.informs:
-        known = {problem.where.partition("=")[0].lstrip("+") for problem in problems}
-        problems += [problem for problem in _start_problems(config, config_name, sweep) if problem.where not in known]
+    name, sweep = arguments.config_name or command, arguments.multirun
+    composed, problems = compose_usable(arguments.overrides, name, loader(), sweep)
+    if not sweep and (sweep := composed.hydra.mode == RunMode.MULTIRUN):  # as a preset says
+        composed, problems = compose_usable(arguments.overrides, name, loader(), sweep)
+    checked, known = None, {problem.where.partition("=")[0].lstrip("+") for problem in problems}
+    try:
+        if not arguments.informs:
+            checked = _check_start(composed, schema, sweep, command)
+    except Refused as refused:
+        problems += [problem for problem in refused.problems if problem.where not in known]
+    except (HydraException, OmegaConfBaseException) as error:  # a reference of Hydra's own part
+        problems += [] if problems else [unusable(error)]
     if problems:
         raise Refused(list(dict.fromkeys(problems)))
-    return config, sweep
+    return Checked(composed, sweep, checked)
 
 
-def _start_problems(config: DictConfig, command: str, sweep: bool) -> Sequence[Problem]:
-    try:
-        if command != "config":
-            return [Problem("-m", f"{command} has no sweeps; leave -m out")] if sweep else _written_files(config)
-        if sweep:
-            return _sweep_problems(config)
-        check_run(config, functools.partial(group_defaults, config))
-    except Refused as refused:
-        return refused.problems
-    except (HydraException, OmegaConfBaseException) as error:  # a reference of Hydra's own part
-        return [unusable(error)]
-    return []
+def _check_start(composed: DictConfig, schema: type[Section], sweep: bool, command: str) -> Section | None:
+    if schema is Config and not sweep:
+        return check_run(composed, functools.partial(group_defaults, composed))
+    if sweep:
+        several = [Problem("-m", f"{command} has no sweeps; leave -m out")]
+        problems = _sweep_problems(composed) if schema is Config else several
+    else:
+        problems = _written_files(composed)
+    if problems:
+        raise Refused(problems)
+    return None if sweep else check_command(composed, schema)
+
+
+def check_command(composed: DictConfig, schema: type[Section]) -> Section:
+    """Check the config of a command that trains nothing.
+
+    Raises:
+        Refused: With all problems.
+    """
+    _make_readable(composed)
+    checked = check(composed, schema, functools.partial(group_defaults, composed))
+    if problems := distrusted(getattr(checked, "trust", ()), _typed()):
+        raise Refused(problems)
+    return checked
+
+
+def _make_readable(composed: DictConfig) -> None:
+    """Make ${hydra:runtime.output_dir} and the like readable, as Hydra does when a job starts."""
+    with read_write(composed.hydra.runtime), open_dict(composed.hydra.runtime):
+        composed.hydra.runtime.output_dir = os.path.abspath(str(composed.hydra.run.dir))
+    HydraConfig.instance().set_config(composed)
 
 
 def _written_files(config: DictConfig) -> list[Problem]:
@@ -98,10 +127,8 @@ def check_run(config: DictConfig, defaults: Callable[[], DictConfig] | None = No
     Raises:
         Refused: With all problems, in the order of the config's keys.
     """
-    if "hydra" in config:  # make ${hydra:runtime.output_dir} and the like readable, as Hydra does when the job starts
-        with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
-            config.hydra.runtime.output_dir = "OUTPUT"
-        HydraConfig.instance().set_config(config)
+    if "hydra" in config:
+        _make_readable(config)
         if problems := [*_names_of_choices(config), *output_problems(config)]:
             raise Refused(problems)
     checked = check(config, Config, defaults)
@@ -151,21 +178,6 @@ def _typed() -> list[str] | None:
     if not HydraConfig.initialized():
         return None
     return cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task))  # unresolved, as they were typed
-
-
-def check_command(config: DictConfig, schema: type[S]) -> S:
-    """Check the config of a command that trains nothing.
-
-    Raises:
-        Refused: With all problems; the remedies are the command's defaults.
-    """
-    if not HydraConfig.initialized():
-        return check(config, schema)
-    name = HydraConfig.get().job.config_name
-    checked = check(config, schema, lambda: loader().load_configuration(name, [], RunMode.RUN))
-    if problems := distrusted(getattr(checked, "trust", ()), _typed()):
-        raise Refused(problems)
-    return checked
 
 
 def output_problems(config: DictConfig) -> list[Problem]:

@@ -46,7 +46,7 @@ def check(config: DictConfig, schema: type[S], defaults: Callable[[], DictConfig
 def _check(config: DictConfig, schema: type[S], defaults: Mapping[str, Any]) -> S:
     plain, problems = resolve(config, defaults)
     for path in list(beyond_64_bits(plain)):  # replaced by the default, so that the other keys can be checked
-        problems.append(Problem(dotted(path), f"holds {BEYOND_64_BITS}", remedy(path, {}, defaults)))
+        problems.append(Problem(dotted(path), f"holds {BEYOND_64_BITS}", remedy(path, defaults)))
         at(plain, path[:-1])[path[-1]] = at(defaults, path)
     problems += find_problems(plain, schema, defaults)
     if not problems and isinstance(config.get("model"), DictConfig):
@@ -95,7 +95,7 @@ def resolve(config: DictConfig, defaults: Mapping[str, Any]) -> tuple[dict[str, 
             if key in problems or not error.full_key:
                 raise Refused(Problem(key, what)) from error
             path = tuple(int(part) if part.isdigit() else part for part in re.split(r"[.\[\]]+", key.rstrip("]")))
-            problems[key] = Problem(key, what, remedy(path, {}, defaults))
+            problems[key] = Problem(key, what, remedy(path, defaults))
             OmegaConf.update(config, key, at(defaults, path))
 
 
