@@ -14,7 +14,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 
 class GridSweeper(Sweeper):
@@ -66,12 +66,10 @@ class CheckedSource(ConfigSource):
         return "checked"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        from experiments.config.files import refuse_broken
+        from experiments.config.files import load
 
-        file = self._file(config_path)
-        refuse_broken(file)
-        header = self._get_header_dict(file.read_text(encoding="utf-8"))
-        return ConfigResult(self.provider, self.full_path(), OmegaConf.load(file), header)
+        config, header = load(self._file(config_path), self._get_header_dict)
+        return ConfigResult(self.provider, self.full_path(), config, header)
 
     def is_group(self, config_path: str) -> bool:
         return os.path.isdir(Path(self.path, config_path))

@@ -241,9 +241,6 @@ FILES = {
     "number_as_key": (b"# @package _global_\n3: 4\n", "has the key 3, expected names of settings"),
     "scalar": (b"42\n", "is a single value, expected a mapping of keys to values"),
     "listed": (b"- 1\n", "is a list, expected a mapping"),
-    "no_list": (b"defaults: {data: digits}\n", "defaults: got {'data': 'digits'}, expected a list"),
-    "nothing": (b"defaults:\n", "defaults: got None, expected a list"),
-    "number": (b"defaults: [3]\n", "defaults: got the entry 3, expected a file, or one group"),
     "contains_itself": (b"a: &a [*a]\n", "is nested more than 100 levels deep, or contains itself"),
     "deep_lists": (b"a: " + 3000 * b"[" + 3000 * b"]", "is nested more than 100 levels deep"),
     "deep_mappings": (b"".join(b" " * n + b"a:\n" for n in range(300)), "is nested more than 100 levels deep"),
@@ -256,7 +253,7 @@ FILES = {
     "hexadecimal": (b"epochs: 0x" + 5000 * b"f", "epochs holds a whole number of more than 64 bits"),
     "of_a_list": (b"hydra: {a: [1, 0x" + 5000 * b"f" + b"]}", "hydra.a[1] holds a whole number of more than 64 bits"),
     "key": (b"a: {? 0x" + 5000 * b"f" + b" : 1}", "a holds a whole number of more than 64 bits"),
-    "header": (b"# @package a b c\n", "got '# @package a b c', expected '# @package NAME'"),
+    "header": (b"# @package a b c\n", "Too many components in '@package a b c'"),
     "unfinished": (b"epochs: ${\n", "no viable alternative"),
     "twice": (b"epochs: 1\nepochs: 2\n", "found duplicate key epochs"),
 }
@@ -297,6 +294,13 @@ def test_a_config_file_that_cannot_be_read_is_named(name: str, tmp_path: Path) -
     [
         ("epochs: 3\n", "experiment", "has to start with the line '# @package _global_'"),
         ("# @package _global_\ndefaults: [mine]\n", "experiment=mine", "choose each other in a circle"),
+        (
+            "defaults: {data: digits}\n",
+            "experiment=mine",
+            "Invalid defaults list in 'experiment/mine', defaults must be",
+        ),
+        ("defaults:\n", "experiment=mine", "Invalid defaults list in 'experiment/mine', defaults must be a list"),
+        ("defaults: [3]\n", "experiment=mine", "Unsupported type in defaults : int"),
         ("# @package _global_\ntrust: [json]\n", "trust", "a config file trusts json, but a package is code"),
     ],
 )

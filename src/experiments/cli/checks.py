@@ -244,5 +244,9 @@ def loader() -> ConfigLoader:
 
 def group_defaults(config: DictConfig) -> DictConfig:
     """The same config groups with none of the user's values: where remedies come from."""
-    groups = [f"{group}={name}" for group, name in choices(config)]
-    return loader().load_configuration(config.hydra.job.config_name, groups, RunMode.RUN)
+    return _composed(loader(), config.hydra.job.config_name, *(f"{group}={name}" for group, name in choices(config)))
+
+
+@functools.cache  # the jobs of a sweep may have many problems
+def _composed(config_loader: ConfigLoader, config_name: str, *overrides: str) -> DictConfig:
+    return config_loader.load_configuration(config_name, list(overrides), RunMode.RUN)

@@ -65,25 +65,21 @@ class Keys:
             override: The override.
             typed: All of the command.
         """
-        group, given = override.key_or_group, choices(override)
-        chosen = self._composed.hydra.runtime.choices.get(group)
+        group, given, several = override.key_or_group, choices(override), isinstance(override.value(), list)
+        known, chosen = self._loader.get_group_options(group), self._composed.hydra.runtime.choices.get(group)
         if given == [None] and chosen is None:
             return Problem(group, "got null, which stands for no choice in a list of defaults only", f"~{group}")
-        known = self._loader.get_group_options(group)
-        wrong = [shown(choice) for choice in given if choice not in known]
-        what = "; ".join(f"there is no {choice}; {suggest(choice, known)}" for choice in wrong)
+        wrong = [choice for choice in given if choice not in known]
+        what = "; ".join(f"there is no {shown(choice)}; {suggest(choice, known)}" for choice in wrong)
         meant: Any = [best for choice in given if (best := closest(str(choice), known))]
-        if not isinstance(override.value(), list):
-            if meant:
-                swept = next((text for text in typed if re.fullmatch(rf"{re.escape(group)}=[\w,]+,\w+", text)), "")
-                values = swept.partition("=")[2].split(",") if swept else given  # of a sweep, the other values stay
-                mended = dict.fromkeys(
-                    value if value in known else closest(str(value), known) or value for value in values
-                )
-                return Problem(group, what, quoted(f"{group}={','.join(map(str, mended))}"))
-            if str(given[0]).lower() in ("none", "false", "off") and self._takes_several(group):
-                return Problem(group, what, f"{group}=[]")
-            meant = chosen
+        if meant and not several:
+            swept = next((text for text in typed if re.fullmatch(rf"{re.escape(group)}=[\w,]+,\w+", text)), "")
+            values = swept.partition("=")[2].split(",") if swept else given  # of a sweep, the other values stay
+            mended = dict.fromkeys(value if value in known else closest(str(value), known) or value for value in values)
+            return Problem(group, what, quoted(f"{group}={','.join(map(str, mended))}"))
+        if not several and str(given[0]).lower() in ("none", "false", "off") and self._takes_several(group):
+            return Problem(group, what, f"{group}=[]")
+        meant = meant if several else chosen
         return Problem(group, what, assign(group, meant) if meant else "")
 
     def misfit(self, override: Override, error: Exception) -> Problem:

@@ -96,16 +96,15 @@ def parse(overrides: Sequence[str], loader: ConfigLoader, sweep: bool) -> tuple[
 def _one_by_one(override: Override, text: str, loader: ConfigLoader, parser: OverridesParser) -> list[Override]:
     """Each choice of a group that is swept, and one value of a key."""
     sweep_values.count(override)
-    given, key = override.value(), override.get_key_element()
+    given, key, chooses = override.value(), override.get_key_element(), is_group(loader, override.key_or_group)
     if isinstance(given, RangeSweep | IntervalSweep):
-        return [_with_text(parser.parse_override(f"{key}={given.start}"), text)]
-    values = parser.parse_overrides([f"{key}={value}" for value in override.sweep_string_iterator()])
-    return values if is_group(loader, override.key_or_group) else [_with_text(values[0], text)]
-
-
-def _with_text(override: Override, text: str) -> Override:
-    override.input_line = text  # what a remedy keeps
-    return override
+        values = [str(given.start)]  # of what may be too long to be listed
+    else:
+        values = list(override.sweep_string_iterator())
+    found = parser.parse_overrides([f"{key}={value}" for value in (values if chooses else values[:1])])
+    if not chooses:
+        found[0].input_line = text  # what a remedy keeps
+    return found
 
 
 def _unreadable(words: Sequence[str], error: Exception, parser: OverridesParser) -> tuple[Problem, int]:

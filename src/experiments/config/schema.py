@@ -29,6 +29,33 @@ def _id(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _matching(pattern: str, expected: str) -> AfterValidator:
+    """A validator of texts that fit a regular expression."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"got {text!r}, expected {expected}")
+        return text
+
+    return AfterValidator(check)
+
+
+Package = Annotated[
+    str, _matching(r"[^\W\d]\w*(\.[^\W\d]\w*)*", "the name of an importable package, such as mypackage")
+]
+DatasetName = Annotated[
+    str,
+    _matching(
+        r"(?=.{1,200}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*",
+        "up to 200 letters, digits, _, - and single dots between them, as it names a file",
+    ),
+]
+Span = Annotated[str, BeforeValidator(str), _matching(r"\d+:\d+", "FROM:TO, counted from 0, without the last")]
+RegisteredName = Annotated[str, _matching(r"(?a:\w[\w.-]*)", "letters, digits, _, . and -, and neither . nor - first")]
+Alias = Annotated[
+    str,
+    _matching(r"(?!(?i:latest|v\d+)$)[A-Za-z0-9_-]+", "letters, digits, _ and -; latest, v1, v2, … are MLflow's own"),
+]
 RunId = Annotated[str, BeforeValidator(_id)]
 """A run's id or its beginning, which YAML files and Hydra take for a number if it has no letters.
 
@@ -54,19 +81,12 @@ class KerasSection(Section):
         return self.model_dump(exclude={"name", *ours}, exclude_unset=True)
 
 
-def _dataset_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name) or len(name) > 200:
-        what = "expected up to 200 letters, digits, _, - and single dots between them, as it names a file"
-        raise ValueError(f"got {name!r}, {what}")
-    return name
-
-
 # What float32, in which images are scaled, holds with room for the images' own values.
 Scale = Annotated[float, Field(ge=1e-30, le=1e30)]
 
 
 class Data(Section):
-    name: Annotated[str, AfterValidator(_dataset_name)]
+    name: DatasetName
     scale: Scale
     path: str | None
     validation_size: Annotated[int | float, BeforeValidator(_size)]
@@ -215,12 +235,6 @@ class Gridded(Section):
     hydra: Swept
 
 
-def _package(name: str) -> str:
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise ValueError(f"got {name!r}, expected the name of an importable package, such as mypackage")
-    return name
-
-
 class Config(Section):
     data: Data
     task: Task = Task(name="classification", targets="classes")
@@ -237,7 +251,7 @@ class Config(Section):
     objective: str
     objective_mode: measures.Mode | Auto = "auto"
     resume: bool
-    trust: list[Annotated[str, AfterValidator(_package)]]
+    trust: list[Package]
     runtime: Runtime
 
     @property
@@ -280,20 +294,14 @@ class Config(Section):
         return ["loss", *(metric.name for metric in measures.named_metrics(self.metrics))]
 
 
-def _span(value: Any) -> Any:
-    if not re.fullmatch(r"\d+:\d+", str(value)):
-        raise ValueError(f"got {value}, expected FROM:TO, counted from 0, without the last")
-    return value
-
-
 class PredictConfig(Section):
     run: RunId
-    test: Annotated[str, BeforeValidator(_span)]
+    test: Span
     images: list[str]
     inverted: bool | Auto
     format: Literal["text", "json"]
     tracking: Tracking
-    trust: list[Annotated[str, AfterValidator(_package)]]
+    trust: list[Package]
 
 
 class DataPlace(Section):
@@ -304,23 +312,11 @@ class ReproduceConfig(Section):
     run: RunId
     data: DataPlace
     tracking: Tracking
-    trust: list[Annotated[str, AfterValidator(_package)]]
+    trust: list[Package]
 
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
-
-
-def _alias(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or re.fullmatch(r"latest|v\d+", name, re.IGNORECASE):
-        raise ValueError(f"got {name!r}, expected letters, digits, _ and -; latest, v1, v2, … are MLflow's own")
-    return name
-
-
-def _registered_name(name: str) -> str:
-    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
-        raise ValueError(f"got {name!r}, expected letters, digits, _, . and -, and neither . nor - first")
-    return name
 
 
 class SyncConfig(Section):
@@ -332,8 +328,8 @@ class SyncConfig(Section):
 
 class PromoteConfig(Section):
     run: RunId
-    name: Annotated[str, AfterValidator(_registered_name)] | None
-    alias: Annotated[str, AfterValidator(_alias)]
+    name: RegisteredName | None
+    alias: Alias
     force: bool
     tracking: Tracking
 

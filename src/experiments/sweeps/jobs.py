@@ -5,7 +5,7 @@ import pickle
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,6 @@ def prepare(
     composer, jobs = Composer(loader, master), list[Job]()
     seen: dict[Any, list[Problem]] = {}  # what is wrong with places for data and records; a look may take seconds
     found: dict[Problem, list[str]] = {}
-    defaults: dict[str, DictConfig] = {}
     shared = set.intersection(*map(set, combinations)) if len(combinations) > 1 else set[str]()
     for number, overrides in enumerate(combinations, start=first):
         own = tuple(override for override in overrides if override not in shared)
@@ -138,7 +137,7 @@ def prepare(
             HydraConfig.instance().cfg = composed  # type: ignore[assignment] # what ${hydra:...} reads
             if problems := output_problems(composed):
                 raise Refused(problems)
-            config = _checked(composed, defaults, seen)
+            config = _checked(composed, seen)
             jobs.append(Job(number, own, tuple(overrides), folder, pickle.dumps(composed), config))
         except Refused as refused:
             for problem in refused.problems:
@@ -181,14 +180,8 @@ def _refuse_shared_folders(jobs: Sequence[Job]) -> None:
             raise Refused(Problem("hydra.sweep.subdir", what, assign("hydra.sweep.subdir", "${hydra.job.num}")))
 
 
-def _checked(composed: DictConfig, defaults: dict[str, DictConfig], seen: dict[Any, list[Problem]]) -> Config:
-    def of_its_groups() -> DictConfig:
-        choices = str(composed.hydra.runtime.choices)
-        if choices not in defaults:
-            defaults[choices] = group_defaults(composed)
-        return defaults[choices]
-
-    config = check(composed, Config, of_its_groups)
+def _checked(composed: DictConfig, seen: dict[Any, list[Problem]]) -> Config:
+    config = check(composed, Config, partial(group_defaults, composed))
     places = (
         (config.data.name, config.data.path),
         (config.tracking.enabled, config.tracking.uri),
