@@ -2,8 +2,8 @@
 
 from functools import cache
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
+import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from experiments.cli.checks import CONF
@@ -13,8 +13,9 @@ from experiments.sweeps.jobs import Composer
 
 @cache
 def composer() -> Composer:
-    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
-    return Composer(loader, loader.load_configuration("config", [], RunMode.RUN))
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        return Composer(loader, loader.load_configuration("config", [], RunMode.RUN))
 
 
 @cache

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 
 from experiments.cli.checks import CONF
-from experiments.config import Refused
+from experiments.config import PromoteConfig, Refused, check
 from experiments.config.overrides import ids_as_text
 from experiments.promote import promote
 from experiments.tracking.runs import look_up
@@ -66,7 +66,7 @@ def promoted(client: MlflowClient, capsys: pytest.CaptureFixture[str]) -> Promot
     def call(*overrides: str) -> str:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             config = hydra.compose("promote", [*map(ids_as_text, overrides)])
-        promote(config)
+        promote(check(config, PromoteConfig))
         return capsys.readouterr().out
 
     return call

@@ -8,9 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
-
-from experiments.cli.checks import check_command
 from experiments.cli.command import command
 from experiments.config import CompareConfig, Problem, Refused, RunFailed
 from experiments.config.problems import NAME_LENGTH, assign
@@ -25,9 +22,8 @@ if TYPE_CHECKING:
     from experiments.tracking.selection import Selection
 
 
-def compare_runs(composed: DictConfig) -> None:
+def compare_runs(config: CompareConfig) -> None:
     """Print the ranking of recorded runs, one for each group that can be compared; write a report of them."""
-    config = check_command(composed, CompareConfig)
     _check_report(config.report)
     client, selection = select(config)
     from experiments.tracking import curves
@@ -125,7 +121,7 @@ def write_report(path: Path, comparison: Comparison, confusion: Mapping[str, Any
             raise RunFailed(f"{path} could not be written: {error.strerror}") from error
 
 
-main = command("compare")(compare_runs)
+main = command("compare", CompareConfig)(compare_runs)
 
 if __name__ == "__main__":
     main()

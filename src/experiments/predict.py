@@ -4,9 +4,6 @@ import json
 import tempfile
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from experiments.cli.checks import check_command
 from experiments.cli.command import command
 from experiments.config import PredictConfig, Problem, Refused
 from experiments.data import load
@@ -19,9 +16,8 @@ from experiments.tracking.recorded_run import RecordedRun
 from experiments.tracking.runs import look_up
 
 
-def predict(composed: DictConfig) -> None:
+def predict(config: PredictConfig) -> None:
     """Print what the model makes of each image: the guess, its probability and the runner-up; or the number."""
-    config = check_command(composed, PredictConfig)
     pictures = read_images(config.images)  # now: what is not there need not wait for the imports
     with tempfile.TemporaryDirectory() as downloads:
         run = look_up(config.run, config.tracking, trust=config.trust)
@@ -60,7 +56,7 @@ def _test_images(span: str, run: RecordedRun) -> tuple[Images, Targets]:
     return test.x[start:stop], test.y[start:stop]
 
 
-main = command("predict")(predict)
+main = command("predict", PredictConfig)(predict)
 
 if __name__ == "__main__":
     main()

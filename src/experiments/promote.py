@@ -4,9 +4,6 @@ import os
 import shlex
 from typing import Any
 
-from omegaconf import DictConfig
-
-from experiments.cli.checks import check_command
 from experiments.cli.command import command
 from experiments.config import Problem, PromoteConfig, Refused
 from experiments.config.problems import assign
@@ -18,9 +15,8 @@ from experiments.tracking.runs import look_up
 from experiments.tracking.store import redact, store_uri
 
 
-def promote(composed: DictConfig) -> None:
+def promote(config: PromoteConfig) -> None:
     """Register the run's model, have the alias name it, and say what it replaced and what to do next."""
-    config = check_command(composed, PromoteConfig)
     environment = _environment(config.tracking)  # before MLflow sets it
     run = look_up(config.run, config.tracking, writing=True)
     _refuse_unusable(run)
@@ -81,7 +77,7 @@ def _next(name: str, tracking: Tracking, environment: str) -> list[str]:
     ]
 
 
-main = command("promote")(promote)
+main = command("promote", PromoteConfig)(promote)
 
 if __name__ == "__main__":
     main()

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
 from rich.table import Table
 from rich.text import Text
 
-from experiments.cli.checks import check_command
 from experiments.cli.command import command
 from experiments.config import Problem, Refused, ReproduceConfig, RunFailed
 from experiments.config.fingerprint import environment_flags, source_digest, without_packages
@@ -26,9 +24,8 @@ from experiments.tracking.rerun import checked_config, trusted_then
 from experiments.tracking.runs import finished, look_up
 
 
-def reproduce(composed: DictConfig) -> None:
+def reproduce(config: ReproduceConfig) -> None:
     """Say what differs from when the run was made, train it again, and compare."""
-    config = check_command(composed, ReproduceConfig)
     if problems := without_packages(config.trust):
         raise Refused(problems)
     stored = finished(look_up(config.run, config.tracking, trust=config.trust))
@@ -160,7 +157,7 @@ def _measured(trained: Trained) -> Mapping[str, Mapping[int, float]]:
     return by_epoch | {name: {last: float(value)} for name, value in trained.measures.items()}
 
 
-main = command("reproduce")(reproduce)
+main = command("reproduce", ReproduceConfig)(reproduce)
 
 if __name__ == "__main__":
     main()

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from experiments.tracking.recorder import Recorder
 
 
-def run(composed: DictConfig) -> float:
-    """Train, measure and record what a config says; return the objective."""
-    config = check_run(composed)
+def run(given: Config | DictConfig) -> float:
+    """Train, measure and record what a config says; return the objective. A job of a sweep is given a composed one."""
+    config = given if isinstance(given, Config) else check_run(given)
     from experiments.data import describe, load
     from experiments.engine.checkpoints import Checkpoints  # a refused run waits for nothing that training needs
     from experiments.tracking.provenance import other_machine
@@ -104,7 +104,7 @@ def train(
     return Trained(history.metrics, measures, digest)
 
 
-main = command("config")(run)
+main = command("config", Config)(run)
 
 if __name__ == "__main__":
     main()

@@ -3,9 +3,6 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from experiments.cli.checks import check_command
 from experiments.cli.command import command
 from experiments.config import Problem, Refused, RunFailed, SyncConfig
 from experiments.config.problems import visible
@@ -16,9 +13,8 @@ from experiments.tracking.journal import Summary
 from experiments.tracking.store import FOLDER, refuse_unusable
 
 
-def sync(composed: DictConfig) -> None:
+def sync(config: SyncConfig) -> None:
     """List what waits, or send it: what is in the named folders, or everything that waits, or with `all` everything."""
-    config = check_command(composed, SyncConfig)
     console = Console()
     found = sorted(_wanted(config), key=lambda run: run.opened.get("time", 0))
     if not found:
@@ -80,7 +76,7 @@ def _name(run: Summary) -> str:
     return f"{visible(str(run.opened.get('name', '')))} ({run.output})"
 
 
-main = command("sync", positional="folders")(sync)
+main = command("sync", SyncConfig, positional="folders")(sync)
 
 if __name__ == "__main__":
     main()

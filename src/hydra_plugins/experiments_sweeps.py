@@ -1,14 +1,15 @@
 """Where Hydra looks for plugins. It imports this at every start, so the work is in `experiments.sweeps`."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.object_type import ObjectType
 from hydra.core.utils import JobReturn
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
@@ -70,7 +71,7 @@ class ExecutorLauncher(Launcher):
         return launch(self, job_overrides, initial_job_idx)
 
 
-class CheckedSource(FileConfigSource):
+class CheckedSource(ConfigSource):
     """A folder of config files, each of which is checked before Hydra reads it."""
 
     @staticmethod
@@ -78,10 +79,28 @@ class CheckedSource(FileConfigSource):
         return "checked"
 
     def load_config(self, config_path: str) -> ConfigResult:
-        from experiments.config.files import refuse_broken
+        from experiments.config.files import load
 
-        refuse_broken(Path(self.path, self._normalize_file_name(config_path)))
-        return super().load_config(config_path)
+        config, header = load(self._file(config_path), self._get_header_dict)
+        return ConfigResult(self.provider, self.full_path(), config, header)
+
+    def is_group(self, config_path: str) -> bool:
+        return os.path.isdir(Path(self.path, config_path))
+
+    def is_config(self, config_path: str) -> bool:
+        return os.path.isfile(self._file(config_path))
+
+    def available(self) -> bool:
+        return self.is_group("")
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        found: list[str] = []
+        for file in Path(self.path, config_path).iterdir():
+            self._list_add_result(found, str(Path(config_path, file.name)), file.name, results_filter)
+        return sorted(found)
+
+    def _file(self, config_path: str) -> Path:
+        return Path(self.path, self._normalize_file_name(config_path))
 
 
 class OwnFolders(SearchPathPlugin):

@@ -13,13 +13,16 @@ from typing import Any
 
 import hydra
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError
 
 from experiments.__main__ import help_text
-from experiments.cli.checks import CONF
-from experiments.cli.exit import Ended, exit_status, explain
-from experiments.config import Problem
+from experiments.cli import arguments
+from experiments.cli.checks import CONF, check_arguments
+from experiments.cli.exit import Ended, exit_status
+from experiments.config import CompareConfig, Config, Problem, Refused
+from experiments.config.files import own_folders
 from experiments.config.overrides import nested_too_deeply, without_plus
 from tests.prepared import environment
 
@@ -66,10 +69,17 @@ def without_tensorflow(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def explained(*argv: str) -> list[Problem]:
-    """The problems of a command; none where only the error that `explain` was called for is left."""
-    nothing = RuntimeError("nothing else")
-    found = explain(nothing, "config", [*map(without_plus, argv)])
-    return [problem for problem in found if problem.what != "nothing else"]
+    """The problems of a command: that of ``--config-name``, if there is such a command."""
+    words = arguments.read([*map(without_plus, argv)])
+    command, schema = ("compare", CompareConfig) if words.config_name == "compare" else ("config", Config)
+    GlobalHydra.instance().clear()
+    try:
+        own_folders[:] = arguments.config_folders(words, command)
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            check_arguments(words, command, schema)
+    except Refused as refused:
+        return refused.problems
+    return []
 
 
 def corrected(argv: tuple[str, ...], problem: Problem) -> list[str]:
@@ -231,9 +241,6 @@ FILES = {
     "number_as_key": (b"# @package _global_\n3: 4\n", "has the key 3, expected names of settings"),
     "scalar": (b"42\n", "is a single value, expected a mapping of keys to values"),
     "listed": (b"- 1\n", "is a list, expected a mapping"),
-    "no_list": (b"defaults: {data: digits}\n", "defaults: got {'data': 'digits'}, expected a list"),
-    "nothing": (b"defaults:\n", "defaults: got None, expected a list"),
-    "number": (b"defaults: [3]\n", "defaults: got the entry 3, expected a file, or one group"),
     "contains_itself": (b"a: &a [*a]\n", "is nested more than 100 levels deep, or contains itself"),
     "deep_lists": (b"a: " + 3000 * b"[" + 3000 * b"]", "is nested more than 100 levels deep"),
     "deep_mappings": (b"".join(b" " * n + b"a:\n" for n in range(300)), "is nested more than 100 levels deep"),
@@ -246,7 +253,7 @@ FILES = {
     "hexadecimal": (b"epochs: 0x" + 5000 * b"f", "epochs holds a whole number of more than 64 bits"),
     "of_a_list": (b"hydra: {a: [1, 0x" + 5000 * b"f" + b"]}", "hydra.a[1] holds a whole number of more than 64 bits"),
     "key": (b"a: {? 0x" + 5000 * b"f" + b" : 1}", "a holds a whole number of more than 64 bits"),
-    "header": (b"# @package a b c\n", "got '# @package a b c', expected '# @package NAME'"),
+    "header": (b"# @package a b c\n", "Too many components in '@package a b c'"),
     "unfinished": (b"epochs: ${\n", "no viable alternative"),
     "twice": (b"epochs: 1\nepochs: 2\n", "found duplicate key epochs"),
 }
@@ -287,6 +294,13 @@ def test_a_config_file_that_cannot_be_read_is_named(name: str, tmp_path: Path) -
     [
         ("epochs: 3\n", "experiment", "has to start with the line '# @package _global_'"),
         ("# @package _global_\ndefaults: [mine]\n", "experiment=mine", "choose each other in a circle"),
+        (
+            "defaults: {data: digits}\n",
+            "experiment=mine",
+            "Invalid defaults list in 'experiment/mine', defaults must be",
+        ),
+        ("defaults:\n", "experiment=mine", "Invalid defaults list in 'experiment/mine', defaults must be a list"),
+        ("defaults: [3]\n", "experiment=mine", "Unsupported type in defaults : int"),
         ("# @package _global_\ntrust: [json]\n", "trust", "a config file trusts json, but a package is code"),
     ],
 )
@@ -518,7 +532,7 @@ def test_an_error_while_cleaning_up_after_ctrl_c_is_an_interrupt(capsys: pytest.
         finally:
             _ = argparse.Namespace().save_nargs
 
-    with pytest.raises(Ended) as ended, exit_status("config"):
+    with pytest.raises(Ended) as ended, exit_status():
         parse()
     assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")
 
@@ -654,7 +668,7 @@ def test_an_error_of_the_check_itself_is_not_swallowed(run_cli: RunCli, tmp_path
     ids=lambda error: type(error).__name__,
 )
 def test_records_that_mlflow_cannot_read_are_refused(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(Ended) as ended, exit_status("predict"):
+    with pytest.raises(Ended) as ended, exit_status():
         raise error
     said = capsys.readouterr().err
     assert ended.value.code == 2

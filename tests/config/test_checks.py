@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from experiments.cli.checks import CONF
 from experiments.config import Config, PredictConfig, Problem, Refused, check
-from experiments.config.checks import _resolve, find_problems
+from experiments.config.checks import find_problems, resolve
 
 
 @cache
@@ -331,7 +331,7 @@ def test_what_no_machine_can_do_is_refused(override: str, told: str) -> None:
 )
 def test_references_are_resolved_as_omegaconf_does(overrides: tuple[str, ...]) -> None:
     composed = compose(*overrides)
-    assert _resolve(composed, {}) == (OmegaConf.to_container(composed, resolve=True), [])
+    assert resolve(composed, {}) == (OmegaConf.to_container(composed, resolve=True), [])
 
 
 @pytest.mark.parametrize(

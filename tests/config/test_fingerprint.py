@@ -36,6 +36,7 @@ WITHOUT_EFFECT = {
     "config": "passes on the names of its modules",
     "config.problems": "words of refusals",
     "config.checks": "refuses a config, or lets it be",
+    "config.named": "refuses a name, or lets it be",
     "sweeps": "starts processes",
     "tracking.provenance": "names the machine",
     "tracking.recorder": "records what training measures",

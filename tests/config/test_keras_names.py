@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from experiments.config import keras_names
-from experiments.config.named import unknown_names
+from experiments.config import Config
+from experiments.config.checks import find_problems
 from tests.composed import keras
 from experiments.engine.vocabulary import KINDS, classes, find
-from tests.config.test_checks import problems_of
+from tests.config.test_checks import changed, plain, problems_of
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -204,8 +205,10 @@ def test_nothing_follows_from_a_wrong_name_but_other_disagreements_are_told() ->
 @pytest.mark.parametrize(
     "value", [3, None, [], {}, ["Dense", 3], {"Dense": 3}, {3: {}}, {"Dense": {"units": {"a": 1}}}]
 )
-def test_wrong_types_are_left_to_the_schema(value: Any) -> None:
-    for plain in ({"model": {"name": "sequential", "layers": value}}, {"metrics": value}, {"callbacks": value}):
-        assert all(problem.where and problem.what for problem in unknown_names(plain))
-    for key in ("optimizer", "loss", "model", "trust"):
-        assert all(problem.where.startswith(key) for problem in unknown_names({key: value}))
+def test_wrong_types_are_problems_beside_names(value: Any) -> None:
+    """No value makes the search for names fail, whatever it is."""
+    sequential = {"name": "sequential", "layers": value}
+    for key, wrong in [("model", sequential), *((key, value) for key in ("metrics", "callbacks", "loss", "trust"))]:
+        for problem in find_problems(changed(key, wrong), Config, plain()):
+            assert problem.where.startswith(key)
+            assert problem.what

@@ -6,14 +6,15 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from experiments.config import Problem, Refused, check
-from experiments.config.overrides import compose_usable, ids_as_text
+from experiments.config.composition import compose_usable
+from experiments.config.overrides import ids_as_text
 from experiments.config.schema import CompareConfig, PredictConfig
 
 pytestmark = pytest.mark.usefixtures("hydra_here")
 
 
 def usable(*overrides: str, config_name: str = "config", sweep: bool = True) -> tuple[DictConfig, list[Problem]]:
-    return compose_usable(overrides, config_name, GlobalHydra.instance().config_loader(), sweep)  # type: ignore[arg-type]
+    return compose_usable(overrides, config_name, GlobalHydra.instance().config_loader(), sweep)
 
 
 def test_each_choice_of_a_sweep_is_looked_at() -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
 from experiments.config import Problem, Refused
-from experiments.config.overrides import compose_usable
+from experiments.config.composition import compose_usable
 from experiments.sweeps.jobs import prepare
 from experiments.sweeps.parts import check_settings
 from experiments.sweeps.proposers.grid import Settings, combinations, preset_overrides, without_repeats
@@ -20,10 +20,8 @@ from tests.sweeps.processes import QUICK, sweep
 pytestmark = pytest.mark.usefixtures("hydra_here")
 
 
-def loader() -> ConfigLoaderImpl:
-    found = GlobalHydra.instance().config_loader()
-    assert isinstance(found, ConfigLoaderImpl)
-    return found
+def loader() -> ConfigLoader:
+    return GlobalHydra.instance().config_loader()
 
 
 def expand(*overrides: str, max_runs: int = 1000) -> list[list[str]]:

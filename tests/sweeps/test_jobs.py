@@ -3,7 +3,7 @@
 import pickle
 
 import pytest
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from hypothesis import HealthCheck, given, settings
@@ -28,10 +28,8 @@ OVERRIDES = {
 pytestmark = pytest.mark.usefixtures("hydra_here")
 
 
-def loader() -> ConfigLoaderImpl:
-    found = GlobalHydra.instance().config_loader()
-    assert isinstance(found, ConfigLoaderImpl)
-    return found
+def loader() -> ConfigLoader:
+    return GlobalHydra.instance().config_loader()
 
 
 def master(*overrides: str) -> DictConfig:

@@ -16,7 +16,7 @@ import pytest
 from mlflow.entities import LoggedModelOutput
 
 from experiments.cli.checks import CONF
-from experiments.config import Refused
+from experiments.config import PredictConfig, Refused, check
 from experiments.config.files import plain_value
 from experiments.config.schema import Tracking
 from experiments.engine import saved_models
@@ -299,13 +299,13 @@ def test_a_downloaded_model_does_not_stay(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         composed = hydra.compose("predict", [f"run={run_id}", f"tracking.uri='{uri}'", "format=json"])
-    predict(composed)
+    predict(check(composed, PredictConfig))
     assert len(json.loads(capsys.readouterr().out)["predictions"]) == 10
     assert list((tmp_path / "temporary").iterdir()) == []
     file.write_bytes(b"no model")
     place = rf"run {run_id}: http://.*/{file.parts[-4]}/artifacts/data/model.keras"
     with pytest.raises(Refused, match=f"error: {place}: is damaged") as refused:
-        predict(composed)
+        predict(check(composed, PredictConfig))
     assert str(tmp_path / "temporary") not in str(refused.value)
     assert list((tmp_path / "temporary").iterdir()) == []
 

@@ -135,7 +135,7 @@ def test_predict_shows_the_latest_and_the_best(folder: Path, fork_cli: Callable[
         (["rum=latest"], "did you mean 'run'"),
         (
             ["test=10", "format=xml"],
-            "error: test: got 10, expected FROM:TO, counted from 0, without the last\n       try  \"test='0:10'\"\n"
+            "error: test: got '10', expected FROM:TO, counted from 0, without the last\n       try  \"test='0:10'\"\n"
             "error: format: got xml, expected text or json\n       try  format=text\n",
         ),
     ],

@@ -5,23 +5,42 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra._internal.utils import get_args_parser
-
 from experiments.config import Problem, Refused
 from experiments.config.files import lacks_defaults
 from experiments.config.problems import quoted, shown
 
+# Hydra's options: those without a value, and those with one.
+FLAGS = (
+    ("--help", "-h"), ("--hydra-help",), ("--version",), ("--shell-completion", "-sc"),
+    ("--multirun", "-m"), ("--run", "-r"), ("--resolve",),
+)  # fmt: skip
+SETTINGS = (
+    ("--cfg", "-c"), ("--package", "-p"), ("--config-name", "-cn"), ("--config-path", "-cp"), ("--experimental-rerun",),
+)  # fmt: skip
 # Commands whose runs are recorded already.
 WITHOUT_PRESETS = ("compare", "predict", "promote", "reproduce", "sync")
 
 
 def read(argv: Sequence[str]) -> Namespace:
-    """Read the arguments as Hydra does, but for ``--config-dir``, which may come several times."""
-    parser = ArgumentParser(parents=[get_args_parser()], conflict_handler="resolve", add_help=False)
+    """Read Hydra's options and the overrides; ``--config-dir`` may come several times.
+
+    Returns:
+        Beside the options, `unknown`: those that Hydra does not have, each with the word after it; and `informs`:
+        whether Hydra is asked to show something, rather than to start the command.
+    """
+    parser = ArgumentParser(add_help=False)
+    parser.add_argument("overrides", nargs="*")
     parser.add_argument("--config-dir", "-cd", action="append", default=[])
+    parser.add_argument("--info", "-i", nargs="?", const="all")
+    for names in FLAGS:
+        parser.add_argument(*names, action="store_true")
+    for names in SETTINGS:
+        parser.add_argument(*names)
     arguments, unknown = parser.parse_known_intermixed_args(list(argv))
     following = dict(zip(argv, [*argv[1:], ""], strict=False))
     arguments.unknown = [(word, following[word]) for word in unknown if word.startswith("-")]
+    shown = (arguments.help, arguments.hydra_help, arguments.cfg, arguments.info)
+    arguments.informs = any((*shown, arguments.version, arguments.shell_completion))
     return arguments
 
 

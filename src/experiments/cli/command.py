@@ -8,22 +8,23 @@ import signal
 import sys
 import traceback
 import warnings
-from argparse import Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments.cli import arguments as typed
-from experiments.cli.checks import CONF
-from experiments.cli.exit import DONE, FAILED, REFUSED, Ended, exit_status, explain, leave
-from experiments.config import Refused
+from experiments.cli.checks import CONF, Checked, check_arguments, make_folder
+from experiments.cli.exit import DONE, FAILED, REFUSED, Ended, exit_status, leave
+from experiments.config import Config, Refused
+from experiments.config.composition import unusable
 from experiments.config.files import own_folders
-from experiments.config.overrides import ids_as_text, nested_too_deeply, without_plus
+from experiments.config.overrides import ids_as_text, without_plus
+from experiments.config.schema import Section
 from experiments.system import streams
 from experiments.tracking import store
 
@@ -32,39 +33,24 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the last one: the ter
 TYPED_ONLY = ("hydra.overrides.hydra=[]", "hydra.overrides.task=[]")
 
 
-def command(config_name: str, positional: str = "") -> Callable[[Callable[[DictConfig], Any]], Callable[[], NoReturn]]:
-    """Make a function of a composed config a command, with the exit statuses that the README promises.
+def command(
+    config_name: str, schema: type[Section], positional: str = ""
+) -> Callable[[Callable[[Any], Any]], Callable[[], NoReturn]]:
+    """Make a function of a checked config a command, with the exit statuses that the README promises.
 
     Args:
         config_name: Of the command.
+        schema: What the config has to fit.
         positional: The key, a list, that words without a key are values of; empty: there is none.
     """
 
-    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], NoReturn]:
-        @functools.wraps(task)
-        def guarded(config: DictConfig) -> Any:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                os.chdir(HydraConfig.get().runtime.cwd)  # a worker on another machine may stand elsewhere
-                return task(config)  # the sweep goes on, whatever this run raises
-            with exit_status(config_name):
-                return task(config)
-
+    def decorate(task: Callable[[Any], Any]) -> Callable[[], NoReturn]:
         @functools.wraps(task)
         def main() -> NoReturn:
             try:
-                with exit_status(config_name):
+                with exit_status():
                     _prepare()
-                    sys.argv[1:] = typed.with_key(sys.argv[1:], positional)
-                    arguments = typed.read(sys.argv[1:])
-                    # Hydra wants all overrides in one place.
-                    options = [word for word in sys.argv[1:] if word not in arguments.overrides]
-                    overrides = [ids_as_text(without_plus(word)) for word in arguments.overrides]
-                    sys.argv[1:] = [*options, *TYPED_ONLY, *overrides]
-                    own_folders[:] = typed.config_folders(arguments, config_name)
-                    if any(map(nested_too_deeply, arguments.overrides)):
-                        raise Refused(explain(RecursionError(), config_name, sys.argv[1:]))
-                    with _shown_safely(arguments):
-                        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
+                    _start(task, config_name, schema, typed.with_key(sys.argv[1:], positional))
             except Ended as ended:
                 leave(int(ended.code or DONE))
             except SystemExit as leaving:  # Hydra or argparse did not understand the arguments
@@ -77,6 +63,39 @@ def command(config_name: str, positional: str = "") -> Callable[[Callable[[DictC
         return main
 
     return decorate
+
+
+def _start(task: Callable[[Any], Any], config_name: str, schema: type[Section], words: list[str]) -> None:
+    """Check a command, then have Hydra carry it out, or show what its options ask for."""
+    arguments = typed.read(words)
+    options = [word for word in words if word not in arguments.overrides]
+    arguments.overrides = [ids_as_text(without_plus(word)) for word in arguments.overrides]
+    own_folders[:] = typed.config_folders(arguments, config_name)
+    with hydra.initialize_config_dir(str(CONF), "run" if schema is Config else config_name, "1.3"):
+        if not arguments.shell_completion:
+            checked = check_arguments(arguments, config_name, schema)
+        if not arguments.informs:
+            return _carry_out(task, arguments.config_name or config_name, checked, arguments.overrides)
+    sys.argv[1:] = [*options, *arguments.overrides]  # Hydra wants all overrides in one place
+    return _show(config_name, wrap=arguments.help)
+
+
+def _carry_out(task: Callable[[Any], Any], config_name: str, checked: Checked, overrides: Sequence[str]) -> None:
+    config = checked.config
+
+    @functools.wraps(task)
+    def guarded(composed: DictConfig) -> Any:
+        if config is None:  # a job of a sweep, which goes on, whatever this run raises
+            os.chdir(HydraConfig.get().runtime.cwd)  # a worker on another machine may stand elsewhere
+            return task(composed)
+        with exit_status():
+            return task(config)
+
+    mode = "hydra.mode=" + ("MULTIRUN" if checked.sweep else "RUN")
+    folder = make_folder(checked.composed, checked.sweep) if isinstance(config, Config | None) else []
+    started = GlobalHydra.instance().hydra
+    assert started
+    (started.multirun if checked.sweep else started.run)(config_name, guarded, [*TYPED_ONLY, *overrides, mode, *folder])
 
 
 def _prepare() -> None:
@@ -105,16 +124,14 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-@contextmanager
-def _shown_safely(arguments: Namespace) -> Iterator[None]:
-    """Show ``--help``, ``--cfg`` and the like without passwords, and on a terminal with lines broken between words."""
-    if not any((arguments.help, arguments.hydra_help, arguments.cfg, arguments.info)):
-        yield
-        return
+def _show(config_name: str, wrap: bool) -> None:
+    """Have Hydra show help, a config and the like: without passwords, and `wrap` with lines broken between words."""
     text = io.StringIO()
     try:
         with redirect_stdout(text):
-            yield
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(print)()
+    except ValueError as error:  # options that exclude each other
+        raise Refused(unusable(error)) from error
     finally:
         safe = store.redact(text.getvalue())
-        print(streams.wrapped(safe, sys.stdout) if arguments.help else safe, end="")
+        print(streams.wrapped(safe, sys.stdout) if wrap else safe, end="")

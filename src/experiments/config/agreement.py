@@ -26,7 +26,7 @@ def disagreements(config: Config, unknown: Collection[str] = ()) -> list[Problem
     outputs = [] if {"model", "loss"} & set(unknown) else [*_loss_and_activation(config)]
     if not {"model", "loss", "metrics"} & set(unknown):
         outputs += measure_problems(config, config.last_activation)
-    measured = [] if "metrics" in unknown else [*_no_measures(config), *_objective(config)]
+    measured = [] if "metrics" in unknown else [*_objective(config)]
     callbacks = callback_problems(config, metrics_known="metrics" not in unknown)
     return [*outputs, *measured, *callbacks, *_lone_halves(config)]
 
@@ -67,13 +67,6 @@ def _loss_and_activation(config: Config) -> Iterator[Problem]:
         remedy = "loss.from_logits=true" if activation == "linear" else ""
     where = "model.output_activation" if isinstance(model, Mlp) else "model.layers[-1].activation"
     yield Problem(where, f"got {activation}, but the loss {loss.name} expects {wanted}", remedy)
-
-
-def _no_measures(config: Config) -> Iterator[Problem]:
-    for index, each in enumerate(measures.named_metrics(config.metrics)):
-        if measures.plain(each.cls) in map(measures.plain, measures.NO_MEASURES):
-            what = f"{each.cls} averages or adds numbers, and compares nothing with labels"
-            yield Problem(f"metrics[{index}]", what, "metrics=[accuracy]")
 
 
 def _objective(config: Config) -> Iterator[Problem]:

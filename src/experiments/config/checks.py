@@ -2,17 +2,17 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from copy import deepcopy
 from typing import Any, TypeVar, cast
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ValidationError
 
 from experiments.config import expansion
 from experiments.config.agreement import disagreements, unused_knobs
 from experiments.config.explain import at, explain, remedy
-from experiments.config.named import unknown_names
+from experiments.config.named import UNKNOWN, context_of
 from experiments.config.problems import BEYOND_64_BITS, Problem, Refused, beyond_64_bits, dotted
 from experiments.config.recordable import unrecordable
 from experiments.config.schema import Config, Section
@@ -44,9 +44,9 @@ def check(config: DictConfig, schema: type[S], defaults: Callable[[], DictConfig
 
 
 def _check(config: DictConfig, schema: type[S], defaults: Mapping[str, Any]) -> S:
-    plain, problems = _resolve(config, defaults)
+    plain, problems = resolve(config, defaults)
     for path in list(beyond_64_bits(plain)):  # replaced by the default, so that the other keys can be checked
-        problems.append(Problem(dotted(path), f"holds {BEYOND_64_BITS}", remedy(path, {}, defaults)))
+        problems.append(Problem(dotted(path), f"holds {BEYOND_64_BITS}", remedy(path, defaults)))
         at(plain, path[:-1])[path[-1]] = at(defaults, path)
     problems += find_problems(plain, schema, defaults)
     if not problems and isinstance(config.get("model"), DictConfig):
@@ -62,87 +62,45 @@ def _check(config: DictConfig, schema: type[S], defaults: Mapping[str, Any]) -> 
 def find_problems(plain: dict[str, Any], schema: type[Section], defaults: Mapping[str, Any]) -> list[Problem]:
     """List all problems of a resolved config: code, types and ranges, names, then keys that do not go together."""
     problems = list(_code(plain))
-    names = unknown_names(plain) if schema is Config and not problems else []
     try:
-        checked = schema.model_validate(plain)
+        checked = schema.model_validate(plain, context=context_of(plain))
     except ValidationError as error:
-        return problems + explain(error, plain, defaults, schema) + names
+        found = explain(error, plain, defaults, schema)
+        if {details["type"] for details in error.errors()} != {UNKNOWN}:
+            return problems + found
+        checked, problems = schema.model_validate(plain), problems + found  # more can be said, but not of those names
     if isinstance(checked, Config):
-        unknown = {re.split(r"[.\[]", problem.where)[0] for problem in names}
-        problems += [*names, *disagreements(checked, unknown), *unrecordable(checked)]
+        unknown = {re.split(r"[.\[]", problem.where)[0] for problem in problems}
+        problems += [*disagreements(checked, unknown), *unrecordable(checked)]
     return problems
 
 
-def _resolved(config: DictConfig) -> dict[str, Any]:
-    """Resolve all sections but Hydra's.
+def resolve(config: DictConfig, defaults: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """Resolve all sections but Hydra's; what cannot be resolved gets its default, so that the rest can be checked.
 
     Raises:
-        Refused: Its references would multiply to more than fits into memory.
+        Refused: Its references would multiply to more than fits into memory, or a default cannot be resolved either.
     """
-    names = [str(key) for key in config if key != "hydra"]
-    if any(OmegaConf.is_interpolation(config, name) for name in names):
-        _refuse_too_long(config)
-    values = {name: config[name] for name in names}
-    with suppress(LookupError):  # OmegaConf parses each reference anew, which takes longer than the rest of a check
-        raw = {
-            key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value for key, value in values.items()
-        }
-        return cast(dict[str, Any], _followed(raw, raw))
-    _refuse_too_long(config)
-    return {
-        key: OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
-        for key, value in values.items()
-    }
-
-
-def _refuse_too_long(config: DictConfig) -> None:
     if problem := expansion.too_long(config):
         raise Refused(problem)
-
-
-def _followed(value: Any, root: Mapping[str, Any]) -> Any:
-    """Replace references such as ``${data.name}`` by the plain values that they name.
-
-    Raises:
-        LookupError: Something is missing, or only OmegaConf can resolve it.
-    """
-    if isinstance(value, dict):
-        return {key: _followed(inner, root) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_followed(inner, root) for inner in value]
-    if not isinstance(value, str) or ("${" not in value and value != MISSING):
-        return value
-    if (reference := re.fullmatch(r"\$\{([a-z_]\w*(?:\.[a-z_]\w*)*)\}", value)) is None:
-        raise LookupError
-    found: Any = root
-    for part in reference[1].split("."):
-        if not isinstance(found, dict):
-            raise LookupError
-        found = found[part]
-    if isinstance(found, dict | list) or (isinstance(found, str) and ("${" in found or found == MISSING)):
-        raise LookupError
-    return found
-
-
-def _resolve(config: DictConfig, defaults: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    """Resolve interpolations; what cannot be resolved gets its default, so that the other keys can be checked."""
-    with suppress(OmegaConfBaseException):
-        return _resolved(config), []  # without a copy, which takes most of the time of a check
-    copy = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     problems: dict[str, Problem] = {}
     while True:
         try:
-            plain = OmegaConf.to_container(copy, resolve=True, throw_on_missing=True)
-            return {str(key): value for key, value in cast(dict[str, Any], plain).items()}, list(problems.values())
+            return {str(key): _plain(config[key]) for key in config if key != "hydra"}, list(problems.values())
         except OmegaConfBaseException as error:
+            config = config if problems else deepcopy(config)
             missing = isinstance(error, MissingMandatoryValue)
             what = "is not set, expected a value" if missing else str(error.msg).splitlines()[0]
             key = str(error.full_key)
             if key in problems or not error.full_key:
                 raise Refused(Problem(key, what)) from error
             path = tuple(int(part) if part.isdigit() else part for part in re.split(r"[.\[\]]+", key.rstrip("]")))
-            problems[key] = Problem(key, what, remedy(path, {}, defaults))
-            OmegaConf.update(copy, key, at(defaults, path))
+            problems[key] = Problem(key, what, remedy(path, defaults))
+            OmegaConf.update(config, key, at(defaults, path))
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
 
 
 def _code(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[Problem]:

@@ -1,7 +1,7 @@
 """How long the texts of a config would become: OmegaConf resolves each reference anew, and a few lines can multiply."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,12 +18,14 @@ Path = tuple[str, ...]
 
 def too_long(config: DictConfig) -> Problem | None:
     """Find a value that references multiply to more than `LARGEST` characters; nothing is resolved."""
-    plain = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(plain, dict)
-    sizes = _Sizes(plain)
-    texts = {path: text for path, text in _texts(plain) if path[0] != "hydra"}
+    values = dict(_values(OmegaConf.to_container(config, resolve=False)))
+    sizes: dict[Path, int] = {}
     try:
-        added = {path: sizes.of(path) - len(text) for path, text in texts.items() if "${" in text}
+        added = {
+            path: _size(path, values, sizes) - len(text)
+            for path, text in values.items()
+            if isinstance(text, str) and "${" in text and path[0] != "hydra"
+        }
     except RecursionError:
         return Problem("config", "its references ${...} refer to each other too deeply")
     if sum(added.values()) <= LARGEST:
@@ -33,52 +35,29 @@ def too_long(config: DictConfig) -> Problem | None:
     return Problem(dotted(longest), what)
 
 
-class _Sizes:
-    """Upper bounds of the numbers of characters that values have once they are resolved.
-
-    Args:
-        plain: The unresolved config.
-    """
-
-    def __init__(self, plain: Mapping[Any, Any]) -> None:
-        self._values: dict[Path, Any] = dict(_nodes(plain))
-        self._known: dict[Path, int] = {}
-
-    def of(self, path: Path) -> int:
-        """The size of a value; 0 where there is none."""
-        if path not in self._values:
-            return 0
-        if path not in self._known:
-            self._known[path] = 0  # OmegaConf itself refuses a value that refers to itself
-            self._known[path] = self._sum(path, self._values[path])
-        return self._known[path]
-
-    def _sum(self, path: Path, value: Any) -> int:
-        if isinstance(value, dict | list):
-            return 1 + sum(self.of((*path, key)) for key in _keys(value))
-        if not isinstance(value, str) or "${" not in value:
-            return len(str(value))
-        size = len(value)
-        for dots, name in NAME.findall(value):
-            inner = tuple(part for part in re.split(r"[.\[\]]+", name) if part)
-            named = (*path[: len(path) - len(dots)], *inner) if dots else inner
-            size += self.of(named) + (0 if dots else self.of(("hydra", *inner)))
-        for _ in COMPUTED.findall(value):  # which value it names is not known
-            size += max(map(self.of, list(self._values)))
-        return size
+def _values(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """All within a value, each with its path."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield (*path, str(key)), each
+        yield from _values(each, (*path, str(key)))
 
 
-def _keys(value: Mapping[Any, Any] | Sequence[Any]) -> list[str]:
-    return [str(key) for key in (value if isinstance(value, dict) else range(len(value)))]
-
-
-def _nodes(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    if path:
-        yield path, value
+def _size(path: Path, values: dict[Path, Any], sizes: dict[Path, int]) -> int:
+    """An upper bound of the characters that a value has once it is resolved; 0 where there is none. Fills `sizes`."""
+    if path in sizes or path not in values:
+        return sizes.get(path, 0)
+    value, sizes[path] = values[path], 0  # OmegaConf itself refuses a value that refers to itself
+    parts: list[Path] = []
     if isinstance(value, dict | list):
-        for key, inner in zip(_keys(value), value.values() if isinstance(value, dict) else value, strict=True):
-            yield from _nodes(inner, (*path, key))
-
-
-def _texts(value: Any) -> Iterator[tuple[Path, str]]:
-    return ((path, inner) for path, inner in _nodes(value) if isinstance(inner, str))
+        parts = [(*path, str(key)) for key in (value if isinstance(value, dict) else range(len(value)))]
+    for dots, name in NAME.findall(value) if isinstance(value, str) and "${" in value else ():
+        inner = tuple(part for part in re.split(r"[.\[\]]+", name) if part)
+        parts += [(*path[: len(path) - len(dots)], *inner)] if dots else [inner, ("hydra", *inner)]
+    size = (1 if isinstance(value, dict | list) else len(str(value))) + sum(
+        _size(each, values, sizes) for each in parts
+    )
+    for _ in COMPUTED.findall(value) if isinstance(value, str) else ():  # which value it names is not known
+        size += max(_size(each, values, sizes) for each in values)
+    sizes[path] = size
+    return size

@@ -1,7 +1,7 @@
 """What pydantic found wrong with a config, in our words and with a remedy."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
@@ -10,8 +10,11 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from experiments.config.measures import without_repeats
+from experiments.config.named import UNKNOWN
 from experiments.config.problems import Problem, assign, closest, cut, dotted, key_of, shown, suggest
 
+Path = tuple[str | int, ...]
 # What pydantic wants, in our words, by the type of its error.
 EXPECTED = {
     "greater_than_equal": "{number} of at least {ge:g}",
@@ -35,21 +38,87 @@ def explain(
     error: ValidationError, plain: dict[str, Any], defaults: Mapping[str, Any], schema: type[BaseModel]
 ) -> list[Problem]:
     """Turn pydantic's errors into one problem per key; the members of a union are joined by "or"."""
-    by_path: dict[tuple[str | int, ...], list[ErrorDetails]] = {}
+    by_path: dict[Path, list[ErrorDetails]] = {}
     for details in error.errors():
         by_path.setdefault(_path(details, plain), []).append(details)
-    for outer in {path[:length] for path in by_path for length in range(len(path))}:
-        by_path.pop(outer, None)  # of a union's other member, such as text for a mapping whose entry is wrong
-    mended = deepcopy(plain)
-    problems = [_problem(path, group, plain, defaults, schema, mended) for path, group in by_path.items()]
-    keys = [key_of(path) for path in by_path]
-    return [
-        replace(problem, remedy=assign(dotted(key), at(mended, key))) if problem.remedy and key != path else problem
-        for problem, path, key in zip(problems, by_path, keys, strict=True)
-    ]
+    mend = _Mending(plain, defaults, schema)
+    found: dict[Path, Problem] = {}
+    for path in sorted(by_path, key=len, reverse=True):  # what is within an object before its name
+        named = next((details["ctx"] for details in by_path[path] if details["type"] == UNKNOWN), None)
+        if named:
+            found[path] = _unknown_name(path, named, mend)
+        elif not any(path == inner[: len(path)] for inner in found):
+            found[path] = _problem(path, by_path[path], mend)
+        # else it is of a union's other member, such as text for a mapping whose entry is wrong
+    return [replace(found[path], remedy=mend.remedy(path) or found[path].remedy) for path in by_path if path in found]
 
 
-def _path(details: ErrorDetails, plain: Any) -> tuple[str | int, ...]:
+class _Mending:
+    """The values that are wrong, with those that were probably meant in their places.
+
+    Args:
+        plain: The config.
+        defaults: Without the user's values.
+        schema: What it has to fit.
+    """
+
+    def __init__(self, plain: dict[str, Any], defaults: Mapping[str, Any], schema: type[BaseModel]) -> None:
+        self.plain, self.defaults, self._schema = plain, defaults, schema
+        self._changed, self._paths = deepcopy(plain), set[Path]()
+
+    def set(self, path: Path, value: Any) -> None:
+        """Replace a value."""
+        with suppress(LookupError, TypeError):  # what it is in was replaced
+            at(self._changed, path[:-1])[path[-1]] = value
+            self._paths.add(path)
+
+    def rename(self, path: Path, mend: Callable[[Any], Any]) -> None:
+        """Replace a value by what `mend` makes of it."""
+        self.set(path, mend(at(self._changed, path)))
+
+    def remedy(self, path: Path) -> str:
+        """The override that mends a value; in a list, all others are mended, too. Empty: none is known."""
+        key = key_of(path)
+        value = at(self._changed, key)
+        if path not in self._paths:
+            return ""
+        return assign(dotted(key), without_repeats(value) if key == ("metrics",) else value)
+
+    def correct(self, path: Path, meant: Iterable[Any]) -> None:
+        """Replace a value by the first that the schema takes: one that was meant, else its default."""
+        for candidate in (*_near(at(self.plain, path)), *meant, self._default(path)):
+            changed = deepcopy(self.plain)
+            parent = at(changed, path[:-1])
+            if candidate is None or isinstance(candidate, dict) or not isinstance(parent, dict | list):
+                continue
+            parent[path[-1]] = candidate  # type: ignore[index]
+            try:
+                self._schema.model_validate(changed)
+            except ValidationError as error:
+                if any(_path(details, changed)[: len(path)] == path for details in error.errors()):
+                    continue
+            self.set(path, candidate)
+            break
+
+    def _default(self, path: Path) -> Any:
+        """The default of a key; of an entry of a list, the default's entry at its place, or its last one."""
+        key = key_of(path)
+        value = at(self.defaults, key)
+        if key != path and isinstance(value, list):
+            index, *below = path[len(key) :]
+            return at(value, (min(cast(int, index), len(value) - 1), *below)) if value else None
+        return value
+
+
+def _unknown_name(path: Path, context: dict[str, Any], mend: _Mending) -> Problem:
+    """A name that Keras does not have."""
+    problem = cast(Problem, context["problem"])
+    if context["mend"]:
+        mend.rename(path, context["mend"])
+    return replace(problem, where=dotted(path[: len(path) - context["inner"]]) + problem.where)
+
+
+def _path(details: ErrorDetails, plain: Any) -> Path:
     """Keep the parts of pydantic's location that are keys of the config (it adds the names of union members)."""
     location, path = details["loc"], list[str | int]()
     for part in location:
@@ -64,18 +133,11 @@ def _path(details: ErrorDetails, plain: Any) -> tuple[str | int, ...]:
     return tuple(path)
 
 
-def _problem(
-    path: tuple[str | int, ...],
-    group: list[ErrorDetails],
-    plain: dict[str, Any],
-    defaults: Mapping[str, Any],
-    schema: type[BaseModel],
-    mended: dict[str, Any],
-) -> Problem:
-    where, given, default = dotted(path), at(plain, path), remedy(path, plain, defaults)
+def _problem(path: Path, group: list[ErrorDetails], mend: _Mending) -> Problem:
+    where, given, default = dotted(path), at(mend.plain, path), remedy(path, mend.defaults)
     kinds = {details["type"]: details for details in group}
     if "extra_forbidden" in kinds:
-        return _unknown(path, plain, defaults)
+        return _unknown(path, mend)
     if kinds.keys() & {"missing", "union_tag_not_found"}:
         take_over = "; add it, or begin your file with 'defaults: [NAME]' to take over the keys of another"
         whole = "" if default or len(path) == 1 else take_over
@@ -83,25 +145,22 @@ def _problem(
     if kinds.keys() == {"model_type"} and isinstance(given, str) and len(path) > 1:
         what = "is a group of files, which is chosen with a slash"
         return Problem(where, what, assign("/".join(map(str, path)), given))
-    fitting = _corrected(path, plain, [*_near(given), *_named(group, given)], schema, mended)
-    fitting = fitting or _corrected(path, plain, [_default(path, plain, defaults)], schema, mended)
+    mend.correct(path, [closest(str(given), choices) for details in group if (choices := _choices(details))])
     if "value_error" in kinds:
-        return Problem(where, kinds["value_error"]["msg"].removeprefix("Value error, "), fitting)
+        return Problem(where, kinds["value_error"]["msg"].removeprefix("Value error, "))
     expected = " or ".join(dict.fromkeys(_expected(details, given) for details in group))
-    return Problem(where, f"got {cut(shown(given), 200)}, expected {expected}", fitting)
+    return Problem(where, f"got {cut(shown(given), 200)}, expected {expected}")
 
 
-def _unknown(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping[str, Any]) -> Problem:
-    where, given = dotted(path), at(plain, path)
+def _unknown(path: Path, mend: _Mending) -> Problem:
+    where, given, name = dotted(path), at(mend.plain, path), str(path[-1])
     if path == ("experiment",) and isinstance(given, dict):
-        if not given:
-            return Problem(where, "the preset is empty; it starts with the line '# @package _global_'")
         what = "the preset sets keys of the top level, so its file has to start with the line '# @package _global_'"
         return Problem(where, what)
-    siblings = at(defaults, path[:-1]) or at(plain, path[:-1])
-    known = [str(key) for key in siblings if str(key) not in (str(path[-1]), "hydra")]
-    kept = "" if (meant := closest(str(path[-1]), known)) is None else f" {assign(dotted((*path[:-1], meant)), given)}"
-    return Problem(where, f"no such key; {suggest(str(path[-1]), known)}", f"~{where}{kept}")
+    siblings = at(mend.defaults, path[:-1]) or at(mend.plain, path[:-1])
+    known = [str(key) for key in siblings if str(key) not in (name, "hydra")]
+    kept = f" {assign(dotted((*path[:-1], meant)), given)}" if (meant := closest(name, known)) else ""
+    return Problem(where, f"no such key; {suggest(name, known)}", f"~{where}{kept}")
 
 
 def _near(given: Any) -> Iterator[Any]:
@@ -123,54 +182,17 @@ def _near(given: Any) -> Iterator[Any]:
         yield [given]
 
 
-def _named(group: list[ErrorDetails], given: Any) -> Iterator[Any]:
-    """Of the words that are allowed, the one that was probably meant."""
-    for details in group:
-        if details["type"] in ("literal_error", "union_tag_invalid") and (
-            meant := closest(str(given), _choices(details))
-        ):
-            yield meant
-
-
-def _corrected(
-    path: tuple[str | int, ...],
-    plain: dict[str, Any],
-    candidates: Iterable[Any],
-    schema: type[BaseModel],
-    mended: dict[str, Any],
-) -> str:
-    """The override that sets the first candidate that the schema takes; empty if it takes none.
-
-    In a list, the rest of the user's entries stay. The candidate is set in `mended`, too.
-    """
-    for candidate in candidates:
-        if candidate is None or isinstance(candidate, dict):
-            continue
-        changed = deepcopy(plain)
-        parent = at(changed, path[:-1])
-        if not isinstance(parent, dict | list):
-            return ""
-        parent[path[-1]] = candidate  # type: ignore[index]
-        try:
-            schema.model_validate(changed)
-        except ValidationError as error:
-            if any(_path(details, changed)[: len(path)] == path for details in error.errors()):
-                continue
-        with suppress(LookupError, TypeError):  # what it is in was replaced
-            at(mended, path[:-1])[path[-1]] = candidate
-        return assign(dotted(key_of(path)), at(changed, key_of(path)))
-    return ""
-
-
 def _choices(details: ErrorDetails) -> list[str]:
-    context = details.get("ctx", {})
+    """The words that are allowed, if it is about words."""
+    if details["type"] not in ("literal_error", "union_tag_invalid"):
+        return []
+    context = details["ctx"]
     return re.findall(r"'([^']+)'", context.get("expected") or context["expected_tags"])
 
 
 def _expected(details: ErrorDetails, given: Any) -> str:
     kind, context = details["type"], details.get("ctx", {})
-    if kind in ("literal_error", "union_tag_invalid"):
-        choices = _choices(details)
+    if choices := _choices(details):
         meant = closest(str(given), choices)
         return " or ".join(choices) + (f"; did you mean '{meant}'?" if meant else "")
     whole = not any(isinstance(bound, float) for bound in context.values())
@@ -178,28 +200,14 @@ def _expected(details: ErrorDetails, given: Any) -> str:
     return EXPECTED[kind].format(number=number, **context) if kind in EXPECTED else details["msg"]
 
 
-def remedy(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping[str, Any]) -> str:
-    """The key's default as an override; in a list, the rest of the user's entries stay."""
-    value = _default(path, plain, defaults)
+def remedy(path: Path, defaults: Mapping[str, Any]) -> str:
+    """The default of a key as an override; that of an entry of a list is the default of the whole list."""
     key = key_of(path)
-    if key != path:
-        given, default = at(plain, key), value
-        entries = [default if i == path[len(key)] else item for i, item in enumerate(given or ())]
-        value = entries if isinstance(given, list) and default is not None else at(defaults, key)
+    value = at(defaults, key)
     return "" if value is None or isinstance(value, dict) else assign(dotted(key), value)
 
 
-def _default(path: tuple[str | int, ...], plain: dict[str, Any], defaults: Mapping[str, Any]) -> Any:
-    """The default of a key; of an entry of a list, the default's entry at its place, or its last one."""
-    key = key_of(path)
-    value = at(defaults, key)
-    if key != path and isinstance(value, list):
-        index, *below = path[len(key) :]
-        return at(value, (min(cast(int, index), len(value) - 1), *below)) if value else None
-    return value
-
-
-def at(tree: Any, path: tuple[str | int, ...]) -> Any:
+def at(tree: Any, path: Path) -> Any:
     """What stands at a path; None if nothing does."""
     for part in path:
         try:

@@ -1,14 +1,13 @@
 """YAML that may come from anywhere: the user's config files, of which Hydra names no broken one, and records."""
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf
 
 from experiments.config.problems import BEYOND_64_BITS, Problem, beyond_64_bits, dotted, first_lines
 
@@ -81,14 +80,25 @@ class BrokenFile(HydraException):
         super().__init__(str(self.problem))
 
 
-def refuse_broken(file: Path) -> None:
-    """Check a config file before Hydra reads it.
+def load(file: Path, header_of: Callable[[str], dict[str, str | None]]) -> tuple[Container, dict[str, str | None]]:
+    """Load a config file.
+
+    Args:
+        file: The file.
+        header_of: Hydra's reader of the comments that a file begins with, such as ``# @package _global_``.
+
+    Returns:
+        The config and its header.
 
     Raises:
         BrokenFile: It cannot be used.
     """
     if what := _trouble(file):
         raise BrokenFile(file, what)
+    try:
+        return OmegaConf.load(file), header_of(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BrokenFile(file, first_lines(error)) from error
 
 
 def lacks_defaults(folder: Path, config_name: str) -> Iterator[Problem]:
@@ -120,7 +130,8 @@ def _trouble(file: Path) -> str:
         plain = cast(dict[Any, Any], OmegaConf.to_container(loaded))
         for path in beyond_64_bits(plain):
             return f"{dotted(path)} holds {BEYOND_64_BITS}"
-        return _header_trouble(file.read_text(encoding="utf-8")) or _keys_trouble(plain)
+        strange = [f"has the key {key!r}, expected names of settings" for key in plain if not isinstance(key, str)]
+        return strange[0] if strange else ""
     except Exception as error:
         return _reason(error)
 
@@ -151,30 +162,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError):  # without a number it is OmegaConf's, about the type
         return error.strerror or "is a single value, expected a mapping of keys to values"
     return first_lines(error)
-
-
-def _header_trouble(text: str) -> str:
-    for line in text.splitlines():
-        words = line.lstrip(" #").split()
-        if not re.match(r"\s*#\s*@", line) or len(words) == 2:
-            continue
-        return f"got {line.strip()!r}, expected '# @package NAME', such as '# @package _global_'"
-    return ""
-
-
-def _keys_trouble(plain: dict[Any, Any]) -> str:
-    if strange := [key for key in plain if not isinstance(key, str)]:
-        return f"has the key {strange[0]!r}, expected names of settings"
-    defaults = plain.get("defaults", [])
-    if not isinstance(defaults, list):
-        return f"defaults: got {defaults!r}, expected a list, such as [{{override /model: lenet5}}, _self_]"
-    for entry in defaults:
-        pairs = entry.items() if isinstance(entry, dict) else [(entry, None)]
-        fits = len(pairs) == 1 and all(isinstance(key, str) and _is_choice(value) for key, value in pairs)
-        if not fits:
-            return f"defaults: got the entry {entry!r}, expected a file, or one group with its choice: {{data: digits}}"
-    return ""
-
-
-def _is_choice(value: Any) -> bool:
-    return value is None or all(isinstance(choice, str) for choice in (value if isinstance(value, list) else [value]))

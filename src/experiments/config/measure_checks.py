@@ -21,6 +21,10 @@ def measure_problems(config: Config, activation: str | None) -> Iterator[Problem
     softmax, found, mended = _gives_probabilities(config, activation), list[tuple[str, str, str]](), list[object]()
     for index, entry in enumerate(measures.named_metrics(config.metrics)):
         where, spec = f"metrics[{index}]", config.metrics[index]
+        if measures.plain(entry.cls) in map(measures.plain, measures.NO_MEASURES):
+            what = f"{entry.cls} averages or adds numbers, and compares nothing with labels"
+            found.append((where, what, "metrics=[accuracy]"))
+            continue
         if config.task.targets == "numbers" and "." not in entry.cls and not _compares_numbers(entry.cls):
             what = f"{entry.cls} compares classes, but the targets are numbers"
             found.append((where, what, "metrics=[mean_absolute_error]"))

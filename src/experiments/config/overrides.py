@@ -1,40 +1,24 @@
-"""Every override of a command that cannot be used; Hydra itself stops at the first one."""
+"""What was typed, read as overrides one by one; Hydra itself stops at the first that it cannot read."""
 
 import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from copy import deepcopy
-from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-from hydra.errors import HydraException, OverrideParseException
-from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from hydra.errors import OverrideParseException
 
-from experiments.config import sweep_values, unreadable
-from experiments.config.files import DEEPEST, BrokenFile
-from experiments.config.keys import Keys, groups_of
-from experiments.config.problems import (
-    NAME_LENGTH,
-    Problem,
-    Refused,
-    assign,
-    closest,
-    first_lines,
-    quoted,
-    shown,
-    suggest,
-)
+from experiments.config import sweep_values
+from experiments.config.files import DEEPEST
+from experiments.config.keys import is_group
+from experiments.config.problems import NAME_LENGTH, Problem, Refused, quoted, shown
 
 QUOTED = re.compile(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""")
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, YAMLError)
-# Keys of the folders that all output goes into, and values that work.
-FOLDERS = {"hydra.run.dir": "mlruns/outputs/mine", "hydra.sweep.dir": "mlruns/multirun/mine"}
+KEY = r"\+{0,2}[A-Za-z_][\w./@-]*"
+HINT = "put quotes around a value with brackets, blanks or commas: 'KEY=[A, B]'"
+LENGTH = 1000  # of what a remedy is looked for
 
 
 def ids_as_text(override: str) -> str:
@@ -62,204 +46,102 @@ def nested_too_deeply(override: str) -> str:
     return f"its brackets are nested more than {DEEPEST} levels deep" if deepest > DEEPEST else ""
 
 
-def compose_usable(
-    overrides: Sequence[str], config_name: str, loader: ConfigLoaderImpl, sweep: bool
-) -> tuple[DictConfig, list[Problem]]:
-    """Compose a config from those overrides that can be used.
+def read(text: str, parser: OverridesParser) -> Override:
+    """Read an override.
+
+    Raises:
+        OverrideParseException: It cannot be read, or its brackets are nested too deeply.
+    """
+    if what := nested_too_deeply(text):
+        raise OverrideParseException(text, what)
+    if not text.partition("=")[0].strip("+~"):
+        raise OverrideParseException(text, "no key")
+    try:
+        return parser.parse_overrides([text])[0]
+    except (ValueError, RecursionError) as error:  # a number of more digits than Python reads
+        raise OverrideParseException(text, str(error)) from error
+
+
+def parse(overrides: Sequence[str], loader: ConfigLoader, sweep: bool) -> tuple[list[Override], list[Problem]]:
+    """Read all overrides of a command.
 
     Args:
         overrides: As they were typed.
-        config_name: The primary config.
         loader: Where configs are looked for.
-        sweep: Whether an override may give several values; each choice of a group is looked at.
+        sweep: Whether an override may give several values: each choice of a group is given, and one value of a key.
 
     Returns:
-        The config, and a problem for each of the other overrides.
-
-    Raises:
-        Refused: There is nothing to compose from.
+        The overrides, and a problem for each that cannot be read.
     """
-    repository = loader.repository
-    if len(os.fsencode(config_name)) > NAME_LENGTH or not repository.config_exists(config_name):
-        known = [name for name in repository.get_group_options("") if not name.startswith("_")]
-        what = f"there is no {config_name!r}; {suggest(config_name, known)}"
-        raise Refused(Problem("--config-name", what, f"--config-name {closest(config_name, known) or 'config'}"))
-
-    def compose(groups: Sequence[Override]) -> DictConfig:
-        return loader.load_configuration(config_name, [str(item.input_line) for item in groups], RunMode.RUN)
-
-    parsed, problems = _parse(overrides, loader, sweep)
-    single = [item for item in parsed if not item.is_sweep_override()]
-    groups = [item for item in single if repository.group_exists(item.key_or_group)]
-    usable = []
-    for item in groups:
-        options = repository.get_group_options(item.key_or_group)
-        if all(choice in options for choice in _choices(item)):
-            usable.append(item)
-    try:
-        composed, untried = compose(usable), []
-    except Exception:  # a sweep's choices exclude each other, a group has no place there, a file is broken
-        composed, untried = compose([]), usable
-    problems += [_choice_problem(item, repository, composed, overrides) for item in groups if item not in usable]
-    fitting = []
-    for item in untried:
-        try:
-            compose([item])
-            fitting.append(item)
-        except BrokenFile as error:
-            problems.append(error.problem)
-        except Exception as error:
-            problems.append(_problem(item, error, composed, repository))
-    if len(fitting) < len(untried):
-        with suppress(Exception):  # as above
-            composed = compose(fitting)
-    problems += [_sweep_problem(item, composed) for item in parsed if item.is_sweep_override()]
-    for item in (item for item in single if item not in groups):
-        try:  # as Hydra would; composing anew for each key would take 0.15 s each
-            changed = deepcopy(composed)
-            ConfigLoaderImpl._apply_overrides_to_config([item], changed)
-            composed = changed
-        except Exception as error:
-            problems.append(_problem(item, error, composed, repository))
-    composed.hydra.overrides.task = [text for text in overrides if not text.lstrip("+~").startswith("hydra")]
-    return composed, problems
-
-
-def _parse(overrides: Sequence[str], loader: ConfigLoaderImpl, sweep: bool) -> tuple[list[Override], list[Problem]]:
-    """Read overrides; of a sweep, each choice of a group and one value of a key."""
     parser = OverridesParser.create(loader)
-    parsed: list[Override] = []
-    problems, left = [], list(overrides)
-
-    def read(text: str) -> Override:
-        if not text.partition("=")[0].strip("+~"):
-            raise OverrideParseException(text, "no key")
-        return parser.parse_overrides([text])[0]
-
-    def readable(text: str) -> bool:
-        with suppress(OverrideParseException, ValueError, RecursionError):
-            return not nested_too_deeply(text) and bool(read(text))
-        return False
-
+    parsed, problems, left = list[Override](), list[Problem](), list(overrides)
     while left:
         text = left.pop(0)
-        if what := nested_too_deeply(text):
-            problems.append(Problem(text.partition("=")[0], what))
-            continue
         try:
-            override = read(text)
-        except (OverrideParseException, ValueError, RecursionError) as error:
-            problem, words = unreadable.explain([text, *left], error, readable)
+            override = read(text, parser)
+            if any(len(os.fsencode(part)) > NAME_LENGTH for part in re.split("[./@]", override.get_key_element())):
+                groups = ", ".join(loader.list_groups(""))
+                raise Refused(Problem(override.get_key_element(), f"there is no such key; known: {groups}, …"))
+            several = sweep and override.is_sweep_override()
+            parsed += _one_by_one(override, text, loader, parser) if several else [override]
+        except OverrideParseException as error:
+            problem, words = _unreadable([text, *left], error, parser)
             problems.append(problem)
             del left[: words - 1]
-            continue
-        key = override.get_key_element()
-        if any(len(os.fsencode(part)) > NAME_LENGTH for part in re.split("[./@]", key)):
-            problems.append(Problem(key, f"there is no such key; known: {', '.join(loader.list_groups(''))}, …"))
-            continue
-        if not override.is_sweep_override() or not sweep:
-            parsed.append(override)
-        else:
-            try:
-                sweep_values.count(override)
-            except Refused as refused:
-                problems += refused.problems
-                continue
-            given = override.value()
-            if isinstance(given, RangeSweep | IntervalSweep):
-                values = [str(given.start)]
-            else:
-                values = list(override.sweep_string_iterator())
-            count = len(values) if loader.repository.group_exists(override.key_or_group) else 1
-            one_by_one = parser.parse_overrides([f"{key}={value}" for value in values[:count]])
-            if not loader.repository.group_exists(override.key_or_group):
-                one_by_one[0].input_line = text  # what a remedy keeps
-            parsed += one_by_one
+        except Refused as refused:
+            problems += refused.problems
     return parsed, problems
 
 
-def no_folder(key: str, given: str, composed: DictConfig) -> Problem:
-    """Say that a key of `FOLDERS` names none."""
-    remedy = FOLDERS[key] if composed.hydra.job.name == "run" else "."
-    return Problem(key, f"got {given}, expected the name of a folder, which all output goes into", f"{key}={remedy}")
-
-
-def _sweep_problem(override: Override, composed: DictConfig) -> Problem:
-    """Several values outside a sweep: a list without brackets, or a sweep without -m."""
-    key, _, values = str(override.input_line).partition("=")
-    takes_list = isinstance(OmegaConf.select(composed, key), ListConfig) or _takes_several(key, composed)
-    if takes_list and override.is_choice_sweep():
-        return Problem(key, "got several values without brackets, expected a list", quoted(f"{key}=[{values}]"))
-    if composed.hydra.job.name != "run":
-        return Problem(key, "got several values, expected one")
-    return Problem(key, "got several values, which is a sweep", f"-m {quoted(str(override.input_line))}")
-
-
-def _takes_several(group: str, composed: DictConfig) -> bool:
-    """Whether a group's files can be chosen together, as callbacks can. Hydra lists only groups with a choice."""
-    chosen = composed.hydra.runtime.choices.get(group, [])
-    return isinstance(chosen, list | ListConfig) and isinstance(OmegaConf.select(composed, group), DictConfig)
-
-
-def _choices(override: Override) -> list[Any]:
-    given: Any = override.value()
-    return given if isinstance(given, list) else [] if override.is_delete() else [given]
-
-
-def _choice_problem(override: Override, repository: Any, composed: DictConfig, overrides: Sequence[str]) -> Problem:
-    group, given = override.key_or_group, _choices(override)
-    if given == [None] and composed.hydra.runtime.choices.get(group) is None:
-        return Problem(group, "got null, which stands for no choice in a list of defaults only", f"~{group}")
-    known = repository.get_group_options(group)
-    wrong = [shown(choice) for choice in given if choice not in known]
-    what = "; ".join(f"there is no {choice}; {suggest(choice, known)}" for choice in wrong)
-    meant: Any = [best for choice in given if (best := closest(str(choice), known))]
-    if not isinstance(override.value(), list):
-        if meant:
-            swept = next((text for text in overrides if re.fullmatch(rf"{re.escape(group)}=[\w,]+,\w+", text)), "")
-            values = swept.partition("=")[2].split(",") if swept else given  # of a sweep, the other values stay
-            mended = dict.fromkeys(value if value in known else closest(str(value), known) or value for value in values)
-            return Problem(group, what, quoted(f"{group}={','.join(map(str, mended))}"))
-        if str(given[0]).lower() in ("none", "false", "off") and _takes_several(group, composed):
-            return Problem(group, what, f"{group}=[]")
-        meant = composed.hydra.runtime.choices.get(group)
-    return Problem(group, what, assign(group, meant) if meant else "")
-
-
-def _value_problem(override: Override, error: Exception, given: str, composed: DictConfig) -> Problem:
-    """A key that exists, and cannot be given this value."""
-    if override.key_or_group in FOLDERS and not override.is_delete():
-        return no_folder(override.key_or_group, given, composed)
-    cause = error.__cause__  # OmegaConf says more than Hydra
-    return Problem(override.get_key_element(), first_lines(cause if isinstance(cause, Exception) else error))
-
-
-def _problem(override: Override, error: Exception, composed: DictConfig, repository: Any) -> Problem:
-    where, key, given = override.get_key_element(), override.key_or_group, str(override.input_line).partition("=")[2]
-    if override.is_add() and override.package is None and isinstance(error, HydraException):
-        return Problem(where, "is there already; it is changed without the +", quoted(f"{key}={given}"))
-    if repository.group_exists(key):
-        return Problem(str(override.input_line), first_lines(error))
-    parts, choices = key.split("."), composed.hydra.runtime.choices
-    for depth, name in enumerate(parts):
-        parent = ".".join(parts[:depth])
-        section = OmegaConf.select(composed, parent)
-        if not isinstance(section, DictConfig):
-            return Problem(where, f"{parent} is a value, it has no keys of its own")
-        if name not in section:
-            break
+def _one_by_one(override: Override, text: str, loader: ConfigLoader, parser: OverridesParser) -> list[Override]:
+    """Each choice of a group that is swept, and one value of a key."""
+    sweep_values.count(override)
+    given, key, chooses = override.value(), override.get_key_element(), is_group(loader, override.key_or_group)
+    if isinstance(given, RangeSweep | IntervalSweep):
+        values = [str(given.start)]  # of what may be too long to be listed
     else:
-        return _value_problem(override, error, given, composed)
-    if parent == "callbacks" and name in repository.get_group_options(parent):
-        chosen = [*(choices.get(parent) or []), name]
-        return Problem(where, f"{name} is not chosen", f"{assign(parent, chosen)} {quoted(f'{key}={given}')}")
-    known = [str(name) for name in (choices if "/" in key else section) if str(name).split("/")[0] != "hydra"]
-    if not parent and "/" not in key and name not in (groups := groups_of(repository)):
-        known = sorted({*known, *groups})
-    hint, remedy = suggest(name, known), ""
-    if not override.is_delete():
-        keys, value = Keys(composed, repository), override.value()
-        hint, remedy = keys.elsewhere(key, value, given) or keys.meant(key, known, value, given)
-        if remedy == quoted(str(override.input_line)):
-            hint, remedy = "", ""
-    return Problem(where, f"there is no such key; {hint}", remedy)
+        values = list(override.sweep_string_iterator())
+    found = parser.parse_overrides([f"{key}={value}" for value in (values if chooses else values[:1])])
+    if not chooses:
+        found[0].input_line = text  # what a remedy keeps
+    return found
+
+
+def _unreadable(words: Sequence[str], error: Exception, parser: OverridesParser) -> tuple[Problem, int]:
+    """Say why a word is no override, and what was probably meant.
+
+    Args:
+        words: The word, and those that were typed after it.
+        error: Why it cannot be read.
+        parser: Hydra's.
+
+    Returns:
+        The problem, and of how many of the words it is.
+    """
+    if what := nested_too_deeply(words[0]):
+        return Problem(words[0].partition("=")[0], what), 1
+    reason = re.sub(r"^(Error parsing .*\n|LexerNoViableAltException: )", "", str(error)).splitlines()[0]
+    what = f"cannot be read as KEY=VALUE ({reason.partition(' expecting ')[0]})"
+    for meant, count in _candidates(words) if len(words[0]) < LENGTH else ():
+        with suppress(OverrideParseException):
+            read(meant, parser)
+            return Problem(" ".join(words[:count]), what, quoted(meant)), count
+    return Problem(words[0], f"{what}; {HINT}"), 1
+
+
+def _candidates(words: Sequence[str]) -> list[tuple[str, int]]:
+    """Overrides that may have been meant, the likeliest first, each with the number of words that it stands for."""
+    first, following = words[0], words[1:4]
+    key, equals, value = first.partition("=")
+    if not re.fullmatch(KEY, key):
+        colon = re.fullmatch(rf"({KEY}):([^:=]+)", first)
+        return [(f"{colon[1]}={colon[2]}", 1)] if colon else []
+    if not equals:
+        joined = [("".join(words[:count]), count) for count in (2, 3) if len(words) >= count]  # epochs = 5
+        spaced = [(text, count) for text, count in joined if re.fullmatch(rf"{KEY}=.+", text)]
+        if following and re.fullmatch(r"[^-=][^=]*", following[0]):
+            spaced.append((f"{first}={following[0]}", 2))
+        return spaced
+    if re.search(r"[\[\](){}]", value):  # which the shell has split at its blanks
+        return [(" ".join(words[:count]), count) for count in range(2, min(len(words), 20) + 1)]
+    return [(first.rstrip(",;"), 1), *([] if set(value) & set("'\"") else [(f"{key}={shown(value)}", 1)])]

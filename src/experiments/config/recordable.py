@@ -3,7 +3,6 @@
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
 from typing import Any
 
 from experiments.config.measures import identity, named_metrics, without_repeats
@@ -67,22 +66,14 @@ def _misnamed(metrics: Sequence[Any]) -> Iterator[tuple[int, str]]:
 
 
 def _renamed(given: Sequence[Any]) -> list[Any]:
-    """The metrics without repeats, each with a name that can be recorded."""
-    metrics = without_repeats(given)
-    named = named_metrics(metrics)
-    taken = {*TAKEN, *(metric.name for metric in named)}
-    for index, _ in [*_misnamed(metrics)]:
-        cls, arguments = named[index].cls, {**named[index].arguments}
-        arguments.pop("name", None)
-        own = cls.rpartition(".")[2]
-        name = own = own if _is_key(own) and not own.startswith(PREFIXES) else "metric"
-        numbers = count(2)
-        while name in taken:
-            name = f"{own}_{next(numbers)}"
-        taken.add(name)
-        arguments |= {} if name == cls else {"name": name}
-        metrics[index] = {cls: arguments} if arguments else cls
-    return without_repeats(metrics)
+    """The metrics that can be recorded, those of them by their usual names that have one that cannot."""
+    wrong, metrics = {index for index, _ in _misnamed(given)}, list[Any]()
+    for index, metric in enumerate(named_metrics(given)):
+        arguments = {key: value for key, value in metric.arguments.items() if key != "name"}
+        metrics.append(given[index] if index not in wrong else {metric.cls: arguments} if arguments else metric.cls)
+    metrics = without_repeats(metrics)
+    wrong = {index for index, _ in _misnamed(metrics)}
+    return [metric for index, metric in enumerate(metrics) if index not in wrong]
 
 
 def _is_key(name: str) -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from experiments.config import measures
+from experiments.config import measures, named
 
 Scalar = bool | int | float | str | None
 Count = Annotated[int, Field(ge=1)]
@@ -15,12 +15,6 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-def _single(value: Any) -> Any:
-    if isinstance(value, dict) and len(value) != 1:
-        raise ValueError(f"got {len(value)} keys, expected a name, or {{name: {{argument: value}}}} with a single name")
-    return value
 
 
 def _size(value: Any) -> Any:
@@ -35,14 +29,38 @@ def _id(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _matching(pattern: str, expected: str) -> AfterValidator:
+    """A validator of texts that fit a regular expression."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"got {text!r}, expected {expected}")
+        return text
+
+    return AfterValidator(check)
+
+
+Package = Annotated[
+    str, _matching(r"[^\W\d]\w*(\.[^\W\d]\w*)*", "the name of an importable package, such as mypackage")
+]
+DatasetName = Annotated[
+    str,
+    _matching(
+        r"(?=.{1,200}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*",
+        "up to 200 letters, digits, _, - and single dots between them, as it names a file",
+    ),
+]
+Span = Annotated[str, BeforeValidator(str), _matching(r"\d+:\d+", "FROM:TO, counted from 0, without the last")]
+RegisteredName = Annotated[str, _matching(r"(?a:\w[\w.-]*)", "letters, digits, _, . and -, and neither . nor - first")]
+Alias = Annotated[
+    str,
+    _matching(r"(?!(?i:latest|v\d+)$)[A-Za-z0-9_-]+", "letters, digits, _ and -; latest, v1, v2, … are MLflow's own"),
+]
 RunId = Annotated[str, BeforeValidator(_id)]
 """A run's id or its beginning, which YAML files and Hydra take for a number if it has no letters.
 
 Digits with an ``e`` among them cannot be turned back: see `overrides.ids_as_text`.
 """
-
-KerasObject = Annotated[str | dict[str, dict[str, Any] | None], BeforeValidator(_single)]
-"""A Keras object by name: ``Flatten``, or with arguments ``{Dense: {units: 10}}``."""
 
 
 class Section(BaseModel):
@@ -55,6 +73,7 @@ class KerasSection(Section):
     """A part whose further keys are arguments of the Keras object that `name` says."""
 
     model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, named.Argument] = Field(init=False)
     name: str
 
     def arguments(self, *ours: str) -> dict[str, Any]:
@@ -62,24 +81,17 @@ class KerasSection(Section):
         return self.model_dump(exclude={"name", *ours}, exclude_unset=True)
 
 
-def _dataset_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name) or len(name) > 200:
-        what = "expected up to 200 letters, digits, _, - and single dots between them, as it names a file"
-        raise ValueError(f"got {name!r}, {what}")
-    return name
-
-
 # What float32, in which images are scaled, holds with room for the images' own values.
 Scale = Annotated[float, Field(ge=1e-30, le=1e30)]
 
 
 class Data(Section):
-    name: Annotated[str, AfterValidator(_dataset_name)]
+    name: DatasetName
     scale: Scale
     path: str | None
     validation_size: Annotated[int | float, BeforeValidator(_size)]
     limit: Count | None
-    function: str | None = None
+    function: named.Function | None = None
 
 
 MOST_LAYERS = 500  # to build and compile more takes minutes
@@ -94,11 +106,11 @@ def _not_too_deep(layers: list[Any]) -> list[Any]:
 class Mlp(Section):
     name: Literal["mlp"]
     layer_sizes: Annotated[list[Count], Field(min_length=1), AfterValidator(_not_too_deep)]
-    activation: str
+    activation: named.Activation
     dropout: Fraction
     batch_normalization: bool
-    regularizer: KerasObject | None
-    output_activation: str
+    regularizer: named.Regularizer | None
+    output_activation: named.Activation
 
 
 class Sequential(Section):
@@ -106,16 +118,17 @@ class Sequential(Section):
 
     model_config = ConfigDict(extra="allow")
     name: Literal["sequential"]
-    layers: Annotated[list[KerasObject], Field(min_length=1), AfterValidator(_not_too_deep)]
+    layers: Annotated[list[named.Layer], Field(min_length=1), AfterValidator(_not_too_deep)]
 
 
 class Schedule(KerasSection):
-    pass
+    name: named.ScheduleName
 
 
 class Optimizer(KerasSection):
     """Ranges of the arguments that Keras itself does not check; which of them apply, Keras says."""
 
+    name: named.OptimizerName
     schedule: Schedule
     learning_rate: Positive
     momentum: Fraction = 0.0
@@ -143,13 +156,15 @@ class Task(Section):
 
 
 class Loss(KerasSection):
+    name: named.LossName
     labels: measures.Labels
-    output_activation: str
+    output_activation: named.OutputActivation
     from_logits: bool = False
     label_smoothing: Share = 0.0
 
 
 class Callback(KerasSection):
+    name: named.CallbackName
     monitor: str | None = None
     patience: Annotated[int, Field(ge=0)] = 0
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -178,12 +193,6 @@ class Runtime(Section):
     checkpoint_every: Count | Auto
 
 
-def _package(name: str) -> str:
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise ValueError(f"got {name!r}, expected the name of an importable package, such as mypackage")
-    return name
-
-
 class Config(Section):
     data: Data
     task: Task = Task(name="classification", targets="classes")
@@ -195,12 +204,12 @@ class Config(Section):
     epochs: Count
     batch_size: Size
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    metrics: list[KerasObject]
+    metrics: list[named.Metric]
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"]
     objective: str
     objective_mode: measures.Mode | Auto = "auto"
     resume: bool
-    trust: list[Annotated[str, AfterValidator(_package)]]
+    trust: list[Package]
     runtime: Runtime
 
     @property
@@ -243,20 +252,14 @@ class Config(Section):
         return ["loss", *(metric.name for metric in measures.named_metrics(self.metrics))]
 
 
-def _span(value: Any) -> Any:
-    if not re.fullmatch(r"\d+:\d+", str(value)):
-        raise ValueError(f"got {value}, expected FROM:TO, counted from 0, without the last")
-    return value
-
-
 class PredictConfig(Section):
     run: RunId
-    test: Annotated[str, BeforeValidator(_span)]
+    test: Span
     images: list[str]
     inverted: bool | Auto
     format: Literal["text", "json"]
     tracking: Tracking
-    trust: list[Annotated[str, AfterValidator(_package)]]
+    trust: list[Package]
 
 
 class DataPlace(Section):
@@ -267,23 +270,11 @@ class ReproduceConfig(Section):
     run: RunId
     data: DataPlace
     tracking: Tracking
-    trust: list[Annotated[str, AfterValidator(_package)]]
+    trust: list[Package]
 
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
-
-
-def _alias(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or re.fullmatch(r"latest|v\d+", name, re.IGNORECASE):
-        raise ValueError(f"got {name!r}, expected letters, digits, _ and -; latest, v1, v2, … are MLflow's own")
-    return name
-
-
-def _registered_name(name: str) -> str:
-    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
-        raise ValueError(f"got {name!r}, expected letters, digits, _, . and -, and neither . nor - first")
-    return name
 
 
 class SyncConfig(Section):
@@ -295,8 +286,8 @@ class SyncConfig(Section):
 
 class PromoteConfig(Section):
     run: RunId
-    name: Annotated[str, AfterValidator(_registered_name)] | None
-    alias: Annotated[str, AfterValidator(_alias)]
+    name: RegisteredName | None
+    alias: Alias
     force: bool
     tracking: Tracking
 

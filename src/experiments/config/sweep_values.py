@@ -14,24 +14,27 @@ def count(override: Override) -> int:
     Raises:
         Refused: There are none, or the bounds of a range are no finite numbers.
     """
-    value = override.value()
-    if not override.is_sweep_override():
-        return 1
+    value, key, text = override.value(), override.get_key_element(), str(override.input_line).partition("=")[2]
     if isinstance(value, RangeSweep):
-        return _count_range(override, value)
+        return _count_range(value, key, text)
     if isinstance(value, Glob):
-        return _count_matches(override, value)
+        assert override.config_loader is not None
+        if not (known := override.config_loader.get_group_options(override.key_or_group)):
+            raise Refused(Problem(key, f"got {text}, but {key} is not a group of files that it could match"))
+        if not (matches := value.filter(known)):
+            word = " ".join(value.include).strip("*")
+            raise Refused(Problem(key, f"{text} matches none of the choices; {suggest(word, known)}"))
+        return len(matches)
     if not override.is_discrete_sweep():
         return 1
     if not (number := len(list(override.sweep_string_iterator()))):
-        raise Refused(Problem(override.get_key_element(), f"{_text(override)} gives no value"))
+        raise Refused(Problem(key, f"{text} gives no value"))
     return number
 
 
-def _count_range(override: Override, value: RangeSweep) -> int:
-    key, text = override.get_key_element(), _text(override)
+def _count_range(value: RangeSweep, key: str, text: str) -> int:
     bounds = (value.start, value.stop, value.step)
-    if any(bound is None or (isinstance(bound, float) and not math.isfinite(bound)) for bound in bounds):
+    if any(bound is None or not math.isfinite(bound) for bound in bounds):
         raise Refused(Problem(key, f"got {text}, expected finite numbers", quoted(f"{key}=range(3)")))
     start, stop, step = (Fraction(bound or 0) for bound in bounds)
     if step == 0:
@@ -40,20 +43,5 @@ def _count_range(override: Override, value: RangeSweep) -> int:
     if (number := math.ceil((stop - start) / step)) > 0:
         return number
     what = f"{text} gives no value: range(START,STOP,STEP) ends before STOP"
-    remedy = f"{key}=range({value.start},{value.stop},{-value.step})" if start != stop else ""
-    raise Refused(Problem(key, what, remedy and quoted(remedy)))
-
-
-def _count_matches(override: Override, value: Glob) -> int:
-    assert override.config_loader is not None
-    key, known = override.get_key_element(), override.config_loader.get_group_options(override.key_or_group)
-    if not known:
-        raise Refused(Problem(key, f"got {_text(override)}, but {key} is not a group of files that it could match"))
-    if not (matches := value.filter(known)):
-        word = " ".join(value.include).strip("*")
-        raise Refused(Problem(key, f"{_text(override)} matches none of the choices; {suggest(word, known)}"))
-    return len(matches)
-
-
-def _text(override: Override) -> str:
-    return str(override.input_line).partition("=")[2]
+    remedy = quoted(f"{key}=range({value.start},{value.stop},{-value.step})") if start != stop else ""
+    raise Refused(Problem(key, what, remedy))
