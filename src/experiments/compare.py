@@ -15,7 +15,7 @@ from experiments.config.schema import CHOICES_OF_A_RUN
 from experiments.ranking import formats, tables
 from experiments.ranking.comparison import Comparison, best_runs, comparable, compare, curve_of
 from experiments.ranking.conditions import parse_all
-from experiments.ranking.filters import fitting, ordered, sort_key
+from experiments.ranking.filters import filter_runs, sort_configs, sort_key
 from experiments.system.terminal import Console, say
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def compare_runs(config: CompareConfig) -> None:
         comparisons.append(compare(with_curves, selection.title, objective, selection.circumstances))
     if unknown := len(runs) - sum(map(len, groups.values())):
         print(f"{unknown} of {len(runs)} runs do not say what they are ranked by, and are left out", file=sys.stderr)
-    _print([ordered(each, sort) for each in comparisons] if sort else comparisons, config.format)
+    _print([sort_configs(each, sort) for each in comparisons] if sort else comparisons, config.format)
     if config.report:
         shown = comparisons[0]
         confusion = curves.confusion_matrices(client, best_runs(shown)["run_id"][:3])
@@ -62,7 +62,7 @@ def select(config: CompareConfig) -> "tuple[Any, Selection]":
         named[str(config.sweep)] = "sweep"
     client = leftovers.connect(recorded.holding(config.tracking, named))
     selection = recorded.select(client, config)
-    runs = fitting(selection.runs, config.filter)
+    runs = filter_runs(selection.runs, config.filter)
     if not comparable(runs):
         what = f"none of the {len(runs)} runs says what it is ranked by: no runs of ours"
         raise Refused(Problem("runs", what, recorded.another_experiment(client, config)))

@@ -13,7 +13,7 @@ from experiments.config import Refused
 from experiments.config.objective import Objective
 from experiments.ranking.comparison import compare
 from experiments.ranking.conditions import OPERATORS, Combined, Condition, Filter, parse
-from experiments.ranking.filters import fitting, of_configs, ordered, resolve, sort_key
+from experiments.ranking.filters import filter_runs, of_configs, resolve, sort_configs, sort_key
 from experiments.ranking.frame import Row, frame, row
 
 keys = st.from_regex(r"\A[a-z_][a-z0-9_./@-]{0,20}\Z").filter(lambda key: not key.endswith("\n"))
@@ -154,7 +154,7 @@ def test_runs_that_fit() -> None:
     runs = frame([run(0.1, a="1", val_loss=1.0), run(0.2, a="2", val_loss=2.0), run(0.3, a="3")])
 
     def found(*conditions: str) -> list[str]:
-        return fitting(runs, conditions)["run_id"].tolist()
+        return filter_runs(runs, conditions)["run_id"].tolist()
 
     assert found("val_loss>=1", "a!=1") == ["0.2"]
     assert found("status=FINISHED") == ["0.1", "0.2", "0.3"]
@@ -169,7 +169,7 @@ def test_configs_in_another_order() -> None:
     comparison = compare(frame(values), "", Objective("val_accuracy", False, ""))
     assert comparison.configs.index.tolist() == [1, 2, 3, 4]
     for sort, ranks in {"a": [4, 2, 1, 3], "-a": [1, 2, 4, 3], "loss": [2, 3, 1, 4], "-loss": [1, 3, 2, 4]}.items():
-        sorted_by = ordered(comparison, sort)
+        sorted_by = sort_configs(comparison, sort)
         assert sorted_by.configs.index.tolist() == sorted_by.runs["rank"].tolist() == ranks
     with pytest.raises(Refused, match="sort: no run has lost; did you mean 'loss'"):
         sort_key("lost", frame(values))
@@ -182,6 +182,6 @@ def test_a_metric_is_averaged_over_the_seeds() -> None:
         "",
         Objective("val_accuracy", False, ""),
     )
-    assert ordered(comparison, "loss").configs["params.model"].tolist() == ["b", "a"]
+    assert sort_configs(comparison, "loss").configs["params.model"].tolist() == ["b", "a"]
     assert of_configs(comparison, "seed") == {1: "", 2: ""}
     assert set(of_configs(comparison, "model").values()) == {"a", "b"}

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from experiments.config.objective import Objective
 from experiments.ranking.comparison import Comparison, by_run, compare
-from experiments.ranking.filters import ordered
+from experiments.ranking.filters import sort_configs
 from experiments.ranking.formats import as_csv, as_json, as_markdown
 from experiments.ranking.frame import frame, row
 from experiments.ranking.tables import (
@@ -63,7 +63,7 @@ def shown(
 ) -> list[str]:
     text = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(file=text, width=width, force_terminal=terminal, no_color=True, color_system=None)
-    show(console, ordered(compared, sort) if sort else compared)
+    show(console, sort_configs(compared, sort) if sort else compared)
     text.seek(0)
     return [line.rstrip() for line in text.read().splitlines()]
 
@@ -137,12 +137,12 @@ def test_what_a_table_is_sorted_by_is_a_column(sort: str, header: str, cells: li
     runs = compared.runs.sort_index().assign(**{"params.epochs": "3", "metrics.fit_seconds": math.nan})
     runs.loc[runs["rank"] <= 2, "metrics.fit_seconds"] = 10.0 * runs["rank"]
     runs.loc[len(runs)] = {**compared.unfinished.iloc[0], "metrics.fit_seconds": 1.0}
-    group = ordered(compare(runs, "", ACCURACY), sort)
+    group = sort_configs(compare(runs, "", ACCURACY), sort)
     [found] = [column.cells for column in columns(group, {}) if column.header == header]
     assert found == cells
     lines = shown(group, width)
     assert all(any(cell in line for line in lines) for cell in cells)
-    assert [column.header for column in columns(ordered(compared, "-seconds"), {})].count("seconds") == 1
+    assert [column.header for column in columns(sort_configs(compared, "-seconds"), {})].count("seconds") == 1
     assert "seconds" in "".join(shown(compared, 40, sort="-seconds"))
     assert shown(compared, 40, sort="optimizer.name")[0] == shown(compared, 40, sort="val_accuracy")[0]
     finished = replace(compared, unfinished=compared.unfinished[:0])

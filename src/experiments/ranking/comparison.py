@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.config.objective import Objective
-from experiments.ranking.frame import CIRCUMSTANCES, PARAMS, Row, differing, has_parameters, parameters, records
+from experiments.ranking.frame import (
+    CIRCUMSTANCES,
+    OBJECTIVE,
+    PARAMS,
+    Row,
+    differing,
+    has_parameters,
+    parameters,
+    records,
+)
 from experiments.ranking.significance import judge
 
 if TYPE_CHECKING:
@@ -74,8 +83,8 @@ def compare(
         runs: In the order in which they started: of runs with the same config and seed, the last that finished counts.
         title: What they are.
         objective: What they are ranked by, all of them; see `comparable`.
-        circumstances: Parameters, by what their keys start with, that make no other config of it. They count only
-            where nothing else differs.
+        circumstances: Beginnings of keys that are ignored when runs are grouped into configs, unless nothing else
+            differs.
     """
     keys = differing(runs, circumstances)
     counted = _last_of_repeats(runs, keys)
@@ -131,7 +140,7 @@ def _statistics(values: Sequence[float]) -> Row:
 
 @cache
 def _quantile(freedom: int) -> float:
-    """What Student's t with so many degrees of freedom exceeds in 2.5 % of all cases."""
+    """The 97.5 % quantile of Student's t with so many degrees of freedom."""
     from scipy.special import stdtrit  # `scipy.stats` has it, too, but takes a second to import
 
     return float(stdtrit(freedom, 0.975))
@@ -165,13 +174,13 @@ def comparable(runs: "pd.DataFrame") -> dict[Objective, "pd.DataFrame"]:
     Returns:
         The groups, the largest first. Runs whose record does not say are left out.
     """
-    groups = runs.groupby(["ranked_by", "lower_is_better", "measured_as"], sort=False)
+    groups = runs.groupby(list(OBJECTIVE), sort=False)
     largest_first = sorted(groups, key=lambda group: -len(group[1]))
     return {Objective(metric, bool(lower), text): group for (metric, lower, text), group in largest_first}
 
 
 def best_first(runs: "pd.DataFrame") -> "pd.DataFrame":
-    """Runs, group by group of those that can be compared, the largest group first; then those whose record is silent.
+    """Runs, group by group of those that can be compared, the largest group first; then the others.
 
     In a group, the best is the first, and those without a result are the last.
     """
@@ -205,7 +214,7 @@ def _values(runs: "pd.DataFrame", keys: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _last_of_repeats(runs: "pd.DataFrame", keys: Sequence[str]) -> "pd.DataFrame":
-    """Of each config and seed, the last run that finished; where none did, the last.
+    """Keep one run per config and seed: the last that finished, else the last.
 
     A run that failed before its parameters were recorded has those of the runs with its fingerprint.
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def fitting(runs: "pd.DataFrame", texts: Sequence[str]) -> "pd.DataFrame":
+def filter_runs(runs: "pd.DataFrame", texts: Sequence[str]) -> "pd.DataFrame":
     """The runs that all conditions hold for, which are given as they were typed.
 
     Raises:
@@ -95,7 +95,7 @@ def sort_key(sort: str, runs: "pd.DataFrame") -> str:
         raise Refused(replace(problem, remedy=assign("sort", meant))) from None
 
 
-def ordered(comparison: Comparison, sort: str) -> Comparison:
+def sort_configs(comparison: Comparison, sort: str) -> Comparison:
     """The configs, with their ranks, in the order of a parameter or metric: numbers, texts, those without it last.
 
     Args:

@@ -1,7 +1,7 @@
 """Recorded runs as a pandas DataFrame, a row each: the shape in which runs are filtered, compared and shown.
 
-Every frame has the columns that `row` lists. Parameters and metrics are columns too: ``params.optimizer.name`` and
-``metrics.val_loss``, as MLflow names them in its own tables.
+Every frame has the columns `FIELDS`, which `row` explains. Parameters and metrics are columns too:
+``params.optimizer.name`` and ``metrics.val_loss``, as MLflow names them in its own tables.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PARAMS, METRICS = "params.", "metrics."
+OBJECTIVE = ("ranked_by", "lower_is_better", "measured_as")  # as in `Objective`
+OF_RUN = ("run_id", "name", "status", "objective", "seconds", "curves", "failure", "log", "uuid", "fingerprint")
+FIELDS = (*OF_RUN, *OBJECTIVE)
 # Parameters, by what their keys start with, that say how and where a run is carried out, not what it is.
 CIRCUMSTANCES = ("runtime.", "tracking.", "trust", "resume", "data.path")
 Row = dict[str, Any]
@@ -50,21 +53,9 @@ def row(
         fingerprint: Of its config; empty where the record does not say.
         measured: What the objective is a value of; None where the record does not say.
     """
-    metric, lower_is_better, measured_as = measured or (None, None, None)
+    values = (run_id, name, status, objective, seconds, curves or {}, failure, log, uuid, fingerprint)
     return {
-        "run_id": run_id,
-        "name": name,
-        "status": status,
-        "objective": objective,
-        "seconds": seconds,
-        "curves": curves or {},
-        "failure": failure,
-        "log": log,
-        "uuid": uuid,
-        "fingerprint": fingerprint,
-        "ranked_by": metric,
-        "lower_is_better": lower_is_better,
-        "measured_as": measured_as,
+        **dict(zip(FIELDS, (*values, *(measured or (None, None, None))), strict=True)),
         **{PARAMS + key: value for key, value in parameters.items()},
         **{METRICS + key: value for key, value in (metrics or {}).items()},
     }
@@ -75,7 +66,7 @@ def frame(rows: Iterable[Row]) -> "pd.DataFrame":
     import pandas as pd
 
     listed = list(rows)
-    found = pd.DataFrame(listed, columns=None if listed else [*row("", "", "", {})], dtype=object)
+    found = pd.DataFrame(listed, columns=None if listed else FIELDS, dtype=object)
     numbers = ["objective", "seconds", *(column for column in found if column.startswith(METRICS))]
     return found.astype(dict.fromkeys(numbers, float))
 

@@ -142,7 +142,7 @@ def _differences(table: Array, steady: NDArray[np.bool_], in_blocks: bool) -> tu
 
 @cache
 def _critical(configs: int, freedom: int) -> float:
-    """What the studentized range of so many means exceeds with probability `ALPHA`."""
+    """The value that the studentized range of so many means exceeds with probability `ALPHA`."""
     from scipy.stats import studentized_range  # takes a second to import
 
     return float(studentized_range.ppf(1 - ALPHA, configs, freedom))

@@ -99,8 +99,7 @@ def meanings(comparison: Comparison, equal: str = "=") -> list[str]:
     """
     verdicts = comparison.configs["indistinguishable_from_best"].sort_index().tolist()  # by rank
     tested = [verdict for verdict in verdicts if verdict is not None]
-    method = [comparison.method] if comparison.method else []
-    found = method
+    found = method = [comparison.method] if comparison.method else []
     if len(tested) > 1:
         found = [": ".join([f"{equal} not significantly different from the best", *method])]
         if all(tested):
@@ -229,11 +228,11 @@ def _table(shown: Sequence[Column], width: int | None) -> Table:
         if column.is_setting:
             table.add_column(_broken(column.header, width), overflow="fold", max_width=width)
         else:
-            right = column.header not in ("run", "curve", "=")
-            table.add_column(_broken(column.header, width), justify="right" if right else "left", no_wrap=True)
-    settings = [column.is_setting for column in shown]
+            left = column.header in ("run", "curve", "=")
+            table.add_column(_broken(column.header, width), justify="left" if left else "right", no_wrap=True)
     for row in zip_longest(*(column.cells for column in shown), fillvalue=""):
-        table.add_row(*(_broken(text, width if inner else None) for text, inner in zip(row, settings, strict=True)))
+        cells = zip(row, shown, strict=True)
+        table.add_row(*(_broken(text, width if column.is_setting else None) for text, column in cells))
     return table
 
 

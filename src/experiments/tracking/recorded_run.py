@@ -82,11 +82,6 @@ class RecordedRun:
         return self.stored.data.tags  # type: ignore[no-any-return]
 
     @property
-    def parameters(self) -> Mapping[str, str]:
-        """The config as it was recorded: dotted keys to text."""
-        return self.stored.data.params  # type: ignore[no-any-return]
-
-    @property
     def metrics(self) -> dict[str, float]:
         """The last value of each metric."""
         return measures(self.stored)

@@ -17,7 +17,8 @@ def checked_config(run: RecordedRun, data_path: str | None = None) -> Config:
         Refused: It is no longer a valid one, or names classes of packages that are not trusted.
     """
     plain = run.config | {"trust": list(run.trust), "tracking": {"enabled": False}, "resume": False}
-    chosen = {key.partition(".")[2]: value for key, value in run.parameters.items() if key.startswith("runtime.")}
+    recorded = run.stored.data.params.items()
+    chosen = {key.partition(".")[2]: value for key, value in recorded if key.startswith("runtime.")}
     plain["runtime"] = {key: plain_value(value) for key, value in chosen.items()} | {"checkpoint_every": "auto"}
     if data_path and isinstance(plain.get("data"), dict):
         plain["data"] = {**plain["data"], "path": data_path}

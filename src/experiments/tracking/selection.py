@@ -38,7 +38,7 @@ class Selection:
     Attributes:
         title: What they are.
         runs: In the order in which they started.
-        circumstances: Parameters that nobody asked for, and that change no result.
+        circumstances: Parameters that were not set by the user, and that change no result.
     """
 
     title: str

@@ -136,7 +136,7 @@ def parallel(comparison: Comparison, start: float, gap: float, height: float) ->
 
 
 def _parallel_axis(column: Sequence[str], height: float) -> tuple[list[float], list[Tick], bool]:
-    """Place the value of each config: numbers to scale; others evenly, and so 0 beside what needs a logarithm."""
+    """Place the value of each config: numbers to scale; others evenly, also 0 among numbers of a logarithmic axis."""
     values = sorted(set(column), key=natural)
     numbers = [value for value in map(number, column) if value is not None]
     log = is_wide(numbers)
