@@ -141,6 +141,7 @@ REFUSALS = [
     (("optimizer=null",), "optimizer", "there is no null; known: adadelta, ", "optimizer=rmsprop"),
     (("experiment=null",), "experiment", "got null, which stands for no choice in a list of defaults only", "~experiment"),
     (("experiment=true",), "experiment", "there is no true; known: debug, ", ""),
+    (("experiment=9",), "experiment", "there is no 9; known: debug, ", ""),
     (("callbacks=[early_stoping,csv_log]",), "callbacks", "there is no early_stoping; did you mean 'early_stopping'?", "callbacks=[early_stopping,csv_log]"),
     (("callbacks.csv_log.name=x",), "callbacks.csv_log.name", "csv_log is not chosen", "callbacks=[csv_log] callbacks.csv_log.name=x"),
     (("+data=digits",), "+data", "is there already; it is changed without the +", "data=digits"),

@@ -3,7 +3,8 @@
 import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.config import Problem, Refused, check
 from experiments.config.composition import compose_usable
@@ -34,6 +35,26 @@ def test_what_can_be_used_is_composed_in_the_order_it_was_typed() -> None:
     config, problems = usable("+a=1", "a=2", "epochs=[", "optimizer=adam", "optimizer.beta_1.x=3", sweep=False)
     assert (config.a, config.optimizer.name, config.optimizer.beta_1) == (2, "adam", 0.9)
     assert [problem.where for problem in problems] == ["epochs=[", "optimizer.beta_1.x"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("optimizer=sgd", "optimizer.momentum=0.9", "model.layer_sizes=[64,32]"),
+        ("+tracking.tags.a=1", "++tracking.tags.b={c:2}", "++epochs=3", "+tracking.tags={d:3}"),
+        ("~optimizer.rho", "~epochs=5", "batch_size=${seed}", "tracking.run_name='a, b'"),
+        ("callbacks=[early_stopping,csv_log]", "~callbacks.csv_log", "hydra.job.num=3", "hydra.run.dir=x"),
+        ("model=lenet5", "optimizer/schedule=cosine", "experiment=debug", "seed=1", "seed=2", "tracking=off"),
+    ],
+)
+def test_what_is_composed_is_what_hydra_composes(overrides: tuple[str, ...]) -> None:
+    loader = GlobalHydra.instance().config_loader()
+    config, problems = usable(*overrides, sweep=False)
+    expected = loader.load_configuration("config", list(overrides), RunMode.RUN)
+    expected.hydra.overrides.hydra = []
+    assert problems == []
+    assert OmegaConf.to_container(config) == OmegaConf.to_container(expected)
 
 
 def test_without_a_config_there_is_nothing_to_compose_from() -> None:

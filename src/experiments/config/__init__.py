@@ -1,4 +1,4 @@
-"""What a run may be told: schema, value checks and how a refusal reads. Imports no TensorFlow."""
+"""Configs: overrides, schema, checks, and how a refusal reads. Imports no TensorFlow."""
 
 from experiments.config.checks import check
 from experiments.config.problems import Problem, Refused, RunFailed, suggest

@@ -151,8 +151,8 @@ def environment_flags() -> list[str]:
     flags = []
     for name, value in sorted(os.environ.items()):
         if FLAGS.fullmatch(name) and not WITHOUT_EFFECT.fullmatch(name):
-            told = " ".join(XLA_FILES.sub("", value).split())
-            flags += [f"{name}={told}"] if told else []
+            effective = " ".join(XLA_FILES.sub("", value).split())
+            flags += [f"{name}={effective}"] if effective else []
     return flags
 
 

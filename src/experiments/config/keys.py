@@ -69,8 +69,8 @@ class Keys:
         known, chosen = self._loader.get_group_options(group), self._composed.hydra.runtime.choices.get(group)
         if given == [None] and chosen is None:
             return Problem(group, "got null, which stands for no choice in a list of defaults only", f"~{group}")
-        wrong = [choice for choice in given if choice not in known]
-        what = "; ".join(f"there is no {shown(choice)}; {suggest(choice, known)}" for choice in wrong)
+        wrong = [shown(choice) for choice in given if choice not in known]
+        what = "; ".join(f"there is no {choice}; {suggest(choice, known)}" for choice in wrong)
         meant: Any = [best for choice in given if (best := closest(str(choice), known))]
         if meant and not several:
             swept = next((text for text in typed if re.fullmatch(rf"{re.escape(group)}=[\w,]+,\w+", text)), "")

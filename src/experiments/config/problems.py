@@ -76,8 +76,8 @@ class Refused(Exception):  # noqa: N818 - it is the outcome's name
     def reason(self) -> str:
         """The problems on one line: why a run of a sweep failed."""
         problems = _remedies_once(self.problems)
-        told = (f"{item.where}: {item.what}" + f" (try {item.remedy})" * bool(item.remedy) for item in problems)
-        return cut(on_one_line("; ".join(told)), LENGTH)
+        lines = (f"{item.where}: {item.what}" + f" (try {item.remedy})" * bool(item.remedy) for item in problems)
+        return cut(on_one_line("; ".join(lines)), LENGTH)
 
 
 def _remedies_once(problems: Sequence[Problem]) -> list[Problem]:
