@@ -12,32 +12,15 @@ import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-# Those of MLflow's tables that are read or written here.
-TABLES = frozenset(
-    {
-        "alembic_version",
-        "experiments",
-        "experiment_tags",
-        "runs",
-        "tags",
-        "params",
-        "metrics",
-        "latest_metrics",
-        "datasets",
-        "inputs",
-        "input_tags",
-        "logged_models",
-        "logged_model_tags",
-        "logged_model_params",
-        "logged_model_metrics",
-        "registered_models",
-        "registered_model_tags",
-        "registered_model_aliases",
-        "model_versions",
-        "model_version_tags",
-    }
+# What SQLite runs when tables are read or written. MLflow makes one trigger, on its table of secrets, and
+# generated columns in its table of spans; neither table is used here.
+PROGRAMS = (
+    "SELECT 'the ' || type || ' ' || name FROM sqlite_master WHERE type = 'view' "
+    "OR (type = 'trigger' AND tbl_name <> 'secrets') UNION ALL "
+    "SELECT 'the generated column ' || tables.name || '.' || columns.name "
+    "FROM sqlite_master AS tables, pragma_table_xinfo(tables.name) AS columns "
+    "WHERE tables.type = 'table' AND tables.name <> 'spans' AND columns.hidden IN (2, 3) ORDER BY 1"
 )
 LONGEST = 1_000_000  # bytes of a value that is read here; those are names and ids
 
@@ -52,58 +35,44 @@ def address(file: Path) -> str:
     return f"sqlite:///{str(file).replace('%', '%25').replace('?', '%3F')}"
 
 
-def query(file: Path, statement: str, *values: str) -> list[Any]:
-    """Read from a store.
+def tables(file: Path) -> set[str]:
+    """The names of the tables of a SQLite file; none, if it is not there.
 
     Raises:
-        sqlite3.Error: It is busy, damaged, or not a store.
+        sqlite3.Error: It is busy, damaged, or not a SQLite file.
     """
+    if not (file.exists() and file.stat().st_size):
+        return set()
     with contextlib.closing(_open(file)) as connection:
-        return connection.execute(statement, values).fetchall()
+        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def mismatch(file: Path) -> str | None:
     """Say why MLflow could not use a store; None if it can, or if the store is empty.
 
+    MLflow itself would say so only after its import, and has no public function that does. So this is the one place
+    that knows where MLflow keeps the version of its tables.
+
     Raises:
         sqlite3.Error: It is busy, or damaged.
     """
+    if not (names := tables(file)):
+        return None
+    if "alembic_version" not in names:
+        return f"has no tables of MLflow, but of another program ({', '.join(sorted(names)[:3])})"
     with contextlib.closing(_open(file)) as connection:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not tables:
-            return None
-        if "alembic_version" not in tables:
-            return f"has no tables of MLflow, but of another program ({', '.join(sorted(tables)[:3])})"
         rows = connection.execute("SELECT substr(version_num, 1, 64) FROM alembic_version LIMIT 2")
         found = [version for (version,) in rows]
-        computing = list(_computing(connection))
-    upgrade = f"mlflow db upgrade {shlex.quote(address(file))}"
-    if (known := _revisions()) and found != [known[-1]]:
-        installed = importlib.metadata.version("mlflow")
+        programs = [name for (name,) in connection.execute(PROGRAMS)]
+    known, installed = revisions(), importlib.metadata.version("mlflow")
+    if known and found != [known[-1]]:
+        upgrade = f"mlflow db upgrade {shlex.quote(address(file))}"
         if found and found[0] in known:
             return f"is of an older MLflow than the installed {installed}; copy it, then: {upgrade}"
         what = f"is of another MLflow than the installed {installed} (schema {', '.join(map(str, found)) or 'unknown'})"
         return f"{what}; install that one, or if it is older, copy the file, then: {upgrade}"
-    if missing := TABLES - tables:
-        return f"is damaged: it lacks the table {', '.join(sorted(missing))}; restore it, or move it away"
-    what = f"has {', '.join(computing)}, which MLflow does not make and SQLite would run; remove that, or move it away"
-    return what if computing else None
-
-
-def _computing(connection: sqlite3.Connection) -> Iterator[str]:
-    """What in a store is run when its tables are read or written, and is not MLflow's."""
-    # MLflow has one trigger, on its table of secrets, which is not used here.
-    programs = "SELECT type, name, tbl_name FROM sqlite_master WHERE type IN ('trigger', 'view') ORDER BY name"
-    for kind, name, table in connection.execute(programs):
-        if (kind, table) != ("trigger", "secrets"):
-            yield f"the {kind} {name}"
-    columns = (
-        "SELECT tables.name, columns.name FROM sqlite_master AS tables, pragma_table_xinfo(tables.name) AS columns "
-        "WHERE tables.type = 'table' AND columns.hidden IN (2, 3)"  # generated ones, which MLflow has for spans
-    )
-    for table, name in connection.execute(columns):
-        if table in TABLES:
-            yield f"the generated column {table}.{name}"
+    what = f"has {', '.join(programs)}, which MLflow does not make and SQLite would run; remove that, or move it away"
+    return what if programs else None
 
 
 def is_read_only(file: Path) -> bool:
@@ -136,7 +105,7 @@ def _open(file: Path) -> sqlite3.Connection:
 
 
 @cache
-def _revisions() -> list[str]:
+def revisions() -> list[str]:
     """The installed MLflow's versions of its tables, oldest first; empty if they are not where they are expected."""
     spec = importlib.util.find_spec("mlflow")
     folders = spec.submodule_search_locations or [] if spec else []

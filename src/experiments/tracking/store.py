@@ -168,22 +168,11 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def _in_use(file: Path) -> bool:
-    """Whether a SQLite store has experiments; where there are none, MLflow makes one, even if it only reads."""
-    if not (file.exists() and file.stat().st_size):
-        return False
-    with contextlib.suppress(sqlite3.Error):  # it is busy
-        has_table = sqlite.query(file, "SELECT 1 FROM sqlite_master WHERE name = 'experiments'")
-        return bool(has_table and sqlite.query(file, "SELECT 1 FROM experiments LIMIT 1"))
-    return True
-
-
-def lacks_run(uri: str, run_id: str) -> bool:
-    """Whether a SQLite store surely has no run whose id begins so; MLflow, which knows better, is slow to import."""
-    if (file := sqlite_file(uri)) is None:
-        return False
-    with contextlib.suppress(sqlite3.Error):  # it is busy
-        return not sqlite.query(file, "SELECT 1 FROM runs WHERE run_uuid LIKE ? LIMIT 1", f"{run_id}%")
-    return False
+    """Whether a SQLite store has tables; MLflow would make them, even if it only reads."""
+    try:
+        return bool(sqlite.tables(file))
+    except sqlite3.Error:  # it is busy
+        return True
 
 
 @contextmanager

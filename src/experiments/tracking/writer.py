@@ -86,7 +86,7 @@ class Writer:
             self.close()
             if file := sqlite_file(self._uri):  # as long as it is open, its write-ahead log stays, which is faster
                 self._held = sqlite3.connect(file, check_same_thread=False)
-                self._held.execute("SELECT 1 FROM experiments LIMIT 1").close()
+                self._held.execute("PRAGMA schema_version").close()
         return self._client
 
     def close(self) -> None:
