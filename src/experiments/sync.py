@@ -12,8 +12,8 @@ from experiments.config.problems import visible
 from experiments.config.schema import Tracking
 from experiments.system.terminal import Console, say
 from experiments.tracking import index, journal, leftovers
-from experiments.tracking.journal import Summary
 from experiments.tracking.store import FOLDER, refuse_unusable
+from experiments.tracking.summary import Summary, summary
 
 
 def sync(composed: DictConfig) -> None:
@@ -45,7 +45,7 @@ def _wanted(config: SyncConfig) -> Iterator[Summary]:
     if config.all and not config.folders:
         folders += _below(FOLDER)
     for folder in dict.fromkeys(folder.absolute() for folder in folders):
-        run = journal.summary(folder)
+        run = summary(folder)
         if run.opened:
             yield run
 

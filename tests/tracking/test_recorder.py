@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tracking.journal import JOURNAL, Delivered, Journal, Summary, note_delivered, summary
+from experiments.tracking.delivered import Delivered, note_delivered
+from experiments.tracking.journal import JOURNAL, Journal
 from experiments.tracking.lookup import Answer, PastRun
-from experiments.tracking.recorder import Recorder, _choose
+from experiments.tracking.past_runs import choose
+from experiments.tracking.recorder import Recorder
 from experiments.tracking.store import _sqlite_trouble
+from experiments.tracking.summary import Summary, summary
 from tests import composing
 from tests.prepared import Started
 from tests.sweeps.processes import wait_until
@@ -33,8 +36,8 @@ def records(folder: Path) -> list[tuple[str, str]]:
 def recorder(folder: Path) -> Recorder:
     """Of a run with a journal and without a writer process."""
     made = Recorder(composing.config("data=digits", "tracking=offline"))
-    made._journal = Journal.create(folder)
-    made._journal.append("opened", uuid="1", started=0, store="", experiment="e", name="n", parent=None, tags={})
+    made.journal = Journal.create(folder)
+    made.journal.append("opened", uuid="1", started=0, store="", experiment="e", name="n", parent=None, tags={})
     return made
 
 
@@ -170,21 +173,21 @@ def test_which_run_is_kept_or_goes_on(
 ) -> None:
     runs = [_left(tmp_path, str(number), status) for number, status in enumerate(here)]
     answer = Answer(runs=[_stored(str(number), status) for number, status in enumerate(stored) if status])
-    chosen = _choose(runs, answer, tmp_path / "output")
+    chosen = choose(runs, answer, tmp_path / "output")
     assert (chosen and chosen.run_id) == expected
 
 
 def test_a_store_that_is_away_does_not_make_runs_disappear(tmp_path: Path) -> None:
     runs = [_left(tmp_path, "a", "FINISHED")]
-    assert _choose(runs, Answer(away="it is"), tmp_path)
-    assert not _choose(runs, Answer(), tmp_path)
+    assert choose(runs, Answer(away="it is"), tmp_path)
+    assert not choose(runs, Answer(), tmp_path)
 
 
 def test_a_run_of_another_machine_is_kept_and_one_that_a_retry_left_goes_on(tmp_path: Path) -> None:
     answer = Answer(runs=[_stored("other", "FINISHED"), _stored("own", "FAILED")])
-    chosen = _choose([], answer, tmp_path / "output")
+    chosen = choose([], answer, tmp_path / "output")
     assert chosen
     assert chosen.run_id == "other"
-    chosen = _choose([_left(tmp_path, "own", "FAILED")], answer, tmp_path / "own")
+    chosen = choose([_left(tmp_path, "own", "FAILED")], answer, tmp_path / "own")
     assert chosen
     assert chosen.run_id == "own"

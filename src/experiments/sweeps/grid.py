@@ -81,7 +81,7 @@ def sweep(
     if forks:
         server.start(jobs)
     first, console = jobs[0].config, Console()
-    with closing(SweepRecorder(first.tracking)) as recorder:
+    with closing(SweepRecorder(first.tracking, resume=first.resume)) as recorder:
         jobs = identify(jobs)
         return _carry_out(jobs, recorder, launcher, console, overrides, swept(parsed), Path(master.hydra.sweep.dir))
 
@@ -98,7 +98,7 @@ def _carry_out(
     first, forks = jobs[0].config, isinstance(launcher, PoolLauncher)
     fingerprints = [job.fingerprint for job in jobs]
     experiments = list(dict.fromkeys(job.config.tracking.experiment for job in jobs))
-    recorder.open(experiments, overrides, values, first.resume)
+    recorder.open(experiments, overrides, values)
     before = recorder.past_runs(fingerprints)
     todo, reasons = what_remains(jobs, before)
     if forks and todo:

@@ -7,10 +7,11 @@ from typing import Any
 from experiments.config.problems import visible
 from experiments.config.schema import Tracking
 from experiments.tracking import index, journal, search, sqlite
-from experiments.tracking.journal import Summary
+from experiments.tracking.failures import Unavailable
 from experiments.tracking.record import rejections
 from experiments.tracking.store import FOLDER, sqlite_file, store_name, store_uri
-from experiments.tracking.writer import Unavailable, Writer
+from experiments.tracking.summary import Summary, summary
+from experiments.tracking.writer import Writer
 
 # Events that take a second: pictures are drawn, models are uploaded.
 SLOW = frozenset({"report", "model", "results"})
@@ -97,7 +98,7 @@ def _target(run: Summary, tracking: Tracking) -> str:
 def connect(uri: str) -> Any:
     """MLflow's client of a store that exists. What waits for it is delivered before, if that takes no second."""
     name = store_name(uri)
-    mine = [run for run in map(journal.summary, index.waiting()) if run.opened.get("store") == name]
+    mine = [run for run in map(summary, index.waiting()) if run.opened.get("store") == name]
     left = [run for run in mine if not journal.at_work(run.folder)]
     quick = [run for run in left if not any(event["event"] in SLOW for event in _events_left(run, name))]
     if len(quick) < len(left):

@@ -21,8 +21,10 @@ from typing import Any, TypeVar
 import psutil
 
 from experiments.tracking import index
-from experiments.tracking.journal import JOURNAL, Delivered, Event, at_work, delivered, opening, summary
+from experiments.tracking.delivered import delivered_to
+from experiments.tracking.journal import JOURNAL, Event, at_work, is_sweep, opening
 from experiments.tracking.lookup import Answer, Question, look_up
+from experiments.tracking.summary import summary
 
 T = TypeVar("T")
 ANSWER_SECONDS = 10.0  # for which a run waits for the store before it trains
@@ -205,10 +207,10 @@ class _Following:
 
     def _deliver(self, *, close: bool) -> str:
         """Deliver what is new; why the store could take nothing, if so."""
-        from experiments.tracking.writer import Unavailable
+        from experiments.tracking.failures import Unavailable
 
-        if self._opened != self._writer.opened:  # its file is another one now: all of it again
-            self._opened, self._bytes = self._writer.opened, dict.fromkeys(self._bytes, -1)
+        if self._opened != self._writer.store.opened:  # its file is another one now: all of it again
+            self._opened, self._bytes = self._writer.store.opened, dict.fromkeys(self._bytes, -1)
             self._incomplete = list(self._bytes)
             for folder in self._incomplete:
                 if uuid := opening(folder).get("uuid"):
@@ -241,7 +243,7 @@ class _Following:
                 self._add(folder)
 
     def _is_sweep(self, folder: Path) -> bool:
-        return "sweep" in self._openings.get(folder, {}).get("tags", ())
+        return is_sweep(self._openings.get(folder, {}))
 
     def _add(self, folder: Path) -> None:
         self._bytes[folder] = -1
@@ -256,7 +258,7 @@ class _Following:
             if not left or (why and time.monotonic() > end):
                 return why
             if time.monotonic() > end + patience:
-                troubles = (delivered(folder).get(self._writer.name, Delivered()).trouble for folder in left)
+                troubles = (delivered_to(folder, self._writer.name).trouble for folder in left)
                 return next(filter(None, troubles), "another process is at work on it")
             time.sleep(FOLLOW_SECONDS)
 
