@@ -15,7 +15,7 @@ from experiments.tracking.journal import JOURNAL, Journal
 from experiments.tracking.lookup import Answer, PastRun
 from experiments.tracking.past_runs import choose
 from experiments.tracking.recorder import Recorder
-from experiments.tracking.store import _sqlite_trouble
+from experiments.tracking.sqlite import trouble
 from experiments.tracking.summary import Summary, summary
 from tests import composing
 from tests.prepared import Started
@@ -98,10 +98,10 @@ def test_without_tracking_nothing_is_recorded(tmp_path: Path, fork_cli: RunCli) 
 def test_a_damaged_store_is_named(tmp_path: Path) -> None:
     file = tmp_path / "mlflow.db"
     file.write_bytes(b"no database at all" * 100)
-    assert "not a usable SQLite file" in str(_sqlite_trouble(file))
+    assert "not a usable SQLite file" in str(trouble(file))
     file.write_bytes(b"")
-    assert _sqlite_trouble(file) is None
-    assert _sqlite_trouble(tmp_path / "new" / "mlflow.db") is None
+    assert trouble(file) is None
+    assert trouble(tmp_path / "new" / "mlflow.db") is None
 
 
 def test_a_busy_store_is_not_a_damaged_one(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_busy_store_is_not_a_damaged_one(tmp_path: Path) -> None:
         with connection:
             connection.execute("CREATE TABLE runs (run_uuid)")
         connection.execute("BEGIN EXCLUSIVE")
-        assert _sqlite_trouble(file) is None
+        assert trouble(file) is None
 
 
 def test_a_store_whose_writer_was_shot_is_not_a_damaged_one(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_store_whose_writer_was_shot_is_not_a_damaged_one(tmp_path: Path) -> N
     )
     subprocess.run([sys.executable, "-c", write, file], check=False)
     assert list(tmp_path.glob("*-journal"))
-    assert _sqlite_trouble(file) is None
+    assert trouble(file) is None
 
 
 def test_shot_while_it_creates_the_store(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from experiments.tracking.client import open_store
 from experiments.tracking.provenance import origin
 from experiments.tracking.runs import look_up
 from experiments.tracking.search import connect
-from experiments.tracking.store import existing, problems, redact, redact_all, sqlite_file, store_uri
+from experiments.tracking.sqlite import sqlite_file
+from experiments.tracking.store import existing, problems, redact, redact_all, store_uri
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 # Whatever a keyboard gives, but blanks, which end a word.

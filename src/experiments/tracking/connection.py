@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.tracking.client import experiment, open_store
 from experiments.tracking.search import UUID
-from experiments.tracking.store import sqlite_file
+from experiments.tracking.sqlite import sqlite_file
 
 
 class Store:

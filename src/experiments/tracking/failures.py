@@ -10,7 +10,7 @@ from experiments.tracking.store import reason, redact
 
 T = TypeVar("T")
 TRIES = 3  # of an event that is rejected: another writer may have been in the way; and of one that was not answered
-PAUSE = 0.1  # seconds between two of them
+PAUSE = 0.1  # seconds between two tries
 QUICK_SECONDS = 1.0  # a call that failed later than that is not repeated at once, but for these reasons:
 # a server closes connections that rest while pictures are drawn, and two writers may add the same row.
 PASSES = re.compile("Connection aborted|UniqueViolation|UNIQUE constraint|Duplicate entry|[Dd]eadlock")
@@ -31,10 +31,11 @@ class Deleted(Exception):  # noqa: N818 - a state, not a mistake
 
 
 def asked(call: Callable[[], T]) -> T:
-    """Call a function that asks the store; again, where it fails at once or for a reason that passes.
+    """Call a function that asks the store; again, where it is rejected, fails at once or for a reason that passes.
 
     Raises:
         Unavailable: It can take nothing now.
+        Exception: It rejects what it is given.
     """
     for attempt in range(1, TRIES + 1):
         began = time.monotonic()
@@ -43,12 +44,13 @@ def asked(call: Callable[[], T]) -> T:
         except (Unavailable, Deleted):
             raise
         except Exception as error:
-            if not is_temporary(error):
-                raise
             is_quick = time.monotonic() - began < QUICK_SECONDS
-            if attempt == TRIES or not (is_quick or PASSES.search(str(error))):
+            again = attempt < TRIES and (is_quick or PASSES.search(str(error)))
+            if not again and is_temporary(error):
                 raise Unavailable(redact(reason(error))) from error
-            time.sleep(PAUSE)
+            if not again:
+                raise
+        time.sleep(PAUSE)
     raise AssertionError
 
 

@@ -9,7 +9,8 @@ from experiments.config.schema import Tracking
 from experiments.tracking import index, journal, search, sqlite
 from experiments.tracking.failures import Unavailable
 from experiments.tracking.record import rejections
-from experiments.tracking.store import FOLDER, sqlite_file, store_name, store_uri
+from experiments.tracking.sqlite import sqlite_file
+from experiments.tracking.store import FOLDER, store_name, store_uri
 from experiments.tracking.summary import Summary, summary
 from experiments.tracking.writer import Writer
 

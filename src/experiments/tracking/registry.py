@@ -8,7 +8,7 @@ from typing import Any
 from experiments.config import Problem, Refused, RunFailed, suggest
 from experiments.config.objective import Objective, recorded_objective
 from experiments.tracking.search import measures
-from experiments.tracking.store import alone
+from experiments.tracking.sqlite import alone
 
 # Of the run's tags and metrics, what a version carries too, so that versions can be compared without their runs.
 EVIDENCE = ("objective", "dataset", "dataset.digest", "fingerprint", "git.commit", "weights.digest")

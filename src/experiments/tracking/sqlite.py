@@ -1,8 +1,9 @@
-"""SQLite stores, read without MLflow: whether the installed version can use them, and copies of read-only ones."""
+"""SQLite stores without MLflow: whether the installed version can use them, how they are shared, and read-only ones."""
 
 import contextlib
 import importlib.metadata
 import importlib.util
+import math
 import os
 import re
 import shlex
@@ -10,8 +11,12 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from urllib.parse import unquote
+
+from experiments.tracking import lock
 
 # What SQLite runs when tables are read or written. MLflow makes one trigger, on its table of secrets, and
 # generated columns in its table of spans; neither table is used here.
@@ -33,6 +38,57 @@ def address(file: Path) -> str:
     if re.search("[?%]", str(file)) and file.is_relative_to(Path.cwd()):
         file = file.relative_to(Path.cwd())
     return f"sqlite:///{str(file).replace('%', '%25').replace('?', '%3F')}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a SQLite store; None for other stores. As SQLAlchemy reads it: without a query, and unquoted."""
+    return Path(unquote(uri.partition(":///")[2].partition("?")[0])).absolute() if uri.startswith("sqlite") else None
+
+
+def trouble(file: Path, writing: bool = True) -> str | None:
+    """Say why a store cannot be used; None if it can, or can be created.
+
+    Args:
+        file: Of the store.
+        writing: Whether it has to be writable.
+    """
+    if file.name in ("", ":memory:") or file.is_dir():
+        return "names no file, and a store in memory would be lost; expected sqlite:///FILE"
+    if (held := lock_file(file)).exists() and not held.is_file():
+        return f"cannot be used: {held} is no file, but a folder, a pipe or a device"
+    if not file.exists():
+        return None if not writing or can_be_made(file.parent) else "cannot be created: its folder cannot be written"
+    if not file.is_file():
+        return "is no ordinary file"
+    if not os.access(file, os.R_OK) or (writing and is_read_only(file)):
+        return f"cannot be {'written' if writing else 'read'}"
+    return _unusable(file)
+
+
+def _unusable(file: Path) -> str | None:
+    try:
+        return mismatch(file)
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return None  # another process writes; MLflow waits for longer than this look
+        if code not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
+            return f"cannot be used now ({error}): is there space left, and may it be read and written?"
+        return f"is not a usable SQLite file ({error}); move it away to start a new one"
+
+
+def can_be_made(folder: Path) -> bool:
+    """Whether a folder can be written, or made."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def is_in_use(file: Path) -> bool:
+    """Whether a store has tables; MLflow would make them, even if it only reads."""
+    try:
+        return bool(tables(file))
+    except sqlite3.Error:  # it is busy
+        return True
 
 
 def tables(file: Path) -> set[str]:
@@ -73,6 +129,30 @@ def mismatch(file: Path) -> str | None:
         return f"{what}; install that one, or if it is older, copy the file, then: {upgrade}"
     what = f"has {', '.join(programs)}, which MLflow does not make and SQLite would run; remove that, or move it away"
     return what if programs else None
+
+
+@contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """Keep other processes out while a SQLite store is opened: two that create it at once would break it."""
+    if (file := sqlite_file(uri)) is None:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if (held := lock.take(lock_file(file), math.inf)) is not None:
+        with held:
+            yield
+
+
+def lock_file(file: Path) -> Path:
+    """The file that who opens a SQLite store holds: no name that anything else would have."""
+    return file.with_name(f"{file.name}.lock")
+
+
+def allow_many_writers(uri: str) -> None:
+    """Have a SQLite store keep a write-ahead log, with which readers never wait, and writers wait for each other."""
+    if file := sqlite_file(uri):
+        with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")  # stays so; refused while others use the store
 
 
 def is_read_only(file: Path) -> bool:

@@ -1,14 +1,12 @@
 """Delivers journals to a store: applies the events that it lacks, now or later."""
 
 import os
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from experiments.tracking import failures, index, lock
+from experiments.tracking import index, lock
 from experiments.tracking.connection import Store
 from experiments.tracking.delivered import Delivered, delivered_to, note_delivered
 from experiments.tracking.failures import Deleted, Unavailable, asked
@@ -118,23 +116,19 @@ class Writer:
         """Apply an event, or several epochs at once. What is rejected for good is set aside with the reason."""
         from experiments.tracking.events import APPLY, Target
 
-        kind, why = batch[0]["event"], ""
-        for attempt in range(failures.TRIES):
-            target = Target(self.store, folder, state.run_id)
-            try:
-                asked(partial(APPLY[kind], target, *batch))
-                self.applied += 1
-                aside = [f"{kind}: {each}" for each in target.rejected]
-                return replace(state, run_id=target.run_id, trouble="", rejected=(*state.rejected, *aside))
-            except (Unavailable, Deleted):
-                raise
-            except Exception as error:  # what MLflow rejects, and what a damaged or foreign journal leads to
-                why = f"{kind}: {redact(reason(error))}"
-                if attempt + 1 < failures.TRIES:
-                    time.sleep(failures.PAUSE)
-        if kind == "opened":
-            return replace(state, trouble=why)
-        return replace(state, trouble="", rejected=(*state.rejected, why))
+        kind, target = batch[0]["event"], Target(self.store, folder, state.run_id)
+        try:
+            asked(lambda: APPLY[kind](target, *batch))
+            rejected = target.rejected
+        except (Unavailable, Deleted):
+            raise
+        except Exception as error:  # what MLflow rejects, and what a damaged or foreign journal leads to
+            rejected = [redact(reason(error))]
+            if kind == "opened":
+                return replace(state, trouble=f"opened: {rejected[0]}")
+        self.applied += 1
+        unique = dict.fromkeys(f"{kind}: {why}" for why in rejected)  # it may have been tried again
+        return replace(state, run_id=target.run_id, trouble="", rejected=(*state.rejected, *unique))
 
 
 def _waits(row: Event) -> bool:
