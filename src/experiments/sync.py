@@ -13,7 +13,7 @@ from experiments.config.schema import Tracking
 from experiments.system.terminal import Console, say
 from experiments.tracking import index, journal, leftovers
 from experiments.tracking.store import FOLDER, refuse_unusable
-from experiments.tracking.summary import Summary, summary
+from experiments.tracking.summary import PastRun, summary
 
 
 def sync(composed: DictConfig) -> None:
@@ -40,7 +40,7 @@ def sync(composed: DictConfig) -> None:
         raise RunFailed(f"{lost} of {len(found)} records were not sent; {kept}")
 
 
-def _wanted(config: SyncConfig) -> Iterator[Summary]:
+def _wanted(config: SyncConfig) -> Iterator[PastRun]:
     folders = [folder for name in config.folders for folder in _named(name)] or index.waiting()
     if config.all and not config.folders:
         folders += _below(FOLDER)
@@ -67,7 +67,7 @@ def _below(folder: Path) -> Sequence[Path]:
     return [file.parent for file in folder.rglob(journal.JOURNAL)]
 
 
-def _described(run: Summary, tracking: Tracking) -> str:
+def _described(run: PastRun, tracking: Tracking) -> str:
     state = run.delivered_to(leftovers.target_name(run, tracking))
     under_way = journal.at_work(run.folder)
     sent = f"sent{leftovers.is_store_missing(run, tracking) * ', to a store that is not there any more'}"
@@ -76,7 +76,7 @@ def _described(run: Summary, tracking: Tracking) -> str:
     return f"{_name(run)}: {run.status if under_way or run.status != 'RUNNING' else 'died'}, {why}{rejected}"
 
 
-def _name(run: Summary) -> str:
+def _name(run: PastRun) -> str:
     return f"{visible(str(run.opened.get('name', '')))} ({run.output})"
 
 

@@ -23,8 +23,8 @@ from experiments.sweeps.grid import (
     without_repeats,
 )
 from experiments.sweeps.jobs import prepare
-from experiments.tracking.lookup import PastRun
 from experiments.tracking.provenance import hardware
+from experiments.tracking.summary import PastRun
 from hydra_plugins.experiments_sweeps import GridSweeper
 from tests.sweeps.processes import QUICK, sweep
 
@@ -48,15 +48,20 @@ def refusal(*overrides: str) -> Problem:
     return problem
 
 
+def past_run(status: str, tags: dict[str, str]) -> PastRun:
+    return PastRun(status=status, opened={"tags": tags, "parameters": {"runtime.threads": "2"}})
+
+
 def test_what_is_kept_and_from_which_machine(tmp_path: Path) -> None:
     master = loader().load_configuration("config", ["data=digits", "tracking=off"], RunMode.MULTIRUN)
     jobs = identify(prepare(expand("data=digits", "tracking=off", "seed=0,1,2,3"), loader(), master))
     here = hardware()
+    abacus = {"hardware.processor": "Abacus"}
     recorded = [
-        PastRun("a", "FINISHED", 0.5, 1.0, {"fingerprint": jobs[0].fingerprint, **here}, "2"),
-        PastRun("b", "FINISHED", 0.5, 1.0, {"fingerprint": jobs[1].fingerprint, "hardware.processor": "Abacus"}, "2"),
-        PastRun("c", "KILLED", None, 1.0, {"fingerprint": jobs[2].fingerprint, "hardware.processor": "Abacus"}, "2"),
-        PastRun("d", "FINISHED", 0.5, 1.0, {"fingerprint.config": config_fingerprint(jobs[3].config)}),
+        past_run("FINISHED", {"fingerprint": jobs[0].fingerprint, **here}),
+        past_run("FINISHED", {"fingerprint": jobs[1].fingerprint, **abacus}),
+        past_run("KILLED", {"fingerprint": jobs[2].fingerprint, **abacus}),
+        past_run("FINISHED", {"fingerprint.config": config_fingerprint(jobs[3].config)}),
     ]
     todo, reasons = what_remains(jobs, recorded)
     assert [job.number for job in todo] == [2, 3]

@@ -12,11 +12,10 @@ import pytest
 
 from experiments.tracking.delivered import Delivered, note_delivered
 from experiments.tracking.journal import JOURNAL, Journal
-from experiments.tracking.lookup import Answer, PastRun
-from experiments.tracking.past_runs import choose
+from experiments.tracking.lookup import Answer, choose
 from experiments.tracking.recorder import Recorder
 from experiments.tracking.sqlite import trouble
-from experiments.tracking.summary import Summary, summary
+from experiments.tracking.summary import PastRun, summary
 from tests import composing
 from tests.prepared import Started
 from tests.sweeps.processes import wait_until
@@ -141,17 +140,17 @@ def test_shot_while_it_creates_the_store(tmp_path: Path) -> None:
     assert file.exists()
 
 
-def _left(tmp_path: Path, name: str, status: str, *, complete: bool = True, objective: float | None = 0.5) -> Summary:
+def _left(tmp_path: Path, name: str, status: str, *, complete: bool = True, objective: float | None = 0.5) -> PastRun:
     """What a journal says of a run that the store has, or had."""
     folder = tmp_path / name / "record"
     folder.mkdir(parents=True)
     (folder / JOURNAL).touch()
     note_delivered(folder, "s", Delivered(run_id=name, complete=complete))
-    return Summary(folder, name, {"store": "s", "tags": {}, "dataset": {"name": "digits"}}, status, objective)
+    return PastRun(folder, name, {"store": "s", "tags": {}, "dataset": {"name": "digits"}}, status, objective)
 
 
 def _stored(name: str, status: str) -> PastRun:
-    return PastRun(name, status, 0.5, 1.0, {})
+    return PastRun(stored_id=name, status=status, objective=0.5)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from experiments.tracking.sweep_recorder import SweepRecorder
 from hydra_plugins.experiments_sweeps import PoolLauncher
 
 if TYPE_CHECKING:
-    from experiments.tracking.lookup import PastRun
+    from experiments.tracking.summary import PastRun
     from hydra_plugins.experiments_sweeps import GridSweeper
 
 # Up to so many runs, the message about a sweep that is too large says how to allow it.

@@ -18,7 +18,7 @@ from experiments.sweeps.jobs import Job
 from experiments.tracking.store import redact
 
 if TYPE_CHECKING:
-    from experiments.tracking.lookup import PastRun
+    from experiments.tracking.summary import PastRun
 
 LOG = "run.log"  # a job's own output, in its folder
 

@@ -11,7 +11,7 @@ from experiments.tracking.failures import Unavailable
 from experiments.tracking.record import rejections
 from experiments.tracking.sqlite import sqlite_file
 from experiments.tracking.store import FOLDER, store_name, store_uri
-from experiments.tracking.summary import Summary, summary
+from experiments.tracking.summary import PastRun, summary
 from experiments.tracking.writer import Writer
 
 # Events that take a second: pictures are drawn, models are uploaded.
@@ -20,8 +20,8 @@ PATIENCE = 30.0
 
 
 def send(
-    runs: Sequence[Summary], tracking: Tracking, *, again: bool = False, patience: float = PATIENCE
-) -> Iterator[tuple[Summary, str, bool]]:
+    runs: Sequence[PastRun], tracking: Tracking, *, again: bool = False, patience: float = PATIENCE
+) -> Iterator[tuple[PastRun, str, bool]]:
     """Deliver journals; yield each with what became of it, in words, and whether all of it was sent.
 
     Args:
@@ -71,19 +71,19 @@ def send(
         writer.close()
 
 
-def target_name(run: Summary, tracking: Tracking) -> str:
+def target_name(run: PastRun, tracking: Tracking) -> str:
     """What the store is called that a journal goes to."""
     uri = _target(run, tracking)
     return store_name(uri) if uri else str(run.opened.get("store", ""))
 
 
-def is_store_missing(run: Summary, tracking: Tracking) -> bool:
+def is_store_missing(run: PastRun, tracking: Tracking) -> bool:
     """Whether the SQLite file that a journal goes to is not there."""
     file = sqlite_file(_target(run, tracking))
     return file is not None and not file.exists()
 
 
-def _target(run: Summary, tracking: Tracking) -> str:
+def _target(run: PastRun, tracking: Tracking) -> str:
     """The address of the store that a journal goes to; empty if it is not known whole."""
     uri, recorded = store_uri(tracking), str(run.opened.get("store", ""))
     if tracking.uri or recorded == store_name(uri):
@@ -112,5 +112,5 @@ def connect(uri: str) -> Any:
     return client
 
 
-def _events_left(run: Summary, store: str) -> Iterator[Mapping[str, Any]]:
+def _events_left(run: PastRun, store: str) -> Iterator[Mapping[str, Any]]:
     return (event for event, _ in journal.read(run.folder, run.delivered_to(store).bytes))

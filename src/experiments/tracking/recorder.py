@@ -15,13 +15,12 @@ from experiments.engine.checkpoints import Checkpoints
 from experiments.tracking import index, lock, record
 from experiments.tracking.journal import new_uuid, writing
 from experiments.tracking.logged_model import KERAS_FILE
-from experiments.tracking.lookup import CHECKPOINTS, PastRun, Question
-from experiments.tracking.past_runs import choose
+from experiments.tracking.lookup import Question, choose
 from experiments.tracking.process import END_SECONDS, process_name
 from experiments.tracking.provenance import environment, working_tree
 from experiments.tracking.recording import Recording
 from experiments.tracking.store import redact
-from experiments.tracking.summary import summary
+from experiments.tracking.summary import CHECKPOINTS, PastRun
 from experiments.tracking.system_metrics import SystemMetrics
 
 if TYPE_CHECKING:
@@ -95,10 +94,9 @@ class Recorder(Recording):
 
     def keep(self, finished: PastRun) -> None:
         """Deliver a run that finished before, if that waits; `recorded` says what came of it."""
-        folder = Path(finished.journal)
-        if self._writer and finished.journal and not summary(folder).delivered.complete:
-            self._deliver(folder)
-            self._wait_for_delivery(folder, END_SECONDS)
+        if self._writer and finished.is_here and not finished.delivered.complete:
+            self._deliver(finished.folder)
+            self._wait_for_delivery(finished.folder, END_SECONDS)
 
     @property
     def changed(self) -> str:
@@ -132,7 +130,7 @@ class Recorder(Recording):
         self._wait()
         with writing():
             if before is not None:
-                self._resume_run(Path(before.journal), checkpoints)
+                self._resume_run(before.folder, checkpoints)
             else:
                 self._open(dataset, chosen, [redact(override) for override in overrides], checkpoints)
         if self.tracking.system_metrics:

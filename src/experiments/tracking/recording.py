@@ -14,7 +14,7 @@ from experiments.tracking.journal import Journal, new_uuid
 from experiments.tracking.lookup import Answer
 from experiments.tracking.process import END_SECONDS, WriterProcess, process_name
 from experiments.tracking.store import store_name, store_uri
-from experiments.tracking.summary import Summary, close_abandoned, summary
+from experiments.tracking.summary import PastRun, close_abandoned, summary
 
 INTERRUPTED_SECONDS = 5.0  # for the delivery of what was interrupted
 
@@ -57,14 +57,14 @@ class Recording:
         self.recorded, self.run_id = list[str](), ""
         self.tracking, self.store = tracking, store_name(store_uri(tracking))
         self.journal: Journal | None = None
-        self.known: Summary | None = None
+        self.known: PastRun | None = None
         self._what, self._resume, self._entered = what, resume, int(time.time() * 1000)
         self._claim: index.Claim | None = None
         self._answer: Answer | None = None
         delivers = delivers and tracking.enabled and not tracking.offline
         self._writer = WriterProcess(store_uri(tracking)) if delivers else None
 
-    def _here(self, claim: index.Claim, experiments: Sequence[str]) -> list[Summary]:
+    def _here(self, claim: index.Claim, experiments: Sequence[str]) -> list[PastRun]:
         """The runs of a fingerprint whose journals are here, the latest first."""
         found = [summary(folder) for folder in claim.journals()]
         return [each for each in found if each.is_in(self.store, experiments)]

@@ -12,13 +12,12 @@ from experiments.config.schema import Tracking
 from experiments.tracking import index, record
 from experiments.tracking.delivered import note_delivered
 from experiments.tracking.journal import opening, writing
-from experiments.tracking.lookup import DELETED, Answer, PastRun, Question
-from experiments.tracking.past_runs import as_past_run, is_gone
+from experiments.tracking.lookup import DELETED, Answer, Question, is_gone
 from experiments.tracking.process import END_SECONDS
 from experiments.tracking.provenance import origin
 from experiments.tracking.recording import INTERRUPTED_SECONDS, Recording, new_journal
 from experiments.tracking.store import redact
-from experiments.tracking.summary import Summary, close_abandoned, summary
+from experiments.tracking.summary import PastRun, close_abandoned, summary
 
 # Overrides that say how a sweep is carried out, not what it is.
 HOW = ("resume", "trust", "tracking")
@@ -41,7 +40,7 @@ class SweepRecorder(Recording):
     def __init__(self, tracking: Tracking, *, resume: bool = False, writes: bool = True) -> None:
         super().__init__(tracking, "sweep", resume=resume, delivers=writes)
         self.parent = ""
-        self._before: Summary | None = None
+        self._before: PastRun | None = None
         self._stored = list[PastRun]()  # in the store, beneath the latest equal sweep
 
     def open(self, experiments: Sequence[str], overrides: Sequence[str], swept: Mapping[str, str]) -> None:
@@ -73,7 +72,7 @@ class SweepRecorder(Recording):
             if any(run.run_id in own and run.status == DELETED for run in self._stored):
                 self._before = None
 
-    def _of(self, fingerprints: Sequence[str]) -> list[Summary]:
+    def _of(self, fingerprints: Sequence[str]) -> list[PastRun]:
         """The runs of these fingerprints whose journals are here."""
         claims = map(index.Claim, dict.fromkeys(fingerprints))
         return [run for claim in claims for run in self._here(claim, self._experiments)]
@@ -97,7 +96,7 @@ class SweepRecorder(Recording):
             if run not in kept:  # its workers must not keep it either
                 note_delivered(run.folder, self.store, replace(run.delivered, gone=True))
         others = [run for run in self._stored if run.run_id not in ids and "sweep" not in run.tags]
-        return [as_past_run(run) for run in kept] + [run for run in others if run.status != DELETED]
+        return kept + [run for run in others if run.status != DELETED]
 
     def runs(self, fingerprints: Sequence[str], *, elsewhere: bool, interrupted: bool) -> list[PastRun]:
         """What became of the runs of the sweep, and those before that count; as far as possible they are delivered.
@@ -116,7 +115,7 @@ class SweepRecorder(Recording):
             self._writer.finish("runs", INTERRUPTED_SECONDS if interrupted else END_SECONDS)
         found = self.past_runs(fingerprints)
         if not self._resume:
-            found = [as_past_run(run) for run in self._of(fingerprints) if run.opened["parent"] == self.parent]
+            found = [run for run in self._of(fingerprints) if run.opened["parent"] == self.parent]
         if elsewhere and self._writer and len({run.tags.get("fingerprint") for run in found}) < len(set(fingerprints)):
             self._writer.ask(Question(self._experiments, sweep=self._identity))
             found += self._writer.answer().runs
@@ -181,7 +180,7 @@ class SweepRecorder(Recording):
                 own.close()
                 folder = own.folder
             close_abandoned(folder, status, redact(reason))
-            return as_past_run(summary(folder))
+            return summary(folder)
         except (OSError, RunFailed):  # the disk is full, for one; the other runs go on
             return None
 
