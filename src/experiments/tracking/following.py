@@ -38,7 +38,7 @@ class Following:
         self._pause = 0.5
 
     def follow(self) -> None:
-        """Do so."""
+        """Deliver what the journals say, and answer, until the other side is gone; then deliver the rest."""
         with suppress(EOFError, OSError):
             self._take_orders()  # a run waits for its answer, and for nothing that is imported later
             import_what_is_used_late()
@@ -66,7 +66,7 @@ class Following:
             self.reply(self._finish(LAST_TRIES_SECONDS, but_sweeps=what == "runs"))
 
     def reply(self, what: Answer | str | bool) -> None:
-        """Tell the other side. If it is gone, it may have named journals before."""
+        """Send an answer; the other side may be gone, and have named journals before."""
         with suppress(OSError):
             self._connection.send(what)
 

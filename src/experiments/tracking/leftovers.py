@@ -7,6 +7,7 @@ from typing import Any
 from experiments.config.problems import visible
 from experiments.config.schema import Tracking
 from experiments.tracking import index, journal, search, sqlite
+from experiments.tracking.delivered import Delivered
 from experiments.tracking.failures import Unavailable
 from experiments.tracking.record import rejections
 from experiments.tracking.sqlite import sqlite_file
@@ -32,31 +33,25 @@ def send(
     """
     writers: dict[str, Writer] = {}
     away: dict[str, str] = {}
-    sweeps = [run for run in runs if "sweep" in run.tags]
-    for run in sweeps:  # so that their runs are found beneath them
-        uri = _target(run, tracking)
-        if uri and uri not in away:
+
+    def deliver(run: PastRun, **options: Any) -> Delivered | str:
+        """What the store has of a journal now; or why it takes nothing, in words."""
+        if not (uri := _target(run, tracking)):
+            return _without_target(run)
+        if uri not in away:
             try:
-                writers.setdefault(uri, Writer(uri)).deliver(run.folder, only_opening=True, again=again)
+                return writers.setdefault(uri, Writer(uri)).deliver(run.folder, **options)
             except Unavailable as error:
                 away[uri] = str(error)
-    for run in sorted(runs, key=lambda run: "sweep" in run.tags):
-        uri = _target(run, tracking)
-        if not uri:
-            recorded = visible(str(run.opened.get("store")))
-            what = "whose password is not recorded" if "***" in recorded else "and it was not recorded here"
-            yield run, f"not sent: its store is {recorded}, {what}; name it with tracking.uri=", False
-            continue
-        if uri in away:
-            yield run, f"not sent: {away[uri]}", False
-            continue
-        writer = writers.setdefault(uri, Writer(uri))
-        before = run.delivered_to(writer.name)
-        try:
-            state = writer.deliver(run.folder, again=again and run not in sweeps, patience=patience)
-        except Unavailable as error:
-            away[uri] = str(error)
-            yield run, f"not sent: {error}", False
+        return away[uri]
+
+    for run in filter(_is_sweep, runs):  # so that their runs are found beneath them
+        deliver(run, only_opening=True, again=again)
+    for run in sorted(runs, key=_is_sweep):
+        before = run.delivered_to(target_name(run, tracking))
+        state = deliver(run, again=again and not _is_sweep(run), patience=patience)
+        if isinstance(state, str):
+            yield run, f"not sent: {state}", False
             continue
         rejected = f"; {rejections(state.rejected)}" if state.rejected else ""
         if state.complete:
@@ -69,6 +64,17 @@ def send(
             yield run, f"not sent: {state.trouble or 'another process is sending it'}", False
     for writer in writers.values():
         writer.close()
+
+
+def _without_target(run: PastRun) -> str:
+    """Why it is not known to which store a journal goes."""
+    recorded = visible(str(run.opened.get("store")))
+    what = "whose password is not recorded" if "***" in recorded else "and it was not recorded here"
+    return f"its store is {recorded}, {what}; name it with tracking.uri="
+
+
+def _is_sweep(run: PastRun) -> bool:
+    return journal.is_sweep(run.opened)
 
 
 def target_name(run: PastRun, tracking: Tracking) -> str:

@@ -127,7 +127,7 @@ def spawn(command: Sequence[str], descriptor: int) -> "subprocess.Popen[bytes]":
 
 
 def process_name(pid: int) -> str:
-    """A process's number and when it started, by which it can be told from a later one with the same number."""
+    """A process's number and when it started, which a later one with the same number does not have."""
     return f"{pid} {psutil.Process(pid).create_time():.2f}"
 
 

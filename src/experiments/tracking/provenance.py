@@ -143,10 +143,10 @@ def other_machine(processor: str, threads: str, here: int | None = None) -> str:
         here: Number of threads that it would have here; None: unknown.
     """
     now = hardware()["hardware.processor"]
-    told = [f"on another processor ({processor}; here {now})"] if processor not in ("", now) else []
+    differences = [f"on another processor ({processor}; here {now})"] if processor not in ("", now) else []
     if here is not None and threads not in ("", str(here)):
-        told.append(f"with {threads} threads (here {here})")
-    return " ".join(told)
+        differences.append(f"with {threads} threads (here {here})")
+    return " ".join(differences)
 
 
 @cache

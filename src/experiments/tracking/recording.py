@@ -110,7 +110,7 @@ class Recording:
         self.journal.append(
             "resumed", started=self._entered, earlier=known.seconds, process=process, number=known.resumed + 1
         )
-        index.add_waiting(known.uuid, folder)  # after it: who has just delivered the rest takes it off the list
+        index.add_waiting(known.uuid, folder)  # after it: a process that has just delivered the rest removes it there
         self._deliver(folder)
 
     def _deliver(self, folder: Path) -> None:

@@ -144,7 +144,7 @@ def alone(uri: str) -> Iterator[None]:
 
 
 def lock_file(file: Path) -> Path:
-    """The file that who opens a SQLite store holds: no name that anything else would have."""
+    """The file that is locked while a SQLite store is opened; nothing else has such a name."""
     return file.with_name(f"{file.name}.lock")
 
 

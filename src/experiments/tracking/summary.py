@@ -21,7 +21,7 @@ class PastRun:
         folder: Of the journal; the run's output is in the folder around it. `NOWHERE`: the journal is not here.
         uuid: The run's own id, which the journal and the store have.
         opened: The first event; empty: the run did not come that far.
-        status: RUNNING, FINISHED, FAILED, KILLED or DELETED; RUNNING also for one whose process is gone without a word.
+        status: RUNNING, FINISHED, FAILED, KILLED or DELETED; RUNNING also if its process was killed.
         objective: What the run is ranked by; None: it was not measured.
         seconds: What it took, without pauses before it was resumed.
         failure: Why it failed.

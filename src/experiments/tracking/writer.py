@@ -44,7 +44,7 @@ class Writer:
 
         Args:
             folder: Of the journal.
-            close: Close the journal before, if its process is gone without a word.
+            close: Close the journal before, if its process was killed.
             only_opening: Leave the results of a sweep for later.
             again: Apply all of it, whatever the store is said to have.
             patience: How long to wait for another process that delivers it, in seconds.
