@@ -121,7 +121,7 @@ def mismatch(file: Path) -> str | None:
         found = [version for (version,) in rows]
         programs = [name for (name,) in connection.execute(PROGRAMS)]
     known, installed = revisions(), importlib.metadata.version("mlflow")
-    if known and found != [known[-1]]:
+    if known and set(found) != known.keys() - set(known.values()):
         upgrade = f"mlflow db upgrade {shlex.quote(address(file))}"
         if found and found[0] in known:
             return f"is of an older MLflow than the installed {installed}; copy it, then: {upgrade}"
@@ -185,22 +185,11 @@ def _open(file: Path) -> sqlite3.Connection:
 
 
 @cache
-def revisions() -> list[str]:
-    """The installed MLflow's versions of its tables, oldest first; empty if they are not where they are expected."""
+def revisions() -> dict[str, str | None]:
+    """The installed MLflow's versions of its tables, each with the one before; none if they are not where expected."""
     spec = importlib.util.find_spec("mlflow")
     folders = spec.submodule_search_locations or [] if spec else []
     files = [file for folder in folders for file in Path(folder, "store", "db_migrations", "versions").glob("*.py")]
-    return list(_in_order({before: name for name, before in map(_revision, files) if name}))
-
-
-def _revision(file: Path) -> tuple[str | None, str | None]:
-    """A migration's own name, and that of the one before."""
-    found = dict(re.findall(r"^(revision|down_revision) = ['\"](\w+)['\"]", file.read_text(), re.MULTILINE))
-    return found.get("revision"), found.get("down_revision")
-
-
-def _in_order(following: dict[str | None, str | None]) -> Iterator[str]:
-    name = following.get(None)
-    while name:
-        yield name
-        name = following.get(name)
+    assigned = re.compile(r"^(revision|down_revision) = ['\"](\w+)['\"]", re.MULTILINE)
+    found = [dict(assigned.findall(file.read_text())) for file in files]
+    return {names["revision"]: names.get("down_revision") for names in found if "revision" in names}
