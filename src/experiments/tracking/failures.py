@@ -31,7 +31,7 @@ class Deleted(Exception):  # noqa: N818 - a state, not a mistake
 
 
 def asked(call: Callable[[], T]) -> T:
-    """Call a function that asks the store; again, where it is rejected, fails at once or for a reason that passes.
+    """Call a function that asks the store; again, where it is rejected, or fails at once or for a reason that passes.
 
     Raises:
         Unavailable: It can take nothing now.
@@ -44,11 +44,10 @@ def asked(call: Callable[[], T]) -> T:
         except (Unavailable, Deleted):
             raise
         except Exception as error:
-            is_quick = time.monotonic() - began < QUICK_SECONDS
-            again = attempt < TRIES and (is_quick or PASSES.search(str(error)))
-            if not again and is_temporary(error):
-                raise Unavailable(redact(reason(error))) from error
-            if not again:
+            temporary, is_quick = is_temporary(error), time.monotonic() - began < QUICK_SECONDS
+            if attempt == TRIES or (temporary and not is_quick and not PASSES.search(str(error))):
+                if temporary:
+                    raise Unavailable(redact(reason(error))) from error
                 raise
         time.sleep(PAUSE)
     raise AssertionError
