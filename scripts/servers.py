@@ -30,9 +30,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tracking import journal
-from experiments.tracking.journal import Delivered
+from experiments.tracking.delivered import Delivered
+from experiments.tracking.failures import Unavailable
 from experiments.tracking.provenance import hardware
-from experiments.tracking.writer import Unavailable, Writer
+from experiments.tracking.writer import Writer
 
 HERE = Path(__file__).resolve().parent
 RUN = [sys.executable, "-m", "experiments.run"]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tracking.journal import JOURNAL, delivered
+from experiments.tracking.delivered import delivered
+from experiments.tracking.journal import JOURNAL
 from tests.prepared import Prepared, Started, environment
 from tests.sweeps.processes import query, wait_until
 from tests.tracking.journals import stored

@@ -63,7 +63,7 @@ def _warning(done: registry.Promotion, config: PromoteConfig) -> list[str]:
 
 
 def _environment(tracking: Tracking) -> str:
-    """What `mlflow` has to be told of the store, as it is typed in front of the command."""
+    """The variable that names the store for `mlflow`, as it is typed in front of the command."""
     uri = store_uri(tracking)
     return "" if os.environ.get("MLFLOW_TRACKING_URI") == uri else f"MLFLOW_TRACKING_URI={shlex.quote(redact(uri))} "
 

@@ -77,12 +77,12 @@ def conditions(tags: Mapping[str, str], packages: str, trusted: Sequence[str]) -
     now = origin(Tracking(enabled=False), (), "")
     versions = {key.partition(".")[2]: value for key, value in tags.items() if key.startswith("version.")}
     changed = {key: then for key, then in versions.items() if now.get(f"version.{key}") != then}
-    told = "; ".join(f"{key} {then} then, {now.get(f'version.{key}', 'none')} now" for key, then in changed.items())
+    differ = "; ".join(f"{key} {then} then, {now.get(f'version.{key}', 'none')} now" for key, then in changed.items())
     others = _packages(packages) ^ _packages(environment())
     count = len({line.partition("==")[0] for line in others} - set(changed))
     also = f"; {count} other packages differ" if count and packages else ""
     same = ", ".join(f"{key} {versions[key]}" for key in ("tensorflow", "keras", "numpy") if key in versions)
-    yield "versions", (told or f"the same: {same}") + also
+    yield "versions", (differ or f"the same: {same}") + also
     yield "flags", _then_and_now(tags.get("flags", "") or "none", " ".join(environment_flags()) or "none")
     then, processor = tags.get("hardware.processor", "unknown"), hardware()["hardware.processor"]
     yield "processor", _then_and_now(then, processor)
@@ -94,12 +94,14 @@ def _then_and_now(then: str, now: str) -> str:
 
 def _code(tags: Mapping[str, str], trusted: Sequence[str]) -> str:
     commit, dirty = tags.get("git.commit", ""), tags.get("git.dirty") == "true"
-    whence = f"commit {commit[:12]}" + (" with code/uncommitted.patch of its artifacts" if dirty else "")
+    of_commit = f"commit {commit[:12]}" + (" with code/uncommitted.patch of its artifacts" if dirty else "")
     if source_digest(trusted) == tags.get("fingerprint.code"):
         tree = working_tree()
         elsewhere = commit and tree and tree.commit != commit
-        return "the same" + (f", though the run was of {whence}" if elsewhere else f": {whence}" if commit else "")
-    return "differs from that of the run" + (f", which was of {whence}" if commit else "")
+        return "the same" + (
+            f", though the run was of {of_commit}" if elsewhere else f": {of_commit}" if commit else ""
+        )
+    return "differs from that of the run" + (f", which was of {of_commit}" if commit else "")
 
 
 def _packages(text: str) -> set[str]:
@@ -146,8 +148,7 @@ def judge(
             f"all {total} values are the same, but the weights cannot be compared: the record lacks the tag "
             "weights.digest"
         )
-    told = f"weights the same, sha256 {digest[:12]}…"
-    say(console, f"identical: all {total} values; {told}")
+    say(console, f"identical: all {total} values; weights the same, sha256 {digest[:12]}…")
 
 
 def _measured(trained: Trained) -> Mapping[str, Mapping[int, float]]:

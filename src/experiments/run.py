@@ -17,8 +17,8 @@ from experiments.system.resources import available_cores
 if TYPE_CHECKING:
     from experiments.data import Dataset
     from experiments.engine.checkpoints import Checkpoints
-    from experiments.tracking.lookup import PastRun
     from experiments.tracking.recorder import Recorder
+    from experiments.tracking.summary import PastRun
 
 
 def run(given: Config | DictConfig) -> float:

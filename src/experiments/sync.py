@@ -9,8 +9,8 @@ from experiments.config.problems import visible
 from experiments.config.schema import Tracking
 from experiments.system.terminal import Console, say
 from experiments.tracking import index, journal, leftovers
-from experiments.tracking.journal import Summary
 from experiments.tracking.store import FOLDER, refuse_unusable
+from experiments.tracking.summary import PastRun, summary
 
 
 def sync(config: SyncConfig) -> None:
@@ -36,12 +36,12 @@ def sync(config: SyncConfig) -> None:
         raise RunFailed(f"{lost} of {len(found)} records were not sent; {kept}")
 
 
-def _wanted(config: SyncConfig) -> Iterator[Summary]:
+def _wanted(config: SyncConfig) -> Iterator[PastRun]:
     folders = [folder for name in config.folders for folder in _named(name)] or index.waiting()
     if config.all and not config.folders:
         folders += _below(FOLDER)
     for folder in dict.fromkeys(folder.absolute() for folder in folders):
-        run = journal.summary(folder)
+        run = summary(folder)
         if run.opened:
             yield run
 
@@ -63,7 +63,7 @@ def _below(folder: Path) -> Sequence[Path]:
     return [file.parent for file in folder.rglob(journal.JOURNAL)]
 
 
-def _described(run: Summary, tracking: Tracking) -> str:
+def _described(run: PastRun, tracking: Tracking) -> str:
     state = run.delivered_to(leftovers.target_name(run, tracking))
     under_way = journal.at_work(run.folder)
     sent = f"sent{leftovers.is_store_missing(run, tracking) * ', to a store that is not there any more'}"
@@ -72,7 +72,7 @@ def _described(run: Summary, tracking: Tracking) -> str:
     return f"{_name(run)}: {run.status if under_way or run.status != 'RUNNING' else 'died'}, {why}{rejected}"
 
 
-def _name(run: Summary) -> str:
+def _name(run: PastRun) -> str:
     return f"{visible(str(run.opened.get('name', '')))} ({run.output})"
 
 

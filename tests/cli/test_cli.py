@@ -598,14 +598,13 @@ def test_a_refusal_leaves_no_folder_and_no_password(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
-def test_predict_refuses_an_unknown_run_without_mlflow(
-    run_cli: RunCli, tmp_path: Path, without_tensorflow: str
-) -> None:
+def test_predict_refuses_what_is_no_id_without_mlflow(run_cli: RunCli, tmp_path: Path, without_tensorflow: str) -> None:
     from experiments.tracking.client import open_store
 
     open_store(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
-    done = run_cli("run=nope", module="predict", PYTHONPATH=without_tensorflow)
-    assert done.stderr == "error: run: there is no run 'nope' in this store\n       try  run=latest\n"
+    done = run_cli("run=nop", module="predict", PYTHONPATH=without_tensorflow)
+    what = "there is no run 'nop' in this store; give at least 4 characters of its id"
+    assert done.stderr == f"error: run: {what}\n       try  run=latest\n"
     assert (done.returncode, done.stdout) == (2, "")
 
 

@@ -99,11 +99,11 @@ def test_the_names_are_those_that_mlflow_takes(name: str) -> None:
 
 
 def test_the_limits_are_those_of_mlflow() -> None:
-    from experiments.tracking import record, writer
+    from experiments.tracking import events, record
 
     assert recordable.LONGEST_EXPERIMENT == validation.MAX_EXPERIMENT_NAME_LENGTH
     assert recordable.LONGEST_KEY == validation.MAX_ENTITY_KEY_LENGTH
     assert recordable.LONGEST_TAG == validation.MAX_TAG_VAL_LENGTH
     assert record.LONGEST_PARAMETER == validation.MAX_PARAM_VAL_LENGTH
-    assert writer.A_BATCH["params"] == writer.A_BATCH["tags"] == validation.MAX_PARAMS_TAGS_PER_BATCH
-    assert writer.A_BATCH["metrics"] == validation.MAX_METRICS_PER_BATCH
+    assert events.A_BATCH["params"] == events.A_BATCH["tags"] == validation.MAX_PARAMS_TAGS_PER_BATCH
+    assert events.A_BATCH["metrics"] == validation.MAX_METRICS_PER_BATCH

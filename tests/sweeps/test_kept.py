@@ -10,10 +10,15 @@ from hydra.types import RunMode
 from experiments.config.fingerprint import config_fingerprint
 from experiments.sweeps.jobs import identify, prepare
 from experiments.sweeps.kept import Kept
-from experiments.tracking.lookup import PastRun
 from experiments.tracking.provenance import hardware
+from experiments.tracking.summary import PastRun
 
 pytestmark = pytest.mark.usefixtures("hydra_here")
+
+
+def past_run(run_id: str, status: str, tags: dict[str, str]) -> PastRun:
+    opened = {"tags": tags, "parameters": {"runtime.threads": "2"}}
+    return PastRun(stored_id=run_id, status=status, opened=opened)
 
 
 def test_what_is_kept_and_from_which_machine() -> None:
@@ -23,10 +28,10 @@ def test_what_is_kept_and_from_which_machine() -> None:
     jobs = identify(prepare(each, loader=loader, master=master))
     here = hardware()
     recorded = [
-        PastRun("a", "FINISHED", 0.5, 1.0, {"fingerprint": jobs[0].fingerprint, **here}, "2"),
-        PastRun("b", "FINISHED", 0.5, 1.0, {"fingerprint": jobs[1].fingerprint, "hardware.processor": "Abacus"}, "2"),
-        PastRun("c", "KILLED", None, 1.0, {"fingerprint": jobs[2].fingerprint, "hardware.processor": "Abacus"}, "2"),
-        PastRun("d", "FINISHED", 0.5, 1.0, {"fingerprint.config": config_fingerprint(jobs[3].config)}),
+        past_run("a", "FINISHED", {"fingerprint": jobs[0].fingerprint, **here}),
+        past_run("b", "FINISHED", {"fingerprint": jobs[1].fingerprint, "hardware.processor": "Abacus"}),
+        past_run("c", "KILLED", {"fingerprint": jobs[2].fingerprint, "hardware.processor": "Abacus"}),
+        past_run("d", "FINISHED", {"fingerprint.config": config_fingerprint(jobs[3].config)}),
     ]
     asked: list[list[str]] = []
 

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from experiments.config import RunFailed
 from experiments.tracking import journal
-from experiments.tracking.journal import JOURNAL, Delivered, Journal, close_abandoned, delivered, read, summary
+from experiments.tracking.delivered import Delivered, delivered, note_delivered
+from experiments.tracking.journal import JOURNAL, Journal, read
+from experiments.tracking.summary import close_abandoned, summary
 
 OPENED = {"uuid": "a1", "started": 0, "store": "s", "experiment": "e", "parent": None, "tags": {"fingerprint": "f"}}
 VALUES = st.dictionaries(st.text(), st.floats() | st.integers(), max_size=3)
@@ -125,9 +127,9 @@ def test_what_stores_have_is_kept_for_each(tmp_path: Path) -> None:
     with Journal.create(tmp_path) as own:
         own.append("opened", **OPENED)
         (first,) = (end for _, end in read(own.folder))
-        journal.note_delivered(own.folder, "one", Delivered("a"))
-        journal.note_delivered(own.folder, "other", Delivered("b", first, complete=True, rejected=("why",)))
-        journal.note_delivered(own.folder, "one", Delivered("a", first, trouble="why"))
+        note_delivered(own.folder, "one", Delivered("a"))
+        note_delivered(own.folder, "other", Delivered("b", first, complete=True, rejected=("why",)))
+        note_delivered(own.folder, "one", Delivered("a", first, trouble="why"))
     found = delivered(own.folder)
     assert found["one"] == Delivered("a", first, found["one"].ending, trouble="why")
     assert found["other"] == Delivered("b", first, found["one"].ending, complete=True, rejected=("why",))
@@ -138,7 +140,7 @@ def test_what_a_store_has_is_not_taken_for_that_of_another_copy(tmp_path: Path) 
         own.append("opened", **OPENED)
         own.append("closed", status="FAILED", failure="", trace="")
         (*_, (_, size)) = read(own.folder)
-        journal.note_delivered(own.folder, "s", Delivered("a", size, complete=True))
+        note_delivered(own.folder, "s", Delivered("a", size, complete=True))
         assert summary(own.folder).delivered.complete
         own.append("resumed", started=5_000, earlier=2.0, process="1 2", number=1)
         assert (summary(own.folder).delivered.complete, summary(own.folder).delivered.bytes) == (False, size)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tracking.journal import JOURNAL, Delivered, Journal, Summary, note_delivered, summary
-from experiments.tracking.lookup import Answer, PastRun
-from experiments.tracking.recorder import Recorder, _choose
-from experiments.tracking.store import _sqlite_trouble
+from experiments.tracking.delivered import Delivered, note_delivered
+from experiments.tracking.journal import JOURNAL, Journal
+from experiments.tracking.lookup import Answer, choose
+from experiments.tracking.recorder import Recorder
+from experiments.tracking.sqlite import trouble
+from experiments.tracking.summary import PastRun, summary
 from tests import composing
 from tests.prepared import Started
 from tests.sweeps.processes import wait_until
@@ -33,8 +35,8 @@ def records(folder: Path) -> list[tuple[str, str]]:
 def recorder(folder: Path) -> Recorder:
     """Of a run with a journal and without a writer process."""
     made = Recorder(composing.config("data=digits", "tracking=offline"))
-    made._journal = Journal.create(folder)
-    made._journal.append("opened", uuid="1", started=0, store="", experiment="e", name="n", parent=None, tags={})
+    made.journal = Journal.create(folder)
+    made.journal.append("opened", uuid="1", started=0, store="", experiment="e", name="n", parent=None, tags={})
     return made
 
 
@@ -95,10 +97,10 @@ def test_without_tracking_nothing_is_recorded(tmp_path: Path, fork_cli: RunCli) 
 def test_a_damaged_store_is_named(tmp_path: Path) -> None:
     file = tmp_path / "mlflow.db"
     file.write_bytes(b"no database at all" * 100)
-    assert "not a usable SQLite file" in str(_sqlite_trouble(file))
+    assert "not a usable SQLite file" in str(trouble(file))
     file.write_bytes(b"")
-    assert _sqlite_trouble(file) is None
-    assert _sqlite_trouble(tmp_path / "new" / "mlflow.db") is None
+    assert trouble(file) is None
+    assert trouble(tmp_path / "new" / "mlflow.db") is None
 
 
 def test_a_busy_store_is_not_a_damaged_one(tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_a_busy_store_is_not_a_damaged_one(tmp_path: Path) -> None:
         with connection:
             connection.execute("CREATE TABLE runs (run_uuid)")
         connection.execute("BEGIN EXCLUSIVE")
-        assert _sqlite_trouble(file) is None
+        assert trouble(file) is None
 
 
 def test_a_store_whose_writer_was_shot_is_not_a_damaged_one(tmp_path: Path) -> None:
@@ -119,7 +121,7 @@ def test_a_store_whose_writer_was_shot_is_not_a_damaged_one(tmp_path: Path) -> N
     )
     subprocess.run([sys.executable, "-c", write, file], check=False)
     assert list(tmp_path.glob("*-journal"))
-    assert _sqlite_trouble(file) is None
+    assert trouble(file) is None
 
 
 def test_shot_while_it_creates_the_store(tmp_path: Path) -> None:
@@ -138,17 +140,17 @@ def test_shot_while_it_creates_the_store(tmp_path: Path) -> None:
     assert file.exists()
 
 
-def _left(tmp_path: Path, name: str, status: str, *, complete: bool = True, objective: float | None = 0.5) -> Summary:
+def _left(tmp_path: Path, name: str, status: str, *, complete: bool = True, objective: float | None = 0.5) -> PastRun:
     """What a journal says of a run that the store has, or had."""
     folder = tmp_path / name / "record"
     folder.mkdir(parents=True)
     (folder / JOURNAL).touch()
     note_delivered(folder, "s", Delivered(run_id=name, complete=complete))
-    return Summary(folder, name, {"store": "s", "tags": {}, "dataset": {"name": "digits"}}, status, objective)
+    return PastRun(folder, name, {"store": "s", "tags": {}, "dataset": {"name": "digits"}}, status, objective)
 
 
 def _stored(name: str, status: str) -> PastRun:
-    return PastRun(name, status, 0.5, 1.0, {})
+    return PastRun(stored_id=name, status=status, objective=0.5)
 
 
 @pytest.mark.parametrize(
@@ -170,21 +172,21 @@ def test_which_run_is_kept_or_goes_on(
 ) -> None:
     runs = [_left(tmp_path, str(number), status) for number, status in enumerate(here)]
     answer = Answer(runs=[_stored(str(number), status) for number, status in enumerate(stored) if status])
-    chosen = _choose(runs, answer, tmp_path / "output")
+    chosen = choose(runs, answer, tmp_path / "output")
     assert (chosen and chosen.run_id) == expected
 
 
 def test_a_store_that_is_away_does_not_make_runs_disappear(tmp_path: Path) -> None:
     runs = [_left(tmp_path, "a", "FINISHED")]
-    assert _choose(runs, Answer(away="it is"), tmp_path)
-    assert not _choose(runs, Answer(), tmp_path)
+    assert choose(runs, Answer(away="it is"), tmp_path)
+    assert not choose(runs, Answer(), tmp_path)
 
 
 def test_a_run_of_another_machine_is_kept_and_one_that_a_retry_left_goes_on(tmp_path: Path) -> None:
     answer = Answer(runs=[_stored("other", "FINISHED"), _stored("own", "FAILED")])
-    chosen = _choose([], answer, tmp_path / "output")
+    chosen = choose([], answer, tmp_path / "output")
     assert chosen
     assert chosen.run_id == "other"
-    chosen = _choose([_left(tmp_path, "own", "FAILED")], answer, tmp_path / "own")
+    chosen = choose([_left(tmp_path, "own", "FAILED")], answer, tmp_path / "own")
     assert chosen
     assert chosen.run_id == "own"

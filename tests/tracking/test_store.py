@@ -23,7 +23,8 @@ from experiments.tracking.client import open_store
 from experiments.tracking.provenance import origin
 from experiments.tracking.runs import look_up
 from experiments.tracking.search import connect
-from experiments.tracking.store import existing, lacks_run, problems, redact, redact_all, sqlite_file, store_uri
+from experiments.tracking.sqlite import sqlite_file
+from experiments.tracking.store import existing, problems, redact, redact_all, store_uri
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 # Whatever a keyboard gives, but blanks, which end a word.
@@ -149,7 +150,6 @@ SCHEMAS = {
     "older": ("UPDATE alembic_version SET version_num = '451aebb31d03'", "of an older MLflow than the installed"),
     "newer": ("UPDATE alembic_version SET version_num = 'ffffffffffff'", "(schema ffffffffffff); install that one"),
     "no version": ("DELETE FROM alembic_version", "of another MLflow than the installed"),
-    "without runs": ("DROP TABLE runs", "is damaged: it lacks the table runs"),
     "a long version": ("UPDATE alembic_version SET version_num = hex(zeroblob(9000))", f"(schema {64 * '0'}); install"),
     "a computed version": (
         "DROP TABLE alembic_version; CREATE TABLE alembic_version (x, version_num AS (hex(zeroblob(200000000)))); "
@@ -205,7 +205,6 @@ def test_a_store_lies_in_its_folder_whatever_that_is_called(tmp_path: Path, monk
     assert problems(tracking) == []
     assert existing(tracking, "run") == uri
     assert sqlite_file(uri) == Path.cwd() / "mlruns" / "mlflow.db"
-    assert not lacks_run(uri, run.info.run_id)
     assert connect(uri).get_run(run.info.run_id).info.run_id == run.info.run_id
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert [path.name for path in Path.cwd().iterdir()] == ["mlruns"]
@@ -217,8 +216,7 @@ def test_a_read_only_store_can_be_read(whole: Path, monkeypatch: pytest.MonkeyPa
     tracking = Tracking(enabled=True, uri=sqlite.address(whole), experiment="e")
     before = sorted(whole.parent.iterdir())
     client = connect(existing(tracking, "run"))
-    [run] = client.search_runs(["0"])
-    assert not lacks_run(sqlite.address(whole), run.info.run_id)
+    assert len(client.search_runs(["0"])) == 1
     assert sorted(whole.parent.iterdir()) == before
     with pytest.raises(Refused, match="cannot be written"):
         existing(tracking, "run", writing=True)
@@ -226,6 +224,7 @@ def test_a_read_only_store_can_be_read(whole: Path, monkeypatch: pytest.MonkeyPa
 
 
 DAMAGES = {
+    "no runs": "DROP TABLE runs",
     "status": "PRAGMA ignore_check_constraints = ON; UPDATE runs SET status = 'DANCING'",
     "stage": "PRAGMA ignore_check_constraints = ON; UPDATE runs SET lifecycle_stage = 'dancing'",
     "column": "ALTER TABLE runs DROP COLUMN user_id",
@@ -255,19 +254,21 @@ def test_a_store_that_is_damaged_within_is_refused(whole: Path, tmp_path: Path, 
         _ = look_up("latest", tracking).histories
 
 
-def test_reading_a_store_without_experiments_makes_none(whole: Path, tmp_path: Path) -> None:
-    file = tmp_path / "mlflow.db"
-    with closing(sqlite3.connect(whole)) as source, closing(sqlite3.connect(file)) as copy:
-        source.backup(copy)
-        copy.execute("DELETE FROM experiments")
-        copy.commit()
-    with pytest.raises(Refused, match="nothing is recorded in"):
-        look_up("latest", Tracking(enabled=True, uri=sqlite.address(file), experiment=""))
-    assert sqlite.query(file, "SELECT * FROM experiments") == []
-    with closing(sqlite3.connect(tmp_path / "new.db")) as empty:
+def test_reading_a_store_without_tables_makes_none(tmp_path: Path) -> None:
+    file = tmp_path / "new.db"
+    with closing(sqlite3.connect(file)) as empty:
         empty.executescript("CREATE TABLE x (y); DROP TABLE x")
     with pytest.raises(Refused, match="nothing is recorded in"):
-        look_up("latest", Tracking(enabled=True, uri=sqlite.address(tmp_path / "new.db"), experiment=""))
+        look_up("latest", Tracking(enabled=True, uri=sqlite.address(file), experiment=""))
+    assert sqlite.tables(file) == set()
+
+
+def test_the_versions_of_mlflows_tables_are_where_they_are_looked_for(whole: Path) -> None:
+    """Fails if another MLflow keeps them elsewhere: stores of other versions would not be refused any more."""
+    revisions = sqlite.revisions()
+    (newest,) = revisions.keys() - set(revisions.values())
+    with closing(sqlite3.connect(whole)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(newest,)]
 
 
 def test_a_lock_that_is_a_pipe_is_refused(tmp_path: Path) -> None:

@@ -18,10 +18,13 @@ import pytest
 from mlflow import MlflowException
 from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, RESOURCE_DOES_NOT_EXIST
 
-from experiments.tracking import index, journal, record, writer
+from experiments.tracking import events, failures, index, journal, record, writer
 from experiments.tracking.client import open_store
-from experiments.tracking.journal import Delivered, Journal, delivered
-from experiments.tracking.writer import APPLY, Unavailable, Writer
+from experiments.tracking.delivered import Delivered, delivered
+from experiments.tracking.events import APPLY
+from experiments.tracking.failures import Unavailable
+from experiments.tracking.journal import Journal
+from experiments.tracking.writer import Writer
 from tests.tracking.journals import REPORT, opened, stored, write
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
@@ -62,7 +65,7 @@ def test_a_run_is_in_the_store_once_however_often_it_is_sent(tmp_path: Path, sto
     assert {"config.yaml", "report.json", "confusion_matrix.png", "model.keras", "MLmodel"} <= set(once["files"])
     assert ours.deliver(folder) == state
     assert ours.deliver(folder, again=True) == state
-    assert Writer(ours._uri).deliver(folder, again=True) == state
+    assert Writer(ours.store.uri).deliver(folder, again=True) == state
     assert stored(store) == once
 
 
@@ -129,7 +132,7 @@ def test_a_traceback_that_cannot_be_taken_does_not_leave_a_run_under_way(
         raise ValueError("no")
 
     ours.deliver(write(tmp_path / "first", name="first"))
-    monkeypatch.setattr(writer, "put", refused)
+    monkeypatch.setattr(events, "put", refused)
     assert any(why.startswith("closed") for why in ours.deliver(folder).rejected)
     assert [row[:2] for row in stored(store)["runs"]] == [("a run", "FAILED"), ("first", "FINISHED")]
 
@@ -227,10 +230,10 @@ def test_what_fails_for_a_reason_that_passes_is_tried_again(
         return function(*arguments)
 
     monkeypatch.setattr(MlflowClient, "get_run", lost)
-    monkeypatch.setattr(writer, "QUICK_SECONDS", 0)
+    monkeypatch.setattr(failures, "QUICK_SECONDS", 0)
     assert ours.deliver(write(tmp_path / "a", epochs=1)).complete
     assert next(calls) > 6
-    monkeypatch.setattr(writer, "TRIES", 2)
+    monkeypatch.setattr(failures, "TRIES", 2)
     with pytest.raises(Unavailable, match=re.escape(why)):
         ours.deliver(write(tmp_path / "b", epochs=1))
 
@@ -316,7 +319,7 @@ def test_a_deleted_run_stays_deleted(tmp_path: Path, store: Path, ours: Writer) 
     folder = write(tmp_path / "a", close=False)
     with Journal(folder) as own:
         run_id = ours.deliver(folder).run_id
-        ours.client.delete_run(run_id)
+        ours.store.client.delete_run(run_id)
         own.append("metrics", step=9, values={"loss": 0.0})
         own.append("closed", status="FINISHED", failure="", trace="")
     state = ours.deliver(folder)
@@ -328,7 +331,7 @@ def test_a_deleted_run_stays_deleted(tmp_path: Path, store: Path, ours: Writer) 
 def test_a_run_that_was_deleted_is_found_so_where_that_is_not_known(tmp_path: Path, store: Path, ours: Writer) -> None:
     folder = write(tmp_path / "a")
     run_id = ours.deliver(folder).run_id
-    ours.client.delete_run(run_id)
+    ours.store.client.delete_run(run_id)
     expected = Delivered(run_id, (folder / "journal.jsonl").stat().st_size, complete=True)
     expected = replace(expected, rejected=(f"run {run_id} was deleted there",))
     assert ours.deliver(folder, again=True) == expected
@@ -349,7 +352,7 @@ def test_parameters_that_conflict_do_not_take_others_along(tmp_path: Path, store
     assert state.run_id == run_id
     assert len(state.rejected) == 1
     assert "seed" in state.rejected[0]
-    params = ours.client.get_run(run_id).data.params
+    params = ours.store.client.get_run(run_id).data.params
     assert (params["seed"], params["new"]) == ("0", "2")
 
 
@@ -368,7 +371,7 @@ def test_parameters_that_conflict_do_not_take_others_along(tmp_path: Path, store
     ],
 )
 def test_what_is_tried_again_later(error: Exception, temporary: bool) -> None:
-    assert writer._is_temporary(error) is temporary
+    assert failures.is_temporary(error) is temporary
 
 
 def test_a_damaged_store_keeps_the_journal_as_it_is(tmp_path: Path, store: Path) -> None:
@@ -404,8 +407,8 @@ def test_runs_of_a_sweep_are_beneath_it(tmp_path: Path, store: Path, ours: Write
     assert state.complete
     assert state.rejected == ()
     for run_id in ids:
-        assert ours.client.get_run(run_id).data.tags["mlflow.parentRunId"] == state.run_id
-    found = ours.client.get_run(state.run_id)
+        assert ours.store.client.get_run(run_id).data.tags["mlflow.parentRunId"] == state.run_id
+    found = ours.store.client.get_run(state.run_id)
     assert found.data.tags["best_run"] == ids[0]
     assert found.data.metrics == {"runs": 2.0, "finished_runs": 2.0, "best_objective": 0.5}
     table = (store.parent / "artifacts" / state.run_id / "artifacts" / "results.csv").read_text()
@@ -415,7 +418,7 @@ def test_runs_of_a_sweep_are_beneath_it(tmp_path: Path, store: Path, ours: Write
 
 def test_a_run_whose_experiment_was_deleted_waits(tmp_path: Path, ours: Writer) -> None:
     """Others are delivered."""
-    ours.client.delete_experiment(ours.client.create_experiment("digits"))
+    ours.store.client.delete_experiment(ours.store.client.create_experiment("digits"))
     state = ours.deliver(folder := write(tmp_path / "a"))
     assert not state.complete
     assert "deleted" in state.trouble
@@ -424,10 +427,10 @@ def test_a_run_whose_experiment_was_deleted_waits(tmp_path: Path, ours: Writer) 
 
 
 def test_a_parent_that_a_user_named_is_taken_as_it_is(tmp_path: Path, ours: Writer) -> None:
-    of = ours.client.create_experiment("other")
-    parent = ours.client.create_run(of).info.run_id
+    of = ours.store.client.create_experiment("other")
+    parent = ours.store.client.create_run(of).info.run_id
     state = ours.deliver(write(tmp_path / "a", parent=parent))
-    assert ours.client.get_run(state.run_id).data.tags["mlflow.parentRunId"] == parent
+    assert ours.store.client.get_run(state.run_id).data.tags["mlflow.parentRunId"] == parent
 
 
 def _deliver(store: Path, folders: list[Path]) -> None:

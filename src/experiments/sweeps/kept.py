@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from experiments.config.fingerprint import config_fingerprint
 from experiments.sweeps.jobs import Job
-from experiments.tracking.lookup import PastRun
 from experiments.tracking.provenance import other_machine
+from experiments.tracking.summary import PastRun
 from experiments.tracking.sweep_recorder import SweepRecorder
 
 

@@ -23,7 +23,7 @@ from experiments.tracking.store import redact
 if TYPE_CHECKING:
     import pandas as pd
 
-    from experiments.tracking.lookup import PastRun
+    from experiments.tracking.summary import PastRun
 
 LOG = "run.log"  # a job's own output, in its folder
 

@@ -17,8 +17,8 @@ from experiments.sweeps.results import LOG
 from experiments.sweeps.view import SweepView
 from experiments.tracking import record
 from experiments.tracking.index import Claim
-from experiments.tracking.lookup import PastRun
 from experiments.tracking.store import redact
+from experiments.tracking.summary import PastRun
 from experiments.tracking.sweep_recorder import SweepRecorder
 
 # Between two looks at whether jobs that another process trains are free, in seconds.

@@ -50,7 +50,8 @@ def sweep(sweeper: "ProposerSweeper", arguments: Sequence[str], launcher: Launch
         elif proposer.total is None:
             what = "takes all jobs as one batch, but here the results of jobs say which ones are next"
             raise Refused(Problem("hydra/launcher", what, "hydra/launcher=pool"))
-        recorder = opened.enter_context(closing(SweepRecorder(proposer.jobs[0].config.tracking)))
+        first = proposer.jobs[0].config
+        recorder = opened.enter_context(closing(SweepRecorder(first.tracking, resume=first.resume)))
         proposer.jobs = identify(proposer.jobs)
         return _carry_out(proposer, launcher, recorder, Path(master.hydra.sweep.dir))
 
@@ -60,7 +61,7 @@ def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, 
     own = launcher if isinstance(launcher, ExecutorLauncher) else None
     resume = known[0].config.resume
     experiments = list(dict.fromkeys(job.config.tracking.experiment for job in known))
-    recorder.open(experiments, proposer.overrides, proposer.swept, resume)
+    recorder.open(experiments, proposer.overrides, proposer.swept)
     kept = Kept(recorder, known)
     todo = [job for job in known if not kept.finished(job)]
     if own and (todo or proposer.total is None):

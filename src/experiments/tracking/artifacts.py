@@ -2,8 +2,6 @@
 
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +10,20 @@ from experiments.tracking.places import local_folder
 MOST_BYTES = 20_000_000  # of a file; ours have a few thousand
 
 
-@contextmanager
-def local_copy(client: Any, run: Any, name: str) -> Iterator[Path]:
-    """A file or folder among a run's artifacts: where it lies, or a copy that stays for the block.
+def stored_file(client: Any, run: Any, name: str) -> bytes | None:
+    """A file among a run's artifacts; None if it is lost, or no ordinary file of a reasonable size.
 
     Args:
         client: MLflow's.
         run: As MLflow has it.
         name: Its place among the artifacts.
-
-    Raises:
-        Exception: Whatever MLflow raises where it lies elsewhere, and cannot be fetched.
     """
-    with tempfile.TemporaryDirectory() as folder:  # MLflow copies the file, and its own folder would stay
-        if here := local_folder(run.info.artifact_uri, client.tracking_uri):
-            yield here / name
-        else:
-            yield Path(client.download_artifacts(run.info.run_id, name, folder))
-
-
-def stored_file(client: Any, run: Any, name: str) -> bytes | None:
-    """A file among a run's artifacts; None if it is lost, or no ordinary file of a reasonable size."""
     import mlflow
 
+    here = local_folder(run.info.artifact_uri, client.tracking_uri)
     try:
-        with local_copy(client, run, name) as path:
+        with tempfile.TemporaryDirectory() as folder:  # MLflow copies the file, and its own folder would stay
+            path = here / name if here else Path(client.download_artifacts(run.info.run_id, name, folder))
             found = path.stat()
             return path.read_bytes() if stat.S_ISREG(found.st_mode) and found.st_size <= MOST_BYTES else None
     except (mlflow.MlflowException, OSError, ValueError):

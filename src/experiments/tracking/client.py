@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from experiments.system.imports import imports
-from experiments.tracking.store import allow_many_writers, alone, sqlite_file
+from experiments.tracking.sqlite import allow_many_writers, alone, sqlite_file
 
 USED_LATE = (
     "mlflow.store.tracking.sqlalchemy_store",

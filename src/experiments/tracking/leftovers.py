@@ -7,10 +7,13 @@ from typing import Any
 from experiments.config.problems import visible
 from experiments.config.schema import Tracking
 from experiments.tracking import index, journal, search, sqlite
-from experiments.tracking.journal import Summary
+from experiments.tracking.delivered import Delivered
+from experiments.tracking.failures import Unavailable
 from experiments.tracking.record import rejections
-from experiments.tracking.store import FOLDER, sqlite_file, store_name, store_uri
-from experiments.tracking.writer import Unavailable, Writer
+from experiments.tracking.sqlite import sqlite_file
+from experiments.tracking.store import FOLDER, store_name, store_uri
+from experiments.tracking.summary import PastRun, summary
+from experiments.tracking.writer import Writer
 
 # Events that take a second: pictures are drawn, models are uploaded.
 SLOW = frozenset({"report", "model", "results"})
@@ -18,8 +21,8 @@ PATIENCE = 30.0
 
 
 def send(
-    runs: Sequence[Summary], tracking: Tracking, *, again: bool = False, patience: float = PATIENCE
-) -> Iterator[tuple[Summary, str, bool]]:
+    runs: Sequence[PastRun], tracking: Tracking, *, again: bool = False, patience: float = PATIENCE
+) -> Iterator[tuple[PastRun, str, bool]]:
     """Deliver journals; yield each with what became of it, in words, and whether all of it was sent.
 
     Args:
@@ -30,31 +33,25 @@ def send(
     """
     writers: dict[str, Writer] = {}
     away: dict[str, str] = {}
-    sweeps = [run for run in runs if "sweep" in run.tags]
-    for run in sweeps:  # so that their runs are found beneath them
-        uri = _target(run, tracking)
-        if uri and uri not in away:
+
+    def deliver(run: PastRun, **options: Any) -> Delivered | str:
+        """What the store has of a journal now; or why it takes nothing, in words."""
+        if not (uri := _target(run, tracking)):
+            return _without_target(run)
+        if uri not in away:
             try:
-                writers.setdefault(uri, Writer(uri)).deliver(run.folder, only_opening=True, again=again)
+                return writers.setdefault(uri, Writer(uri)).deliver(run.folder, **options)
             except Unavailable as error:
                 away[uri] = str(error)
-    for run in sorted(runs, key=lambda run: "sweep" in run.tags):
-        uri = _target(run, tracking)
-        if not uri:
-            recorded = visible(str(run.opened.get("store")))
-            what = "whose password is not recorded" if "***" in recorded else "and it was not recorded here"
-            yield run, f"not sent: its store is {recorded}, {what}; name it with tracking.uri=", False
-            continue
-        if uri in away:
-            yield run, f"not sent: {away[uri]}", False
-            continue
-        writer = writers.setdefault(uri, Writer(uri))
-        before = run.delivered_to(writer.name)
-        try:
-            state = writer.deliver(run.folder, again=again and run not in sweeps, patience=patience)
-        except Unavailable as error:
-            away[uri] = str(error)
-            yield run, f"not sent: {error}", False
+        return away[uri]
+
+    for run in filter(_is_sweep, runs):  # so that their runs are found beneath them
+        deliver(run, only_opening=True, again=again)
+    for run in sorted(runs, key=_is_sweep):
+        before = run.delivered_to(target_name(run, tracking))
+        state = deliver(run, again=again and not _is_sweep(run), patience=patience)
+        if isinstance(state, str):
+            yield run, f"not sent: {state}", False
             continue
         rejected = f"; {rejections(state.rejected)}" if state.rejected else ""
         if state.complete:
@@ -69,19 +66,30 @@ def send(
         writer.close()
 
 
-def target_name(run: Summary, tracking: Tracking) -> str:
+def _without_target(run: PastRun) -> str:
+    """Why it is not known to which store a journal goes."""
+    recorded = visible(str(run.opened.get("store")))
+    what = "whose password is not recorded" if "***" in recorded else "and it was not recorded here"
+    return f"its store is {recorded}, {what}; name it with tracking.uri="
+
+
+def _is_sweep(run: PastRun) -> bool:
+    return journal.is_sweep(run.opened)
+
+
+def target_name(run: PastRun, tracking: Tracking) -> str:
     """What the store is called that a journal goes to."""
     uri = _target(run, tracking)
     return store_name(uri) if uri else str(run.opened.get("store", ""))
 
 
-def is_store_missing(run: Summary, tracking: Tracking) -> bool:
+def is_store_missing(run: PastRun, tracking: Tracking) -> bool:
     """Whether the SQLite file that a journal goes to is not there."""
     file = sqlite_file(_target(run, tracking))
     return file is not None and not file.exists()
 
 
-def _target(run: Summary, tracking: Tracking) -> str:
+def _target(run: PastRun, tracking: Tracking) -> str:
     """The address of the store that a journal goes to; empty if it is not known whole."""
     uri, recorded = store_uri(tracking), str(run.opened.get("store", ""))
     if tracking.uri or recorded == store_name(uri):
@@ -97,7 +105,7 @@ def _target(run: Summary, tracking: Tracking) -> str:
 def connect(uri: str) -> Any:
     """MLflow's client of a store that exists. What waits for it is delivered before, if that takes no second."""
     name = store_name(uri)
-    mine = [run for run in map(journal.summary, index.waiting()) if run.opened.get("store") == name]
+    mine = [run for run in map(summary, index.waiting()) if run.opened.get("store") == name]
     left = [run for run in mine if not journal.at_work(run.folder)]
     quick = [run for run in left if not any(event["event"] in SLOW for event in _events_left(run, name))]
     if len(quick) < len(left):
@@ -110,5 +118,5 @@ def connect(uri: str) -> Any:
     return client
 
 
-def _events_left(run: Summary, store: str) -> Iterator[Mapping[str, Any]]:
+def _events_left(run: PastRun, store: str) -> Iterator[Mapping[str, Any]]:
     return (event for event, _ in journal.read(run.folder, run.delivered_to(store).bytes))

@@ -34,7 +34,7 @@ def take(file: Path, patience: float = MOMENT) -> IO[bytes] | None:
             return None
         if _is_still(file, opened):
             return opened
-        opened.close()  # who held it before has removed it
+        opened.close()  # the process that held it before has removed it
 
 
 def _is_still(file: Path, opened: IO[bytes]) -> bool:

@@ -84,15 +84,7 @@ def write(folder: Path, file: Path, example_file: Path, event: Mapping[str, Any]
     example = np.load(example_file, allow_pickle=False).astype(np.float32)
     (folder / EXAMPLE).write_text(json.dumps(example.tolist()))
     (folder / SERVING_EXAMPLE).write_text(json.dumps({"inputs": example.tolist()}, indent=2))
-    pinned = [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS]
-    (folder / PIP).write_text("\n".join(pinned))
-    installer = f"pip<={importlib.metadata.version('pip')}"
-    python = f"python={platform.python_version()}"
-    conda = {"channels": ["conda-forge"], "dependencies": [python, installer, {"pip": pinned}], "name": "mlflow-env"}
-    (folder / CONDA).write_text(yaml.safe_dump(conda, default_flow_style=False))
-    tools = [f"{name}=={version}" for name in ("pip", "setuptools", "wheel") if (version := _version(name))]
-    environment = {"python": platform.python_version(), "build_dependencies": tools, "dependencies": [f"-r {PIP}"]}
-    (folder / PYTHON).write_text(yaml.safe_dump(environment, sort_keys=False))
+    _write_environment(folder)
     described = Model(
         artifact_path=model.artifact_location,
         run_id=run_id,
@@ -119,6 +111,19 @@ def write(folder: Path, file: Path, example_file: Path, event: Mapping[str, Any]
     )
     described.model_size_bytes = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
     described.save(folder / "MLmodel")
+
+
+def _write_environment(folder: Path) -> None:
+    """Write down which packages the model needs, for each of MLflow's ways to install them."""
+    pinned = [f"{name}=={importlib.metadata.version(name)}" for name in REQUIREMENTS]
+    (folder / PIP).write_text("\n".join(pinned))
+    installer = f"pip<={importlib.metadata.version('pip')}"
+    python = f"python={platform.python_version()}"
+    conda = {"channels": ["conda-forge"], "dependencies": [python, installer, {"pip": pinned}], "name": "mlflow-env"}
+    (folder / CONDA).write_text(yaml.safe_dump(conda, default_flow_style=False))
+    tools = [f"{name}=={version}" for name in ("pip", "setuptools", "wheel") if (version := _version(name))]
+    environment = {"python": platform.python_version(), "build_dependencies": tools, "dependencies": [f"-r {PIP}"]}
+    (folder / PYTHON).write_text(yaml.safe_dump(environment, sort_keys=False))
 
 
 def _version(package: str) -> str:

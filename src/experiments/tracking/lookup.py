@@ -1,57 +1,18 @@
-"""What a store is asked before anything is recorded in it: whether it takes runs, and whether they ran before."""
+"""What a store is asked before anything is recorded in it, and which runs count by its answer."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.tracking.store import reason, redact
+from experiments.tracking.summary import PastRun
 
-CHECKPOINTS = "checkpoints"  # a folder beside a run's journal
 DELETED = "DELETED"
 MOST_RUNS = 100  # of one fingerprint
 IDS_A_QUERY = 200
 # Statuses by which a server refuses for good.
 REFUSALS = (401, 403, 404)
-
-
-@dataclass(frozen=True)
-class PastRun:
-    """A run that was recorded before, in a store or, not delivered yet, here.
-
-    Attributes:
-        run_id: MLflow's; empty as long as it is not known.
-        status: RUNNING, FINISHED, FAILED, KILLED or DELETED.
-        objective: What it is ranked by; None: it was not measured.
-        threads: How many it had, as text; empty: not recorded.
-        journal: The folder of its journal; empty: not here.
-        uuid: Its own id, which the journal and the store have.
-    """
-
-    run_id: str
-    status: str
-    objective: float | None
-    seconds: float
-    tags: Mapping[str, str] = field(repr=False)
-    threads: str = ""
-    journal: str = ""
-    uuid: str = ""
-
-    @property
-    def name(self) -> str:
-        """How it is called in a message."""
-        return f"run {self.run_id}" if self.run_id else f"the run in {self.output}"
-
-    @property
-    def output(self) -> Path:
-        """The folder of its output, where its journal is here."""
-        return Path(self.journal).parent
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of its checkpoints."""
-        return Path(self.journal, CHECKPOINTS)
 
 
 class Question(NamedTuple):
@@ -132,13 +93,12 @@ def past_run(run: Any) -> PastRun:
     from experiments.tracking.search import UUID, measures, seconds
 
     return PastRun(
-        run.info.run_id,
-        run.info.status if run.info.lifecycle_stage == "active" else DELETED,
-        measures(run).get("objective"),
-        seconds(run) or 0.0,
-        run.data.tags,
-        run.data.params.get("runtime.threads", ""),
         uuid=run.data.tags.get(UUID, ""),
+        opened={"tags": run.data.tags, "parameters": run.data.params},
+        status=run.info.status if run.info.lifecycle_stage == "active" else DELETED,
+        objective=measures(run).get("objective"),
+        seconds=seconds(run) or 0.0,
+        stored_id=run.info.run_id,
     )
 
 
@@ -148,3 +108,41 @@ def _changed(client: Any, ids: Sequence[str], config: str) -> str:
     same = f"tags.`fingerprint.config` = '{config}' and attributes.status = 'FINISHED'"
     found = client.search_runs(ids, same, max_results=1, order_by=["start_time DESC"])
     return found[0].info.run_id if found else ""
+
+
+def choose(here: Sequence[PastRun], answer: Answer, output: Path) -> PastRun | None:
+    """The run to keep, or to go on with: one that a retry of a sweep left, one that finished, one that was interrupted.
+
+    Args:
+        here: Runs with a journal here, the latest first.
+        answer: What the store said.
+        output: Folder of the run's output.
+    """
+    here = [run for run in here if not is_gone(run, answer)]
+    left = [run for run in here if run.status != "FINISHED" and _can_go_on(run)]
+    if own := [run for run in left if run.output.absolute() == output.absolute()]:
+        return own[0]
+    finished = [run for run in (*answer.runs, *here) if run.status == "FINISHED"]
+    finished = [run for run in finished if run.objective is not None]
+    return next(iter([*finished, *left]), None)
+
+
+def is_gone(run: PastRun, answer: Answer) -> bool:
+    """Whether a run with a journal here does not count: it was deleted in the store, or the store is another one now.
+
+    An interrupted run that the store lacks counts: all of it is delivered when it goes on.
+    """
+    state = run.delivered
+    if state.gone or answer.away or not state.run_id:
+        return state.gone
+    stored = {each.run_id: each.status for each in answer.runs}
+    lacking = DELETED if run.status == "FINISHED" and state.complete else ""
+    return stored.get(state.run_id, lacking) == DELETED
+
+
+def _can_go_on(run: PastRun) -> bool:
+    """Whether an interrupted run has a checkpoint, or was not measured yet."""
+    if not run.opened.get("dataset"):  # its process died before it had described itself
+        return False
+    measured = any(not name.startswith("system/") for name, _ in run.steps)
+    return not measured or any(run.checkpoints.glob("*.npz"))

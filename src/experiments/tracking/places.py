@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from experiments.tracking.store import sqlite_file
+from experiments.tracking.sqlite import sqlite_file
 
 
 def local_folder(address: str, uri: str) -> Path | None:

@@ -10,10 +10,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Container, Sequence
-from functools import cache
+from collections.abc import Callable, Container, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments import __version__
 from experiments.config.schema import Tracking
@@ -67,7 +67,7 @@ class Working(NamedTuple):
 @cache  # all runs of a sweep share the state at its start
 def working_tree() -> Working | None:
     """Look at the repository of the current folder; None outside of one."""
-    git = _Git()
+    git = partial(_git, time.monotonic() + GIT_SECONDS)
     try:
         commit = git("rev-parse", "HEAD").strip()
         status = git("status", "--porcelain", "--untracked-files=normal").splitlines()
@@ -78,37 +78,24 @@ def working_tree() -> Working | None:
         return None
 
 
-class _Git:
-    """Git without what the user's or the repository's settings would run, for 10 seconds in all."""
-
-    def __init__(self) -> None:
-        self._end = time.monotonic() + GIT_SECONDS
-
-    def __call__(self, *arguments: str, allowed: Container[int] = (0,)) -> str:
-        command = ["git", "-c", "core.fsmonitor=", *arguments]
-        environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        ) as process:
-            try:
-                output, _ = process.communicate(timeout=max(self._end - time.monotonic(), 0))
-            except BaseException:
-                with contextlib.suppress(OSError):  # it has ended
-                    os.killpg(process.pid, signal.SIGKILL)  # with its children, which may be what hangs
-                raise
-        if process.returncode not in allowed:
-            raise subprocess.CalledProcessError(process.returncode, command)
-        return output
+def _git(end: float, *arguments: str, allowed: Container[int] = (0,)) -> str:
+    """Run Git until a time at most, without what the user's or the repository's settings would run."""
+    command = ["git", "-c", "core.fsmonitor=", *arguments]
+    options: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    options |= {"env": {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}, "encoding": "utf-8", "errors": "replace"}
+    with subprocess.Popen(command, start_new_session=True, **options) as process:
+        try:
+            output, _ = process.communicate(timeout=max(end - time.monotonic(), 0))
+        except BaseException:
+            with contextlib.suppress(OSError):  # it has ended
+                os.killpg(process.pid, signal.SIGKILL)  # with its children, which may be what hangs
+            raise
+    if process.returncode not in allowed:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return str(output)
 
 
-def _patch(git: _Git) -> str:
+def _patch(git: Callable[..., str]) -> str:
     """What differs from the commit in files of code, new ones of the current folder included; without passwords."""
     top = Path(git("rev-parse", "--show-toplevel").rstrip("\n"))
     listed = git("ls-files", "--others", "--exclude-standard", "--full-name", "-z", "--", "*.py").split("\0")
@@ -156,10 +143,10 @@ def other_machine(processor: str, threads: str, here: int | None = None) -> str:
         here: Number of threads that it would have here; None: unknown.
     """
     now = hardware()["hardware.processor"]
-    told = [f"on another processor ({processor}; here {now})"] if processor not in ("", now) else []
+    differences = [f"on another processor ({processor}; here {now})"] if processor not in ("", now) else []
     if here is not None and threads not in ("", str(here)):
-        told.append(f"with {threads} threads (here {here})")
-    return " ".join(told)
+        differences.append(f"with {threads} threads (here {here})")
+    return " ".join(differences)
 
 
 @cache

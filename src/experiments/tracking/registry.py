@@ -1,17 +1,14 @@
 """MLflow's model registry: versions of a model, and aliases for those in use. It is in the same store as the runs."""
 
-import contextlib
 import json
-import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from experiments.config import Problem, Refused, RunFailed, suggest
 from experiments.config.objective import Objective, recorded_objective
-from experiments.tracking import sqlite
 from experiments.tracking.search import measures
-from experiments.tracking.store import alone, sqlite_file
+from experiments.tracking.sqlite import alone
 
 # Of the run's tags and metrics, what a version carries too, so that versions can be compared without their runs.
 EVIDENCE = ("objective", "dataset", "dataset.digest", "fingerprint", "git.commit", "weights.digest")
@@ -171,32 +168,15 @@ def run_behind(client: Any, which: str) -> str:
     name, _, alias = which.rpartition("@")
     if (version := _named(client, name, alias)) is None:
         known = client.search_registered_models(max_results=1000)
-        raise _unknown(which, (f"{model.name}@{alias}" for model in known for alias in model.aliases))
+        names = sorted(f"{model.name}@{alias}" for model in known for alias in model.aliases)
+        what = f"there is no {which!r} in this store's registry; "
+        if not names:
+            what += "promote a run first: python -m experiments.promote"
+            raise Refused(Problem("run", what, "run=latest"))
+        raise Refused(Problem("run", what + suggest(which, names), f"run={names[0]}"))
     if not version.run_id:
         raise Refused(Problem("run", f"version {version.version} of {name} came from no run", "run=latest"))
     return str(version.run_id)
-
-
-def refuse_unknown(uri: str, which: str) -> None:
-    """Refuse a ``NAME@ALIAS`` that a SQLite store surely lacks; MLflow takes two seconds to import.
-
-    Raises:
-        Refused: With the names that the store has.
-    """
-    if (file := sqlite_file(uri)) is None:
-        return
-    with contextlib.suppress(sqlite3.Error):  # it is busy
-        known = [name for (name,) in sqlite.query(file, "SELECT name || '@' || alias FROM registered_model_aliases")]
-        if which not in known and not which.endswith("@latest"):  # MLflow's own alias, which is not stored
-            raise _unknown(which, known)
-
-
-def _unknown(which: str, known: Iterable[str]) -> Refused:
-    names = sorted(known)
-    what = f"there is no {which!r} in this store's registry; "
-    if not names:
-        return Refused(Problem("run", f"{what}promote a run first: python -m experiments.promote", "run=latest"))
-    return Refused(Problem("run", what + suggest(which, names), f"run={names[0]}"))
 
 
 def measured(client: Any, version: Any) -> Objective | None:

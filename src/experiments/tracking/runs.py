@@ -21,7 +21,7 @@ from experiments.tracking.search import (
     unknown,
 )
 from experiments.tracking.selection import comparable_with_newest
-from experiments.tracking.store import existing, lacks_run
+from experiments.tracking.store import existing
 
 
 def finished(run: RecordedRun) -> RecordedRun:
@@ -53,9 +53,7 @@ def look_up(which: str, tracking: Tracking, *, trust: Sequence[str] = (), writin
     """
     uri = existing(tracking, "run", writing)
     finders = {"latest": _latest, "best": _best}
-    if "@" in which:
-        registry.refuse_unknown(uri, which)
-    elif which not in finders and (len(which) < SHORTEST_ID or lacks_run(uri, which)):
+    if len(which) < SHORTEST_ID:
         raise Refused(unknown("run", which))
     client = connect(uri)
     run_id = registry.run_behind(client, which) if "@" in which else which

@@ -11,7 +11,8 @@ from experiments.config import Problem, Refused, RunFailed, suggest
 from experiments.config.problems import assign, closest
 from experiments.tracking import sqlite
 from experiments.tracking.client import import_mlflow
-from experiments.tracking.store import damage, damaged, sqlite_file
+from experiments.tracking.sqlite import sqlite_file
+from experiments.tracking.store import damage, damaged
 
 P = ParamSpec("P")
 T = TypeVar("T")

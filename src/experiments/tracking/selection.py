@@ -22,7 +22,7 @@ from experiments.tracking.search import (
     seconds,
     unknown,
 )
-from experiments.tracking.store import existing, lacks_run
+from experiments.tracking.store import existing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,8 +58,7 @@ def holding(tracking: Tracking, wanted: Mapping[str, str]) -> str:
         Refused: There is no such store or run.
     """
     uri = existing(tracking, "sweep")
-    strange = {run_id for run_id in wanted if lacks_run(uri, run_id)}
-    strange |= {run_id for run_id in wanted if not re.fullmatch(r"[\w-]{4,64}", run_id)}
+    strange = {run_id for run_id in wanted if not re.fullmatch(r"[\w-]{4,64}", run_id)}
     if strange:
         problems = [unknown(key, run_id) for run_id, key in wanted.items() if run_id in strange]
         raise _without_them(problems, [run_id for run_id in wanted if run_id not in strange])

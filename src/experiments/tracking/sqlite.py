@@ -1,8 +1,9 @@
-"""SQLite stores, read without MLflow: whether the installed version can use them, and copies of read-only ones."""
+"""SQLite stores without MLflow: whether the installed version can use them, how they are shared, and read-only ones."""
 
 import contextlib
 import importlib.metadata
 import importlib.util
+import math
 import os
 import re
 import shlex
@@ -10,34 +11,21 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from urllib.parse import unquote
 
-# Those of MLflow's tables that are read or written here.
-TABLES = frozenset(
-    {
-        "alembic_version",
-        "experiments",
-        "experiment_tags",
-        "runs",
-        "tags",
-        "params",
-        "metrics",
-        "latest_metrics",
-        "datasets",
-        "inputs",
-        "input_tags",
-        "logged_models",
-        "logged_model_tags",
-        "logged_model_params",
-        "logged_model_metrics",
-        "registered_models",
-        "registered_model_tags",
-        "registered_model_aliases",
-        "model_versions",
-        "model_version_tags",
-    }
+from experiments.tracking import lock
+
+# What SQLite runs when tables are read or written. MLflow makes one trigger, on its table of secrets, and
+# generated columns in its table of spans; neither table is used here.
+PROGRAMS = (
+    "SELECT 'the ' || type || ' ' || name FROM sqlite_master WHERE type = 'view' "
+    "OR (type = 'trigger' AND tbl_name <> 'secrets') UNION ALL "
+    "SELECT 'the generated column ' || tables.name || '.' || columns.name "
+    "FROM sqlite_master AS tables, pragma_table_xinfo(tables.name) AS columns "
+    "WHERE tables.type = 'table' AND tables.name <> 'spans' AND columns.hidden IN (2, 3) ORDER BY 1"
 )
 LONGEST = 1_000_000  # bytes of a value that is read here; those are names and ids
 
@@ -52,58 +40,119 @@ def address(file: Path) -> str:
     return f"sqlite:///{str(file).replace('%', '%25').replace('?', '%3F')}"
 
 
-def query(file: Path, statement: str, *values: str) -> list[Any]:
-    """Read from a store.
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a SQLite store; None for other stores. As SQLAlchemy reads it: without a query, and unquoted."""
+    return Path(unquote(uri.partition(":///")[2].partition("?")[0])).absolute() if uri.startswith("sqlite") else None
+
+
+def trouble(file: Path, writing: bool = True) -> str | None:
+    """Say why a store cannot be used; None if it can, or can be created.
+
+    Args:
+        file: Of the store.
+        writing: Whether it has to be writable.
+    """
+    if file.name in ("", ":memory:") or file.is_dir():
+        return "names no file, and a store in memory would be lost; expected sqlite:///FILE"
+    if (held := lock_file(file)).exists() and not held.is_file():
+        return f"cannot be used: {held} is no file, but a folder, a pipe or a device"
+    if not file.exists():
+        return None if not writing or can_be_made(file.parent) else "cannot be created: its folder cannot be written"
+    if not file.is_file():
+        return "is no ordinary file"
+    if not os.access(file, os.R_OK) or (writing and is_read_only(file)):
+        return f"cannot be {'written' if writing else 'read'}"
+    return _unusable(file)
+
+
+def _unusable(file: Path) -> str | None:
+    try:
+        return mismatch(file)
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return None  # another process writes; MLflow waits for longer than this look
+        if code not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
+            return f"cannot be used now ({error}): is there space left, and may it be read and written?"
+        return f"is not a usable SQLite file ({error}); move it away to start a new one"
+
+
+def can_be_made(folder: Path) -> bool:
+    """Whether a folder can be written, or made."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+
+
+def is_in_use(file: Path) -> bool:
+    """Whether a store has tables; MLflow would make them, even if it only reads."""
+    try:
+        return bool(tables(file))
+    except sqlite3.Error:  # it is busy
+        return True
+
+
+def tables(file: Path) -> set[str]:
+    """The names of the tables of a SQLite file; none, if it is not there.
 
     Raises:
-        sqlite3.Error: It is busy, damaged, or not a store.
+        sqlite3.Error: It is busy, damaged, or not a SQLite file.
     """
+    if not (file.exists() and file.stat().st_size):
+        return set()
     with contextlib.closing(_open(file)) as connection:
-        return connection.execute(statement, values).fetchall()
+        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def mismatch(file: Path) -> str | None:
     """Say why MLflow could not use a store; None if it can, or if the store is empty.
 
+    MLflow itself would say so only after its import, and has no public function that does. So this is the one place
+    that knows where MLflow keeps the version of its tables.
+
     Raises:
         sqlite3.Error: It is busy, or damaged.
     """
+    if not (names := tables(file)):
+        return None
+    if "alembic_version" not in names:
+        return f"has no tables of MLflow, but of another program ({', '.join(sorted(names)[:3])})"
     with contextlib.closing(_open(file)) as connection:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not tables:
-            return None
-        if "alembic_version" not in tables:
-            return f"has no tables of MLflow, but of another program ({', '.join(sorted(tables)[:3])})"
         rows = connection.execute("SELECT substr(version_num, 1, 64) FROM alembic_version LIMIT 2")
         found = [version for (version,) in rows]
-        computing = list(_computing(connection))
-    upgrade = f"mlflow db upgrade {shlex.quote(address(file))}"
-    if (known := _revisions()) and found != [known[-1]]:
-        installed = importlib.metadata.version("mlflow")
+        programs = [name for (name,) in connection.execute(PROGRAMS)]
+    known, installed = revisions(), importlib.metadata.version("mlflow")
+    if known and set(found) != known.keys() - set(known.values()):
+        upgrade = f"mlflow db upgrade {shlex.quote(address(file))}"
         if found and found[0] in known:
             return f"is of an older MLflow than the installed {installed}; copy it, then: {upgrade}"
         what = f"is of another MLflow than the installed {installed} (schema {', '.join(map(str, found)) or 'unknown'})"
         return f"{what}; install that one, or if it is older, copy the file, then: {upgrade}"
-    if missing := TABLES - tables:
-        return f"is damaged: it lacks the table {', '.join(sorted(missing))}; restore it, or move it away"
-    what = f"has {', '.join(computing)}, which MLflow does not make and SQLite would run; remove that, or move it away"
-    return what if computing else None
+    what = f"has {', '.join(programs)}, which MLflow does not make and SQLite would run; remove that, or move it away"
+    return what if programs else None
 
 
-def _computing(connection: sqlite3.Connection) -> Iterator[str]:
-    """What in a store is run when its tables are read or written, and is not MLflow's."""
-    # MLflow has one trigger, on its table of secrets, which is not used here.
-    programs = "SELECT type, name, tbl_name FROM sqlite_master WHERE type IN ('trigger', 'view') ORDER BY name"
-    for kind, name, table in connection.execute(programs):
-        if (kind, table) != ("trigger", "secrets"):
-            yield f"the {kind} {name}"
-    columns = (
-        "SELECT tables.name, columns.name FROM sqlite_master AS tables, pragma_table_xinfo(tables.name) AS columns "
-        "WHERE tables.type = 'table' AND columns.hidden IN (2, 3)"  # generated ones, which MLflow has for spans
-    )
-    for table, name in connection.execute(columns):
-        if table in TABLES:
-            yield f"the generated column {table}.{name}"
+@contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """Keep other processes out while a SQLite store is opened: two that create it at once would break it."""
+    if (file := sqlite_file(uri)) is None:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if (held := lock.take(lock_file(file), math.inf)) is not None:
+        with held:
+            yield
+
+
+def lock_file(file: Path) -> Path:
+    """The file that is locked while a SQLite store is opened; nothing else has such a name."""
+    return file.with_name(f"{file.name}.lock")
+
+
+def allow_many_writers(uri: str) -> None:
+    """Have a SQLite store keep a write-ahead log, with which readers never wait, and writers wait for each other."""
+    if file := sqlite_file(uri):
+        with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")  # stays so; refused while others use the store
 
 
 def is_read_only(file: Path) -> bool:
@@ -136,22 +185,11 @@ def _open(file: Path) -> sqlite3.Connection:
 
 
 @cache
-def _revisions() -> list[str]:
-    """The installed MLflow's versions of its tables, oldest first; empty if they are not where they are expected."""
+def revisions() -> dict[str, str | None]:
+    """The installed MLflow's versions of its tables, each with the one before; none if they are not where expected."""
     spec = importlib.util.find_spec("mlflow")
     folders = spec.submodule_search_locations or [] if spec else []
     files = [file for folder in folders for file in Path(folder, "store", "db_migrations", "versions").glob("*.py")]
-    return list(_in_order({before: name for name, before in map(_revision, files) if name}))
-
-
-def _revision(file: Path) -> tuple[str | None, str | None]:
-    """A migration's own name, and that of the one before."""
-    found = dict(re.findall(r"^(revision|down_revision) = ['\"](\w+)['\"]", file.read_text(), re.MULTILINE))
-    return found.get("revision"), found.get("down_revision")
-
-
-def _in_order(following: dict[str | None, str | None]) -> Iterator[str]:
-    name = following.get(None)
-    while name:
-        yield name
-        name = following.get(name)
+    assigned = re.compile(r"^(revision|down_revision) = ['\"](\w+)['\"]", re.MULTILINE)
+    found = [dict(assigned.findall(file.read_text())) for file in files]
+    return {names["revision"]: names.get("down_revision") for names in found if "revision" in names}

@@ -1,23 +1,19 @@
 """Where runs are recorded, and whether it can be reached. Quick: MLflow is not imported."""
 
-import contextlib
-import math
 import os
 import re
 import socket
-import sqlite3
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from experiments.config import Problem, Refused
 from experiments.config.schema import Tracking
-from experiments.tracking import journal, lock, sqlite
+from experiments.tracking import journal, sqlite
+from experiments.tracking.sqlite import sqlite_file
 
 FOLDER = Path("mlruns")
 # Below it, a file for each journal that was not delivered whole: its name is the run's uuid, and it says where.
@@ -46,7 +42,7 @@ def store_name(uri: str) -> str:
 def problems(config: Tracking) -> list[Problem]:
     """Say why nothing could be recorded, if so."""
     found = []
-    if not _writable(FOLDER.absolute()):
+    if not sqlite.can_be_made(FOLDER.absolute()):
         found.append(
             Problem(str(FOLDER.absolute()), "cannot be written, and all output goes there; start in another folder")
         )
@@ -87,7 +83,7 @@ def existing(tracking: Tracking, key: str, writing: bool = False) -> str:
     uri = store_uri(tracking)
     if found := _store_problems(tracking, writing):  # MLflow itself would retry for minutes
         raise Refused(found)
-    if (file := sqlite_file(uri)) and not _in_use(file):
+    if (file := sqlite_file(uri)) and not sqlite.is_in_use(file):
         how = "train something first: python -m experiments.run"
         if next(FOLDER.rglob(journal.JOURNAL), None):
             again = "" if (FOLDER / WAITING).is_dir() else " all=true"
@@ -162,59 +158,6 @@ def _without_query(address: str) -> str:
     return f"{address[: start.end()]}***" if start and "=" in address[start.end() :] else address
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """The file of a SQLite store; None for other stores. As SQLAlchemy reads it: without a query, and unquoted."""
-    return Path(unquote(uri.partition(":///")[2].partition("?")[0])).absolute() if uri.startswith("sqlite") else None
-
-
-def _in_use(file: Path) -> bool:
-    """Whether a SQLite store has experiments; where there are none, MLflow makes one, even if it only reads."""
-    if not (file.exists() and file.stat().st_size):
-        return False
-    with contextlib.suppress(sqlite3.Error):  # it is busy
-        has_table = sqlite.query(file, "SELECT 1 FROM sqlite_master WHERE name = 'experiments'")
-        return bool(has_table and sqlite.query(file, "SELECT 1 FROM experiments LIMIT 1"))
-    return True
-
-
-def lacks_run(uri: str, run_id: str) -> bool:
-    """Whether a SQLite store surely has no run whose id begins so; MLflow, which knows better, is slow to import."""
-    if (file := sqlite_file(uri)) is None:
-        return False
-    with contextlib.suppress(sqlite3.Error):  # it is busy
-        return not sqlite.query(file, "SELECT 1 FROM runs WHERE run_uuid LIKE ? LIMIT 1", f"{run_id}%")
-    return False
-
-
-@contextmanager
-def alone(uri: str) -> Iterator[None]:
-    """Keep other processes out while a SQLite store is opened: two that create it at once would break it."""
-    if (file := sqlite_file(uri)) is None:
-        yield
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if (held := lock.take(lock_file(file), math.inf)) is not None:
-        with held:
-            yield
-
-
-def lock_file(file: Path) -> Path:
-    """The file that who opens a SQLite store holds: no name that anything else would have."""
-    return file.with_name(f"{file.name}.lock")
-
-
-def allow_many_writers(uri: str) -> None:
-    """Have a SQLite store keep a write-ahead log, with which readers never wait, and writers wait for each other."""
-    if file := sqlite_file(uri):
-        with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(file)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")  # stays so; refused while others use the store
-
-
-def _writable(folder: Path) -> bool:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
-
-
 def _unreachable(uri: str, writing: bool) -> str | None:
     """Try the store, at most a few seconds; None if it answers."""
     scheme = uri.partition(":")[0].partition("+")[0]
@@ -226,9 +169,9 @@ def _unreachable(uri: str, writing: bool) -> str | None:
         return reason
     try:
         if (file := sqlite_file(uri)) is not None:
-            return _sqlite_trouble(file, writing)
+            return sqlite.trouble(file, writing)
         if scheme in ("http", "https"):
-            _refuse_nobody(uri) if writing else _ask(f"{re.sub(r'//[^/@]+@', '//', uri).rstrip('/')}/health")
+            _ask_server(uri, writing)
         elif scheme in ("postgresql", "mysql", "mssql"):
             import sqlalchemy
 
@@ -243,15 +186,17 @@ def _unreachable(uri: str, writing: bool) -> str | None:
 PATIENCE = 5.0  # seconds for the answer of a server
 
 
-def _ask(url: str) -> None:
-    """Ask a server for a page.
+def _ask_server(uri: str, writing: bool) -> None:
+    """Ask a server whether it is there. Whether it takes runs, MLflow asks later, which sends credentials.
 
     Raises:
-        Exception: It gives none within `PATIENCE`, however many bytes it sends, or says that it cannot.
+        Exception: The host is not known, or nothing listens there; also, unless `writing`, as a run can be sent later:
+            it gives no answer within `PATIENCE`, however many bytes it sends, or says that it cannot.
     """
     import urllib.error
     import urllib.request
 
+    url = f"{re.sub(r'//[^/@]+@', '//', uri).rstrip('/')}/health"
     failed: list[Exception] = [TimeoutError(f"no whole answer within {PATIENCE:g} seconds")]
 
     def ask() -> None:
@@ -266,28 +211,9 @@ def _ask(url: str) -> None:
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(PATIENCE)
-    if failed:
-        raise failed[0]
-
-
-def _refuse_nobody(uri: str) -> None:
-    """Look whether there is a server. Whether it takes runs, MLflow asks, which sends credentials.
-
-    Raises:
-        OSError: The host is not known, or nothing listens there.
-    """
-    import urllib.request
-
-    parts = urlsplit(uri)
-    if parts.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(parts.hostname or ""):
-        return  # the proxy knows
-    try:
-        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-        socket.create_connection((parts.hostname or "", port), timeout=3).close()
-    except (ConnectionRefusedError, socket.gaierror):
-        raise
-    except OSError:  # it may be back later
-        return
+    for error in list(failed):
+        if not writing or isinstance(getattr(error, "reason", error), ConnectionRefusedError | socket.gaierror):
+            raise error
 
 
 def _unreadable(uri: str, scheme: str) -> str | None:
@@ -302,29 +228,3 @@ def _unreadable(uri: str, scheme: str) -> str | None:
     if scheme in ("http", "https") and re.search("[?#]", uri):
         return "has a query, which MLflow does not send; a token goes into $MLFLOW_TRACKING_TOKEN"
     return None
-
-
-def _sqlite_trouble(file: Path, writing: bool = True) -> str | None:
-    if file.name in ("", ":memory:") or file.is_dir():
-        return "names no file, and a store in memory would be lost; expected sqlite:///FILE"
-    if (held := lock_file(file)).exists() and not held.is_file():
-        return f"cannot be used: {held} is no file, but a folder, a pipe or a device"
-    if not file.exists():
-        return None if not writing or _writable(file.parent) else "cannot be created: its folder cannot be written"
-    if not file.is_file():
-        return "is no ordinary file"
-    if not os.access(file, os.R_OK) or (writing and sqlite.is_read_only(file)):
-        return f"cannot be {'written' if writing else 'read'}"
-    return _sqlite_mismatch(file)
-
-
-def _sqlite_mismatch(file: Path) -> str | None:
-    try:
-        return sqlite.mismatch(file)
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return None  # another process writes; MLflow waits for longer than this look
-        if code not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
-            return f"cannot be used now ({error}): is there space left, and may it be read and written?"
-        return f"is not a usable SQLite file ({error}); move it away to start a new one"

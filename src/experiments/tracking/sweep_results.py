@@ -1,7 +1,5 @@
 """The results of a sweep as files of its parent run: the ranked table, a report and a picture."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,19 +24,13 @@ def write(client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[R
     """
     if not rows:
         return
-    (folder / "results.csv").write_text(_table(rows))
+    import pandas as pd
+
+    pd.DataFrame(list(rows), dtype=object).to_csv(folder / "results.csv", index=False)
     _record(client, run_id, rows, time)
     _name_kept(client, experiments, run_id, rows)
     if any(row["run_id"] for row in rows):  # a sweep may be interrupted before its first run is recorded
         _compare(client, experiments, run_id, rows, folder)
-
-
-def _table(rows: Sequence[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _record(client: Any, run_id: str, rows: Sequence[Row], time: int) -> None:
@@ -66,7 +58,7 @@ def _name_kept(client: Any, experiments: Sequence[str], run_id: str, rows: Seque
         client.set_tag(run_id, f"{selection.KEPT}{start // IDS_A_TAG + 1}", ",".join(kept[start : start + IDS_A_TAG]))
 
 
-def _compare(client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[Row], folder: Path) -> list[str]:
+def _compare(client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[Row], folder: Path) -> None:
     """Write the report and draw the picture, of the largest group of runs that can be compared."""
     from experiments.ranking import picture, report
     from experiments.ranking.comparison import best_runs, comparable, compare, curve_of
@@ -74,7 +66,7 @@ def _compare(client: Any, experiments: Sequence[str], run_id: str, rows: Sequenc
 
     selected = selection.of_sweep(client, experiments, client.get_run(run_id))
     if not (groups := comparable(selected.runs)):
-        return []
+        return
     objective, members = next(iter(groups.items()))
     runs = curves.with_curves(client, members)
     comparison = compare(runs, selected.title, objective, selected.circumstances)
@@ -83,14 +75,12 @@ def _compare(client: Any, experiments: Sequence[str], run_id: str, rows: Sequenc
     ranked_by, curves_of = objective.metric, dict(zip(runs["run_id"], runs["curves"], strict=True))
     metric = curve_of(ranked_by)
     shown = [row for row in rows if row["status"] == "FINISHED" and row["run_id"] in curves_of][: picture.COMPARED]
-    if not shown:
-        return ["report.html"]
-    drawn_curves = [curves_of[row["run_id"]].get(metric, ()) for row in shown]
-    names, objectives = [row["name"] for row in shown], [row["objective"] for row in shown]
-    (folder / "figures").mkdir(exist_ok=True)
-    drawn = picture.compare_runs(names, objectives, drawn_curves, ranked_by, metric)
-    drawn.savefig(folder / "figures" / "runs.png", **pictures.SAVED)
-    return ["report.html", "figures/runs.png"]
+    if shown:
+        drawn_curves = [curves_of[row["run_id"]].get(metric, ()) for row in shown]
+        names, objectives = [row["name"] for row in shown], [row["objective"] for row in shown]
+        (folder / "figures").mkdir()
+        drawn = picture.compare_runs(names, objectives, drawn_curves, ranked_by, metric)
+        drawn.savefig(folder / "figures" / "runs.png", **pictures.SAVED)
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]], limit: int = 50) -> str:
