@@ -80,6 +80,7 @@ def become(name: str, arguments: Sequence[str], folder: str | Path, environment:
     process.spawn = _fork_writer  # type: ignore[assignment]
     gc.enable()
     sys.path[0] = str(folder)
+    sys.path[1:1] = [place for place in environment.get("PYTHONPATH", "").split(os.pathsep) if place not in sys.path]
     module = sys.modules.get(name)
     sys.argv = [str(module.__file__) if module else name, *arguments]
     if module:

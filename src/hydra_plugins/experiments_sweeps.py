@@ -21,20 +21,19 @@ class ProposerSweeper(Sweeper):
     """Runs the jobs of a proposer, with any launcher. See ``conf/hydra/sweeper/``.
 
     Args:
-        proposer: A module of `experiments.sweeps.proposers`.
-        settings: What this module's ``Settings`` say.
+        keys: Those of ``hydra.sweeper``. The whole config, which is checked, has them, too.
     """
 
-    def __init__(self, proposer: str, **settings: Any) -> None:
-        self._proposer, self._settings = proposer, settings
+    def __init__(self, **keys: Any) -> None:
+        """Make one; `setup` reads the keys."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins
 
-        from experiments.sweeps import parts, proposers
+        from experiments.sweeps import parts
 
-        schema, self.propose = proposers.of(self._proposer, config.trust)
-        self.settings = parts.check_settings("sweeper", schema, self._settings)
+        ours = config.hydra.launcher._target_.endswith(f".{ExecutorLauncher.__name__}")
+        self.proposer = parts.load(config, "sweeper", *["launcher"] * ours)["sweeper"]
         self.context, self.master = hydra_context, config
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -50,20 +49,18 @@ class ExecutorLauncher(Launcher):
     """Runs jobs with an executor. See ``conf/hydra/launcher/``.
 
     Args:
-        executor: A module of `experiments.sweeps.executors`.
-        settings: What this module's ``Settings`` say.
+        keys: Those of ``hydra.launcher``. The whole config, which is checked, has them, too.
     """
 
-    def __init__(self, executor: str, **settings: Any) -> None:
-        self._executor, self._settings = executor, settings
+    def __init__(self, **keys: Any) -> None:
+        """Make one; `setup` reads the keys."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from experiments.sweeps import executors, parts
+        from experiments.sweeps import parts
 
-        schema, executor = executors.of(self._executor, config.trust)
-        self.settings = parts.check_settings("launcher", schema, self._settings)
+        module, self.settings = parts.load(config, "launcher")["launcher"]
         self.hydra_context, self.task_function, self.master = hydra_context, task_function, config
-        self.executor = executor(self.settings, self)
+        self.executor = module.executor(self.settings, self)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from experiments.sweeps.sweep import launch

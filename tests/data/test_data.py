@@ -617,6 +617,12 @@ def load():
     x, y = np.arange(160).reshape(40, 4), np.arange(40) % 4
     return (x[:30], y[:30]), (x[30:], y[30:])
 def one(): return 3
+def takes(number): return number
+def raises(): raise ValueError("no rows")
+def ends(): raise SystemExit(0)
+def masked():
+    (x, y), test = load()
+    return (np.ma.masked_less(x, 3), y), test
 def pairs(): return (1, 2), (3, 4)
 number = 5
 """
@@ -636,6 +642,11 @@ def test_a_function_of_a_trusted_package_gives_the_data(tmp_path: Path, monkeypa
         "own_data.none": "cannot import own_data.none",
         "own_data.number": "own_data.number is no function",
         "own_data.one": "own_data.one returned int, expected",
+        "own_data.takes": "own_data.takes(number) takes arguments, expected a function that is called without any",
+        "own_data.raises": f"own_data.raises raised ValueError: no rows ({tmp_path}/own_data.py, line ",
+        "own_data.ends": "own_data.ends ended with sys.exit(0)",
+        "own_data.masked": "own_data.masked returned masked arrays (x_train); fill them",
+        "load": "got load, expected it with its package: mypackage.load",
         "own_data.pairs": "x_train: got shape (), expected",
     }.items():
         with pytest.raises(Refused, match=re.escape(told)):

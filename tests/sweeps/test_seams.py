@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -187,20 +188,41 @@ def test_a_proposer_and_an_executor_of_ones_own(run_cli: Run, package: Path, tmp
     assert not [line for line in again.stdout.splitlines() if " s  val_accuracy" in line], "all three are kept"
 
 
-def test_only_trusted_packages_have_parts(run_cli: Run, package: Path) -> None:
-    for key in ("hydra.sweeper.proposer", "hydra.launcher.executor"):
-        refused = run_cli("-m", f"{key}=mypackage.longer", "seed=0,1", PYTHONPATH=str(package))
-        assert refused.returncode == 2
-        remedy = "try  trust=[mypackage]"
-        assert (
-            refused.stderr.split("\n")[0]
-            == f"error: {key}: got mypackage.longer, a module of a package that is not trusted"
-        )
-        assert remedy in refused.stderr
-        missing = run_cli("-m", f"{key}=mypackage.no", "seed=0,1", "trust=[mypackage]", PYTHONPATH=str(package))
-        assert (missing.returncode, missing.stderr.count("which cannot be imported")) == (2, 1)
-        unknown = run_cli("-m", f"{key}=gird", "seed=0,1")
-        assert unknown.stderr.startswith(f"error: {key}: got gird; ")
+@pytest.mark.parametrize(
+    ("words", "refusals"),
+    [
+        (["P=mypackage.longer"], {"P": "got mypackage.longer, a module of a package that is not trusted"}),
+        (["P=mypackage.longer", "trust=[amypackages]"], {"P": "a module of a package that is not trusted"}),
+        (["P=mypackage.no", "trust=[mypackage]"], {"P": "got mypackage.no, which cannot be imported: ModuleNotFound"}),
+        (["P=mypackage.data", "trust=[mypackage]"], {"P": "got mypackage.data, which has no Settings and no"}),
+        (["P=mypackage.broken", "trust=[mypackage]"], {"P": "which cannot be imported: ValueError: broken"}),
+        (["P=gird"], {"P": "got gird; "}),
+        (["P=5"], {"P": "got 5, expected the name of a module; known: "}),
+        (["P=null"], {"P": "got None, expected the name of a module"}),
+        (["P=.x", "trust=[mypackage]"], {"P": "got .x, expected the name of a module"}),
+        (["P=mypackage.longer", "experiment=trusting"], {"trust": "a config file trusts mypackage, but"}),
+        (
+            ["hydra.launcher.workers=0", "hydra.sweeper.max_runs=x"],
+            {"hydra.sweeper.max_runs": "", "hydra.launcher.workers": ""},
+        ),
+    ],
+)
+@pytest.mark.parametrize("key", ["hydra.sweeper.proposer", "hydra.launcher.executor"])
+def test_what_cannot_be_a_part_is_refused(
+    fork_cli: Run, package: Path, key: str, words: list[str], refusals: dict[str, str]
+) -> None:
+    (package / "mypackage" / "broken.py").write_text("raise ValueError('broken')\n")
+    preset = package / "conf" / "experiment" / "trusting.yaml"
+    preset.parent.mkdir()
+    preset.write_text("# @package _global_\ntrust: [mypackage]\n")
+    command = [re.sub("^P(?==)", key, word) for word in words]
+    done = fork_cli("-m", "--config-dir", str(package / "conf"), *command, "seed=0,1", PYTHONPATH=str(package))
+    assert done.returncode == 2, done.stderr
+    found = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(found) == len(refusals)
+    for line, (where, what) in zip(found, refusals.items(), strict=True):
+        assert line.startswith(where.replace("P", key) + ": ")
+        assert what in line
 
 
 def test_a_batch_launcher_is_refused_where_results_say_what_is_next(run_cli: Run, package: Path) -> None:

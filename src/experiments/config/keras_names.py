@@ -67,6 +67,8 @@ def is_within(name: str, packages: Sequence[str]) -> bool:
 def untrusted(name: str, where: str, trust: Sequence[str]) -> Problem | None:
     """Say that the package of a dotted name is not trusted; None if it is."""
     module, _, class_name = name.rpartition(".")
+    if not module:
+        return Problem(where, f"got {name}, expected it with its package: mypackage.{name}")
     if is_within(module, trust):
         return None
     package = name.partition(".")[0]

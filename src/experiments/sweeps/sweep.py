@@ -42,7 +42,10 @@ def sweep(sweeper: "ProposerSweeper", arguments: Sequence[str], launcher: Launch
         RunFailed: Runs did not finish. The others did.
     """
     loader, master = sweeper.context.config_loader, sweeper.master
-    proposer = sweeper.propose(sweeper.settings, arguments, loader, partial(prepare, loader=loader, master=master))
+    module, settings = sweeper.proposer
+    proposer = module.propose(settings, arguments, loader, partial(prepare, loader=loader, master=master))
+    if not proposer.jobs:
+        raise Refused(Problem("hydra.sweeper.proposer", f"{module.__name__} proposes no job to begin with"))
     with ExitStack() as opened:
         if isinstance(launcher, ExecutorLauncher):
             launcher.executor.prepare(proposer.jobs)

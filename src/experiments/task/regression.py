@@ -16,6 +16,8 @@ Numbers = NDArray[np.float32]
 
 LARGEST = float(np.finfo(np.float32).max)
 FINITE = "leave these out: keep = np.isfinite(Y); X, Y = X[keep], Y[keep]"
+CENTER = "subtract a number from all targets: Y = Y - Y.mean()"
+COARSE = 1e-4  # of the largest target: if all differences are smaller, float32 has at most 3 digits of them
 NUMBERS = "if they stand for numbers: Y = Y.astype(np.float32)"
 
 
@@ -33,15 +35,20 @@ def problems(targets: NDArray[Any], inputs: int | None, training: int) -> Iterat
     elif targets.ndim == 1 and targets.size and not np.isfinite(targets).all():
         count = int((~np.isfinite(targets)).sum())
         yield Wrong(f"holds NaN or infinity, in {count:,} of {len(targets):,}", FINITE if count < len(targets) else "")
-    elif targets.size and (largest := float(np.abs(targets.astype(np.float64)).max())) > LARGEST:
+    elif targets.size and (largest := max(float(targets.max()), -float(targets.min()))) > LARGEST:
         yield Wrong(
             f"holds values of up to {largest:.3g}, but training is done in float32, which ends at {LARGEST:.3g}"
         )
 
 
 def disagreements(train: NDArray[Any], test: NDArray[Any]) -> dict[str, list[Wrong]]:
-    """There has to be something to learn."""
-    return {"y_train": [Wrong("holds one value only, so there is nothing to learn")]} if np.ptp(train) == 0 else {}
+    """There has to be something to learn, in the precision that training has."""
+    cleaned = clean(train)
+    if cleaned.min() < cleaned.max():
+        return {}
+    if train.min() == train.max():
+        return {"y_train": [Wrong("holds one value only, so there is nothing to learn")]}
+    return {"y_train": [Wrong("holds values that are all equal in float32, in which training is done", CENTER)]}
 
 
 def clean(targets: NDArray[Any]) -> Numbers:
@@ -60,8 +67,12 @@ def strata(targets: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def warnings(train: NDArray[Any], outputs: int) -> Iterator[str]:
-    """Warn of nothing: what is a large number depends on the loss."""
-    yield from ()
+    """Warn where float32, in which training is done, keeps little of the differences between targets."""
+    spread, largest = float(np.ptp(train)), float(np.abs(train).max())
+    if spread < COARSE * largest:
+        yield f"targets reach {largest:.3g} and differ by {spread:.3g}, of which float32 keeps few digits; subtract a number"
+    elif largest**2 < float(np.finfo(np.float32).tiny) or largest > LARGEST**0.5:
+        yield f"targets reach {largest:.3g}, and float32 cannot hold their squares; divide them by a number"
 
 
 def describe(train: NDArray[Any], outputs: int) -> str:

@@ -5,15 +5,13 @@ returns an `Executor` for these settings and Hydra's launcher. A module of a pac
 ``mypackage.mymodule``, with ``trust=[mypackage]``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Annotated, Any, Protocol, cast
+from typing import Annotated, Protocol
 
 from pydantic import Field
 
 from experiments.config.schema import Count, Section
-from experiments.sweeps import parts
 from experiments.sweeps.jobs import Job
 
 
@@ -103,13 +101,3 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End what `prepare` has started: the sweep is over, and the command ends without clean-up by Python."""
-
-
-def of(name: str, trust: Sequence[str]) -> tuple[type[Settings], Callable[[Any, Any], Executor]]:
-    """The settings and the function of an executor.
-
-    Raises:
-        Refused: There is none of this name.
-    """
-    module: ModuleType = parts.find(__name__, __path__, name, "hydra.launcher.executor", trust)
-    return module.Settings, cast(Callable[[Any, Any], Executor], module.executor)

@@ -5,13 +5,10 @@ A module has ``Settings``, the other keys of ``hydra.sweeper`` with their defaul
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from hydra.core.config_loader import ConfigLoader
 
-from experiments.config.schema import Section
-from experiments.sweeps import parts
 from experiments.sweeps.jobs import Job
 
 
@@ -58,13 +55,3 @@ class Propose(Protocol):
         Raises:
             Refused: They cannot be carried out.
         """
-
-
-def of(name: str, trust: Sequence[str]) -> tuple[type[Section], Propose]:
-    """The settings and the function of a proposer.
-
-    Raises:
-        Refused: There is none of this name.
-    """
-    module: ModuleType = parts.find(__name__, __path__, name, "hydra.sweeper.proposer", trust)
-    return module.Settings, cast(Propose, module.propose)
