@@ -71,22 +71,14 @@ def check_arguments(arguments: Namespace, command: str, schema: type[Section]) -
 def _check_start(composed: DictConfig, schema: type[Section], sweep: bool, command: str) -> Section | None:
     if schema is Config and not sweep:
         return check_run(composed, functools.partial(group_defaults, composed))
-    if sweep:
-        several = [Problem("-m", f"{command} has no sweeps; leave -m out")]
-        problems = _sweep_problems(composed) if schema is Config else several
+    if sweep and schema is Config:
+        problems = _sweep_problems(composed)
     else:
-        problems = _written_files(composed)
+        problems = [Problem("-m", f"{command} has no sweeps; leave -m out")] if sweep else _written_files(composed)
     if problems:
         raise Refused(problems)
-    return None if sweep else check_command(composed, schema)
-
-
-def check_command(composed: DictConfig, schema: type[Section]) -> Section:
-    """Check the config of a command that trains nothing.
-
-    Raises:
-        Refused: With all problems.
-    """
+    if sweep:
+        return None
     _make_readable(composed)
     checked = check(composed, schema, functools.partial(group_defaults, composed))
     if problems := distrusted(getattr(checked, "trust", ()), _typed()):
