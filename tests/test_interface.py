@@ -73,8 +73,20 @@ def test_a_run_classifies_images_as_it_was_measured(run: RecordedRun, tmp_path: 
     assert np.array_equal(both[0], both[2])
     with pytest.raises(Refused, match="there is no such file"):
         run.predict(["no.png"])
-    with pytest.raises(Refused, match="the model takes inputs of"):
+    with pytest.raises(Refused, match="images: the model takes inputs of"):
         run.predict(np.zeros((2, 5, 5)))
+    assert np.array_equal(run.predict(images[:2].tolist()), probabilities[:2])
+    assert np.array_equal(run.predict(str(file)), both[:1])
+    odd: list[tuple[Any, str]] = [
+        (np.full((2, 8, 8), np.nan), "images: holds NaN or infinity, in 2 of 2"),
+        (images[:2] * 1e300, "divided by data.scale=16 are beyond float32|beyond float32|ends at"),
+        (images[:2] * 1j, "got type complex128, expected real numbers"),
+        ([[None] * 8] * 8, "got type object, expected numbers"),
+        (3, r"got shape \(\)"),
+    ]
+    for inputs, message in odd:
+        with pytest.raises(Refused, match=message):
+            run.predict(inputs)
     assert run.model().count_params() == 64 * 8 + 8 + 8 * 10 + 10
 
 
@@ -118,6 +130,16 @@ def test_what_cannot_be_is_refused(run: RecordedRun) -> None:
     wrong: Any = 3.5
     with pytest.raises(Refused, match=r"sweep: got 3\.5, expected text"):
         experiments.table(sweep=wrong)
+    for overrides in ([["epochs=1"]], [3], [None], [Path("x")], ["a=\0"]):
+        with pytest.raises(Refused, match=r"overrides\[0\]: got"):
+            experiments.train(*overrides)  # type: ignore[arg-type]
+    for unusable in (None, 3, b"seed=0"):
+        wrong = unusable
+        with pytest.raises(Refused, match=r"filter\[0\]: got"):
+            experiments.table(filter=wrong)
+    wrong = Path("mlruns")
+    with pytest.raises(Refused, match="uri: got PosixPath"):
+        experiments.load(uri=wrong)
     with pytest.raises(RunFailed, match="is tracking off"):
         experiments.train(*SHORT, "tracking=off")
     with pytest.raises(RunFailed, match="the loss became"):

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
@@ -82,6 +82,7 @@ def load(
     Raises:
         Refused: There is no such run.
     """
+    _refuse_other_than_text({"run": run, "uri": uri or "", "experiment": experiment})
     return look_up(run, Tracking(enabled=True, uri=uri, experiment=experiment), trust=trust)
 
 
@@ -110,7 +111,8 @@ def table(
     Raises:
         Refused: There are none.
     """
-    conditions = [filter] if isinstance(filter, str) else list(filter)
+    conditions = list(filter) if isinstance(filter, list | tuple) else [filter]
+    _refuse_other_than_text({f"filter[{place}]": each for place, each in enumerate(conditions)} | {"uri": uri or ""})
     tracking = {"enabled": True, "uri": uri, "experiment": experiment}
     wanted = {"sweep": sweep, "runs": list(runs), "filter": conditions, "tracking": tracking}
     config = check(OmegaConf.create({**wanted, "sort": None, "format": "text", "report": None}), CompareConfig)
@@ -134,6 +136,7 @@ def _public(runs: "pd.DataFrame") -> "pd.DataFrame":
 
 def _started(promised: str, overrides: Sequence[str], *options: str) -> str:
     """Run a command, show what it prints, and return the id that it prints in a promised line."""
+    _refuse_other_than_text({f"overrides[{place}]": word for place, word in enumerate(overrides)})
     if strange := [word for word in overrides if word.startswith("-")]:
         raise Refused(Problem(strange[0], "is an option of the command, expected KEY=VALUE"))
     command = [sys.executable, "-m", "experiments.run", *options, *overrides]
@@ -161,6 +164,15 @@ def _started(promised: str, overrides: Sequence[str], *options: str) -> str:
     if message:
         print(message, file=sys.stderr)
     return found
+
+
+def _refuse_other_than_text(values: Mapping[str, object]) -> None:
+    if problems := [
+        Problem(where, f"got {value!r}, expected text" + " without the character 0" * isinstance(value, str))
+        for where, value in values.items()
+        if not isinstance(value, str) or "\0" in value
+    ]:
+        raise Refused(problems)
 
 
 def _uri(overrides: Sequence[str]) -> str | None:

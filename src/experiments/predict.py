@@ -30,7 +30,7 @@ def predict(config: PredictConfig) -> None:
     else:
         (x, truth), names = test, [str(number) for number in range(*_bounds(config.test))]
     task = of(run.task)
-    guesses = task.guesses(saved_models.predict(saved, model, x, task), names)
+    guesses = task.guesses(saved_models.predict(saved, model, x, task, "images" if test is None else "test"), names)
     if truth is not None:
         guesses = [guess | {"truth": known.item()} for guess, known in zip(guesses, truth, strict=True)]
     if config.format == "json":

@@ -2,6 +2,7 @@
 
 import math
 import operator
+import shlex
 from contextlib import suppress
 
 import pandas as pd
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from experiments.config import Refused
 from experiments.config.objective import Objective
 from experiments.ranking.comparison import compare
-from experiments.ranking.conditions import OPERATORS, Combined, Condition, Filter, parse
+from experiments.ranking.conditions import JOINS, OPERATORS, Combined, Condition, Filter, parse
 from experiments.ranking.filters import filter_runs, of_configs, resolve, sort_configs, sort_key
 from experiments.ranking.frame import Row, frame, row
 
@@ -28,7 +29,7 @@ def test_a_condition_is_read_as_it_is_written(key: str, sign: str, value: float,
 
 @given(keys, texts)
 def test_text_may_hold_anything(key: str, text: str) -> None:
-    if not (set(text) & set("<>=!") or text.startswith(("'", '"'))):
+    if not (set(text) & set("<>=!") or text.startswith(("'", '"')) or JOINS.search(text)):
         assert [single.value for single in parse(f"{key}={text}").singles()] == [text]
 
 
@@ -41,8 +42,8 @@ def test_any_text_is_a_condition_or_refused(text: str) -> None:
 
 
 def holds_for(condition: Filter, facts: dict[str, str | float]) -> bool:
-    keys = {single.key: single.key for single in condition.singles()}
-    [found] = condition.mask(pd.DataFrame([facts], columns=[*keys], index=[0]), keys)
+    keys = {single: single.key for single in condition.singles()}
+    [found] = condition.mask(pd.DataFrame([facts], columns=[*set(keys.values())], index=[0]), keys)
     return bool(found)
 
 
@@ -71,7 +72,15 @@ def test_a_condition_holds_or_not(fact: str | float | None, condition: str, hold
     assert holds_for(parse(condition), {} if fact is None else {"k": fact}) is holds
 
 
-FACTS = {"seed": "1", "optimizer": "adam", "loss": 0.5, "name": "two words", "model.layer_sizes": "[512,128]"}
+FACTS = {
+    "trust": '["mine"]',
+    "run": "seed=0",
+    "seed": "1",
+    "optimizer": "adam",
+    "loss": 0.5,
+    "name": "two words",
+    "model.layer_sizes": "[512,128]",
+}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +100,15 @@ FACTS = {"seed": "1", "optimizer": "adam", "loss": 0.5, "name": "two words", "mo
         ("model.layer_sizes == [512, 128] and seed = 1", True),
         ("missing != 3 and not missing == 3", True),
         ("loss > -1 and loss >= 5e-1", True),
+        ("-1 < loss", True),
+        ("-1 < loss < +0.4", False),
+        ("run='seed=0'", True),
+        ("run!='seed=0' or seed=2", False),
+        ("run=seed=0", True),
+        ("seed=1\nand loss<1", True),
+        ("trust=[mine]", True),
+        ("trust=['mine']", True),
+        ("trust!=[other]", True),
     ],
 )
 def test_conditions_are_combined(text: str, holds: bool) -> None:
@@ -120,6 +138,22 @@ def test_how_conditions_are_joined_is_said(text: str) -> None:
     remedy = refused.value.problems[0].remedy
     assert remedy == """'filter=["status=FINISHED","seed=1 and loss<1"]'"""
     assert isinstance(parse("seed=1 and loss<1"), Combined)
+
+
+@pytest.mark.parametrize("text", ["seed=1 | loss<1", "seed=1||loss<1", "seed=1 OR loss<1"])
+def test_how_alternatives_are_joined_is_said(text: str) -> None:
+    with pytest.raises(Refused, match="joined by and, or, not") as refused:
+        parse(text)
+    assert refused.value.problems[0].remedy == """'filter="seed=1 or loss<1"'"""
+
+
+@pytest.mark.parametrize("text", ["seed=0 or", "seed=0 and and epochs=1", "seed=0 and (epochs=1 or epochs=2"])
+def test_half_a_condition_is_no_text(text: str) -> None:
+    with pytest.raises(Refused, match="expected whole conditions") as refused:
+        parse(text)
+    key, _, value = text.partition("=")
+    assert shlex.split(refused.value.problems[0].remedy) == [f"""filter="{key}='{value}'\""""]
+    assert parse(f"{key}='{value}'") == Condition(key, "=", value)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +192,13 @@ def test_runs_that_fit() -> None:
 
     assert found("val_loss>=1", "a!=1") == ["0.2"]
     assert found("status=FINISHED") == ["0.1", "0.2", "0.3"]
+    names = frame([run(0.1, **{"loss.name": "huber"}, loss=1.0), run(0.2, **{"loss.name": "log_cosh"}, loss=2.0)])
+    for condition, expected in {
+        "loss=huber": ["0.1"],
+        "loss!=huber": ["0.2"],
+        "loss>1.5 and loss=log_cosh": ["0.2"],
+    }.items():
+        assert filter_runs(names, [condition])["run_id"].tolist() == expected
     assert found("a=1 or (val_loss>1 and not a=3)") == ["0.1", "0.2"]
     with pytest.raises(Refused, match=r"no run has val_los; did you mean 'val_loss'") as refused:
         found("val_los>1 and a=2", "a=2")

@@ -374,3 +374,19 @@ def test_a_sweep_without_a_record(tmp_path: Path, fork_sweep: ForkSweep) -> None
     assert status == 0
     assert len(ranking(output)) == 2
     assert not list(tmp_path.rglob("*.db"))
+
+
+def test_a_function_that_gives_other_data_each_time_fails_its_runs(tmp_path: Path) -> None:
+    """They would be recorded with another fingerprint than their jobs have, and be missing in the ranking."""
+    lines = [
+        "import numpy as np",
+        "def load():",
+        "    x, y = np.random.default_rng().normal(size=(60, 4)), np.arange(60) % 3",
+        "    return (x[:40], y[:40]), (x[40:], y[40:])",
+    ]
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    command = ("data=custom", "data.function=mine.load", "trust=[mine]", "epochs=1", "model.layer_sizes=[4]")
+    status, output = sweep(tmp_path, *command, "seed=0,1", PYTHONPATH=str(tmp_path))
+    assert status == 1
+    assert output.count("a function has to return the same each time: fix its seed") >= 2
+    assert [status for _, status, _ in children(tmp_path)] == ["FAILED"] * 2

@@ -6,13 +6,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.config import Problem, Refused
 from experiments.config.schema import Data
-from experiments.data.checks import Images, Outline, Targets
+from experiments.data.checks import Images, Outline, Targets, wrong_inputs
 from experiments.data.sources import outline, read
 from experiments.data.splits import split_sizes, stratified, validation_count
 from experiments.task import of
 
-__all__ = ["Dataset", "Images", "Split", "Targets", "describe", "load", "outlines", "preload", "scaled"]
+__all__ = [
+    "Dataset",
+    "Images",
+    "Split",
+    "Targets",
+    "checked_inputs",
+    "describe",
+    "load",
+    "outlines",
+    "preload",
+]
 
 SMALL, LARGE = 0.1, 10.0  # scaled values that reach less, or more, are hard to train on
 FEW = 100  # validation images by which accuracy moves in steps of more than a point
@@ -66,6 +77,7 @@ class Dataset:
 
 
 PRELOADED: dict[tuple[Data, str], Dataset] = {}
+EXPECTED: dict[tuple[Data, str], str] = {}  # digests of data sets as they were read before, in another process
 
 
 def load(config: Data, seed: int, trust: Sequence[str] = (), task: str = "classification") -> Dataset:
@@ -76,6 +88,9 @@ def load(config: Data, seed: int, trust: Sequence[str] = (), task: str = "classi
     """
     everything = _everything(config)
     whole = PRELOADED.get((everything, task)) or _load_whole(everything, trust, task)
+    if (then := EXPECTED.get((everything, task), whole.digest)) != whole.digest:
+        what = f"{whole.source} gave other data (sha256 {whole.digest[:12]}…) than before the sweep ({then[:12]}…)"
+        raise Refused(Problem("data", f"{what}; a function has to return the same each time: fix its seed"))
     train, test, validation, strata = whole.train, whole.test, None, of(task).strata
     if config.limit:
         train = _take(train, stratified(strata(train.y), config.limit, seed)[0])
@@ -104,6 +119,11 @@ def outlines(
         digest, train, test = found[everything]
         split[config, task] = digest, split_sizes(config, train, test)
     return split
+
+
+def expect(config: Data, task: str, digest: str) -> None:
+    """Have `load` refuse a data set with another digest than it had in the process that started this one."""
+    EXPECTED[_everything(config), task] = digest
 
 
 def preload(config: Data, trust: Sequence[str] = (), task: str = "classification") -> None:
@@ -152,6 +172,17 @@ def scaled(x: NDArray[np.generic], scale: float) -> Images:
     """Inputs (n, ...) divided by `scale`; images without channels get one: (n, height, width, 1)."""
     inputs: Images = np.divide(x, np.float32(scale), dtype=np.float32, casting="unsafe")
     return inputs.reshape(*inputs.shape, 1) if inputs.ndim == 3 else inputs
+
+
+def checked_inputs(x: NDArray[np.generic], scale: float, where: str) -> Images:
+    """Inputs as `scaled` gives them, if a model can be given them.
+
+    Raises:
+        Refused: They are no finite numbers, or not of a shape that inputs have; `where` names them.
+    """
+    if found := list(wrong_inputs(x, scale)):
+        raise Refused([Problem(where, wrong.what) for wrong in found])
+    return scaled(x, scale)
 
 
 def _prepare(x: NDArray[np.generic], y: Targets, scale: float) -> Split:

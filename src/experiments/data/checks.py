@@ -57,7 +57,7 @@ def check(raw: RawArrays, source: str, scale: float, task: Task) -> CheckedArray
     found: dict[str, list[Wrong]] = {}
     for part, y in columns.items():
         x = raw[f"x_{part}"]
-        found[f"x_{part}"] = list(_images(x, scale, HOLD_OUT if part == "test" and training else ""))
+        found[f"x_{part}"] = list(wrong_inputs(x, scale, HOLD_OUT if part == "test" and training else ""))
         found[f"y_{part}"] = list(task.problems(y, len(x) if x.ndim else None, training))
     if not any(found.values()):
         found = {**_together(raw), **task.disagreements(*columns.values())}
@@ -88,8 +88,8 @@ def _column(y: NDArray[np.generic]) -> NDArray[np.generic]:
     return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
 
-def _images(x: NDArray[np.generic], scale: float, if_none: str) -> Iterator[Wrong]:
-    """Say what is wrong with images; `if_none`: what to do where there are none."""
+def wrong_inputs(x: NDArray[np.generic], scale: float, if_none: str = "") -> Iterator[Wrong]:
+    """Say what is wrong with inputs; `if_none`: what to do where there are none."""
     if x.ndim not in (2, 3, 4):
         what = f"got shape {x.shape}, expected (n, height, width[, channels]) or (n, features)"
         yield Wrong(what, ROWS if x.ndim and len(x) else "")

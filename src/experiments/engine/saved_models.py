@@ -58,14 +58,21 @@ def load(saved: SavedModel, trust: Sequence[str] = ()) -> Any:
         raise _unusable(saved, error) from error
 
 
-def predict(saved: SavedModel, model: Any, x: Images, task: Task) -> NDArray[np.floating]:
+def predict(saved: SavedModel, model: Any, x: Images, task: Task, where: str) -> NDArray[np.floating]:
     """What a loaded model makes of inputs (n, ...): probabilities (n, classes), or numbers (n,).
+
+    Args:
+        saved: The model's file.
+        model: The model.
+        x: The inputs.
+        task: What the outputs are.
+        where: The key that names the inputs, for messages.
 
     Raises:
         Refused: It takes other inputs, or gives something else.
     """
     if tuple(model.input_shape[1:]) != x.shape[1:]:
-        raise Refused(Problem("test", f"the model takes inputs of {model.input_shape[1:]}, the data has {x.shape[1:]}"))
+        raise Refused(Problem(where, f"the model takes inputs of {model.input_shape[1:]}, the data has {x.shape[1:]}"))
     try:
         return task.predictions(np.asarray(model.predict_on_batch(x)), last_activation(model))
     except Exception as error:

@@ -31,8 +31,13 @@ JOIN = {"and": operator.and_, "or": operator.or_}  # masks
 MIRRORED = {">": "<", "<": ">", ">=": "<=", "<=": ">="}
 # A single condition, whose value may be any text: KEY OPERATOR VALUE.
 SINGLE = re.compile(r"\s*([^=!<>]*[^=!<>\s])\s*(>=|<=|!=|==|=|>|<)\s*(?![<>])(.*?)\s*", re.DOTALL)
-EQUALS = re.compile(r"(?<![=!<>])=(?!=)")  # Python compares with two
-JOINED = re.compile(r"\s+(?:AND|And)\s+|\s*&&?\s*|\s*,\s*")  # what users write between conditions
+EQUALS = re.compile(r"'[^']*'|\"[^\"]*\"|(?<![=!<>])=(?!=)")  # Python compares with two; texts in quotes stay
+# What users write between conditions, and what is meant.
+JOINED = {
+    " and ": re.compile(r"\s+(?:AND|And)\s+|\s*&&?\s*|\s*[,;]\s*"),
+    " or ": re.compile(r"\s+(?:OR|Or)\s+|\s*\|\|?\s*"),
+}
+JOINS = re.compile(r"(^|\s)(and|or|not)(\s|$)", re.IGNORECASE)
 LONGEST = 1000  # characters of what Python parses
 
 
@@ -54,14 +59,14 @@ class Condition:
         """This one."""
         yield self
 
-    def mask(self, facts: "pd.DataFrame", columns: Mapping[str, str]) -> "pd.Series[bool]":
+    def mask(self, facts: "pd.DataFrame", columns: "Mapping[Condition, str]") -> "pd.Series[bool]":
         """Which runs fit.
 
         Args:
             facts: A row a run.
-            columns: The column that each key stands for.
+            columns: The column that the key of each condition stands for.
         """
-        return facts[columns[self.key]].map(self.holds).astype(bool)
+        return facts[columns[self]].map(self.holds).astype(bool)
 
     def holds(self, fact: str | float | None) -> bool:
         """Whether a run fits of which this is known; one that lacks the key fits ``!=`` only."""
@@ -70,7 +75,7 @@ class Condition:
         number, wanted = as_number(fact), as_number(self.value)
         if number is not None and wanted is not None:
             return OPERATORS[self.operator](number, wanted)
-        same = _without_blanks(str(fact)) == _without_blanks(self.value)
+        same = _bare(str(fact)) == _bare(self.value)
         return {"=": same, "!=": not same}.get(self.operator, False)
 
 
@@ -86,7 +91,7 @@ class Combined:
         for part in self.parts:
             yield from part.singles()
 
-    def mask(self, facts: "pd.DataFrame", columns: Mapping[str, str]) -> "pd.Series[bool]":
+    def mask(self, facts: "pd.DataFrame", columns: Mapping[Condition, str]) -> "pd.Series[bool]":
         """Which runs fit; see `Condition`."""
         masks = [part.mask(facts, columns) for part in self.parts]
         return ~masks[0] if self.word == "not" else reduce(JOIN[self.word], masks)
@@ -109,13 +114,18 @@ def parse(text: str, others: Sequence[str] = ()) -> Filter:
         for condition in found.singles():
             _refuse_senseless(condition, text, others)
         return found
-    meant = JOINED.sub(" and ", text)
+    meant = text
+    for word, pattern in JOINED.items():
+        meant = pattern.sub(word, meant)
     if meant != text and isinstance(_by_python(meant), Combined):
         what = f"got {text!r}, expected conditions joined by and, or, not"
         raise Refused(Problem("filter", what, written([*others, meant])))
     if (single := SINGLE.fullmatch(text)) is None:
         what = f"got {text!r}, expected a key, one of = != > >= < <=, and a value"
         raise Refused(Problem("filter", what, written(others or ["status=FINISHED"])))
+    if JOINS.search(single[3]):
+        what = f"got {text!r}, expected whole conditions joined by and, or, not; a text with these words in quotes"
+        raise Refused(Problem("filter", what, written([*others, f"{single[1]}{single[2]}'{single[3]}'"])))
     condition = Condition(single[1], single[2].replace("==", "="), single[3])
     _refuse_senseless(condition, text, others)
     return condition
@@ -131,7 +141,7 @@ def _refuse_senseless(condition: Condition, text: str, others: Sequence[str]) ->
 
 def _by_python(text: str) -> Filter | None:
     """Read conditions as Python would; None: it is no such expression, though it may be a single condition."""
-    spelled = EQUALS.sub("==", text.strip())
+    spelled = EQUALS.sub(lambda found: "==" if found[0] == "=" else found[0], " ".join(text.split()))
     if "#" in text or len(text) > LONGEST:
         return None
     try:
@@ -159,6 +169,8 @@ def _read(node: ast.expr, text: str) -> Filter:
         return Combined("not", (_read(node.operand, text),))
     if not isinstance(node, ast.Compare):
         raise ValueError
+    if len(node.ops) > 1 and any(isinstance(sign, ast.Eq | ast.NotEq) for sign in node.ops):
+        raise ValueError  # a text that holds the sign: name=seed=0
     operands = [node.left, *node.comparators]
     found = [_condition(*pair, text) for pair in zip(operands, node.ops, operands[1:], strict=False)]
     return found[0] if len(found) == 1 else Combined("and", tuple(found))
@@ -170,7 +182,8 @@ def _condition(left: ast.expr, sign: ast.cmpop, right: ast.expr, text: str) -> C
     operator = SIGNS[type(sign)]
     if isinstance(left, ast.Name | ast.Attribute):
         return Condition(_source(left, text), operator, _source(right, text))
-    if isinstance(left, ast.Constant) and isinstance(right, ast.Name | ast.Attribute):  # 0.9 < val_accuracy
+    number = left.operand if isinstance(left, ast.UnaryOp) else left
+    if isinstance(number, ast.Constant) and isinstance(right, ast.Name | ast.Attribute):  # -0.9 < val_r2_score
         return Condition(_source(right, text), MIRRORED.get(operator, operator), _source(left, text))
     raise ValueError
 
@@ -214,5 +227,6 @@ def as_number(value: str | float) -> float | None:
     return None if math.isnan(number) else number
 
 
-def _without_blanks(text: str) -> str:
-    return "".join(text.split())
+def _bare(text: str) -> str:
+    """Without blanks and quotes: lists are recorded with quotes around texts."""
+    return re.sub(r"[\s'\"]", "", text)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from experiments.config import Problem, Refused, suggest
 from experiments.config.problems import assign, closest
 from experiments.ranking.comparison import Comparison
-from experiments.ranking.conditions import as_number, parse_all, written
+from experiments.ranking.conditions import Condition, as_number, parse_all, written
 from experiments.ranking.frame import facts
 
 if TYPE_CHECKING:
@@ -23,16 +23,17 @@ def filter_runs(runs: "pd.DataFrame", texts: Sequence[str]) -> "pd.DataFrame":
         Refused: One cannot be read, a key is unknown, or there are no such runs.
     """
     known, found, conditions = facts(runs), runs, parse_all(texts)
-    keys, problems, corrections = dict[str, str](), list[Problem](), dict[str, str]()
-    for key in dict.fromkeys(single.key for condition in conditions for single in condition.singles()):
+    keys, problems, corrections = dict[Condition, str](), list[Problem](), dict[str, str]()
+    for single in dict.fromkeys(single for condition in conditions for single in condition.singles()):
         try:
-            keys[key] = resolve("filter", key, known)
+            keys[single] = _column(single, known)
         except Refused as refused:
             problems += refused.problems
-            keys[key] = corrections[key] = refused.problems[0].remedy  # what was probably meant; empty: none is near
+            # What was probably meant; empty: none is near.
+            keys[single] = corrections[single.key] = refused.problems[0].remedy
     fit, failed = list[str](), False
     for text, condition in zip(texts, conditions, strict=True):
-        if all(keys[single.key] for single in condition.singles()):
+        if all(keys[single] for single in condition.singles()):
             mask = condition.mask(known.loc[found.index], keys)
             if mask.any():
                 found = found[mask]
@@ -41,12 +42,20 @@ def filter_runs(runs: "pd.DataFrame", texts: Sequence[str]) -> "pd.DataFrame":
     if problems:
         for key, meant in corrections.items():
             fit = [re.sub(rf"(?<![\w.]){re.escape(key)}(?![\w.])", meant, text) for text in fit]
-        raise Refused([replace(problem, remedy=written(fit)) for problem in problems])
+        raise Refused([replace(problem, remedy=written(fit)) for problem in dict.fromkeys(problems)])
     if failed:
         there = "; ".join(_values(key, known[key].dropna().tolist()) for key in dict.fromkeys(keys.values()))
         what = f"none of the {len(runs)} runs fits: {' and '.join(texts)}; {there}"
         raise Refused(Problem("filter", what, written(fit)))
     return found
+
+
+def _column(condition: Condition, known: "pd.DataFrame") -> str:
+    """The column that a condition is about: ``loss=huber`` is about ``loss.name``, ``loss<1`` about the metric."""
+    named = f"{condition.key}.name"
+    if named in known and as_number(condition.value) is None:
+        return named
+    return resolve("filter", condition.key, known)
 
 
 def _values(key: str, found: Sequence[str | float]) -> str:

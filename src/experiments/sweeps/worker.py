@@ -18,6 +18,7 @@ from hydra.core.utils import JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import open_dict
 
+from experiments import data
 from experiments.config import Refused, RunFailed
 from experiments.sweeps.jobs import Job
 from experiments.sweeps.results import LOG, error_of
@@ -65,6 +66,7 @@ def carry_out(task: str, job: Job, context: HydraContext, settings: Mapping[str,
         ("done", objective) or ("failed", reason).
     """
     setup_globals()
+    data.expect(job.config.data, job.config.task.name, job.digest)
     version.setbase("1.3")
     config = pickle.loads(job.composed)  # noqa: S301 - the launcher composed it
     with open_dict(config):

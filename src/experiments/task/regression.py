@@ -70,7 +70,8 @@ def warnings(train: NDArray[Any], outputs: int) -> Iterator[str]:
     """Warn where float32, in which training is done, keeps little of the differences between targets."""
     spread, largest = float(np.ptp(train)), float(np.abs(train).max())
     if spread < COARSE * largest:
-        yield f"targets reach {largest:.3g} and differ by {spread:.3g}, of which float32 keeps few digits; subtract a number"
+        few = f"targets reach {largest:.3g} and differ by {spread:.3g}, of which float32 keeps few digits"
+        yield f"{few}; subtract a number"
     elif largest**2 < float(np.finfo(np.float32).tiny) or largest > LARGEST**0.5:
         yield f"targets reach {largest:.3g}, and float32 cannot hold their squares; divide them by a number"
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from experiments.config import Problem, Refused
 from experiments.config.files import plain_yaml
 from experiments.config.schema import Data
-from experiments.data import scaled
+from experiments.data import checked_inputs
 from experiments.data.images import read_images, to_input
 from experiments.engine import saved_models
 from experiments.engine.saved_models import SavedModel
@@ -204,7 +204,8 @@ class RecordedRun:
         """Classify images, prepared and scaled as those that it was trained on.
 
         Args:
-            images: Files or pictures of any size; or an array (n, ...) of values as the data set has them, unscaled.
+            images: Files or pictures of any size; or an array (n, ...), or rows, of values as the data set has them,
+                unscaled.
             inverted: Whether files and pictures show dark ink on light paper; ``"auto"``: whether their border is
                 light.
 
@@ -214,17 +215,19 @@ class RecordedRun:
         Raises:
             Refused: There is no such file, the model does not take such inputs, or it cannot be used.
         """
-        files = [os.fspath(image) for image in images if isinstance(image, str | os.PathLike)]
+        if isinstance(images, str | os.PathLike):
+            images = [images]
+        pictured = isinstance(images, list | tuple) and any(_is_picture(image) for image in images)
+        x = None if pictured else checked_inputs(np.asarray(images), self.data.scale, "images")
+        files = [os.fspath(image) for image in images if isinstance(image, str | os.PathLike)] if pictured else []
         read = read_images(files)  # now: what is not there need not wait for the imports
         with tempfile.TemporaryDirectory() as downloads:
             saved = self.saved_model(Path(downloads))
             model = saved_models.load(saved, self.trust)
-            if isinstance(images, np.ndarray):
-                x = scaled(images, self.data.scale)
-            else:
+            if x is None:
                 pictures = (next(read) if isinstance(image, str | os.PathLike) else image for image in images)
                 x = to_input(pictures, model.input_shape[1:], self.data, inverted)
-            return saved_models.predict(saved, model, x, of(self.task))
+            return saved_models.predict(saved, model, x, of(self.task), "images")
 
     def figures(self) -> dict[str, bytes]:
         """Its pictures, as PNG, by name; none, if they are lost."""
@@ -247,3 +250,8 @@ class RecordedRun:
 
     def _no_model(self) -> Refused:
         return Refused(Problem("run", f"{self.run_id} ({self.status}) left no model", "run=latest"))
+
+
+def _is_picture(image: object) -> bool:
+    """Whether it is a file's name, or a picture of Pillow's."""
+    return isinstance(image, str | os.PathLike) or hasattr(image, "getbands")
