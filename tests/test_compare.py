@@ -19,7 +19,7 @@ import pytest
 
 from experiments.cli.checks import CONF
 from experiments.compare import compare_runs
-from experiments.config import Refused
+from experiments.config import CompareConfig, Refused, check
 from experiments.config.overrides import ids_as_text
 from experiments.tracking.client import open_store
 
@@ -113,7 +113,7 @@ def call(
     monkeypatch.chdir(store.folder)
 
     def compare(*overrides: str) -> str:
-        compare_runs(hydra.compose("compare", [*map(ids_as_text, overrides)]))
+        compare_runs(check(hydra.compose("compare", [*map(ids_as_text, overrides)]), CompareConfig))
         return capsys.readouterr().out
 
     return compare

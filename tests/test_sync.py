@@ -222,7 +222,7 @@ def test_a_foreign_record_does_not_choose_where_our_password_goes(copied: Path, 
         file.write_text(file.read_text().replace('"mlruns/mlflow.db"', '"http://127.0.0.1:9"'))
     done = fork_cli("foreign", module="sync", MLFLOW_TRACKING_TOKEN="secret")
     assert done.returncode == 1
-    what = "its store is http://127.0.0.1:9, and it was not recorded here; name it with tracking.uri="
+    what = "its store is http://127.0.0.1:9, but the run was not recorded on this machine; name it with tracking.uri="
     assert f"): not sent: {what}\n" in done.stdout
 
 

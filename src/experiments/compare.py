@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.cli.command import command
 from experiments.config import CompareConfig, Problem, Refused, RunFailed
+from experiments.config.commands import CHOICES_OF_A_RUN
 from experiments.config.problems import NAME_LENGTH, assign
-from experiments.config.schema import CHOICES_OF_A_RUN
 from experiments.ranking import formats, tables
 from experiments.ranking.comparison import Comparison, best_runs, comparable, compare, curve_of
 from experiments.ranking.conditions import parse_all
@@ -36,7 +36,7 @@ def compare_runs(config: CompareConfig) -> None:
         with_curves = curves.with_curves(client, members, None if everything else [curve_of(objective.metric)])
         comparisons.append(compare(with_curves, selection.title, objective, selection.circumstances))
     if unknown := len(runs) - sum(map(len, groups.values())):
-        print(f"{unknown} of {len(runs)} runs do not say what they are ranked by, and are left out", file=sys.stderr)
+        print(f"{unknown} of {len(runs)} runs have no recorded objective and are left out", file=sys.stderr)
     _print([sort_configs(each, sort) for each in comparisons] if sort else comparisons, config.format)
     if config.report:
         shown = comparisons[0]
@@ -54,13 +54,10 @@ def select(config: CompareConfig) -> "tuple[Any, Selection]":
     """
     _check_choice(config)
     parse_all(config.filter)  # what cannot be read is refused before the store is opened
-    from experiments.tracking import leftovers
+    from experiments.tracking import leftovers, store
     from experiments.tracking import selection as recorded
 
-    named = dict.fromkeys(config.runs, "runs")
-    if config.sweep not in (None, "latest"):
-        named[str(config.sweep)] = "sweep"
-    client = leftovers.connect(recorded.holding(config.tracking, named))
+    client = leftovers.connect(store.existing(config.tracking, "sweep"))
     selection = recorded.select(client, config)
     runs = filter_runs(selection.runs, config.filter)
     if not comparable(runs):

@@ -160,7 +160,7 @@ def _started(promised: str, overrides: Sequence[str], *options: str) -> str:
     if process.returncode == 130:
         raise KeyboardInterrupt
     if process.returncode or not found:
-        raise RunFailed(message or "it left no record that can be read: is tracking off, or was it not sent?")
+        raise RunFailed(message or "the run left no readable record: is tracking off, or was the record not sent?")
     if message:
         print(message, file=sys.stderr)
     return found

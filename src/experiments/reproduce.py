@@ -68,7 +68,7 @@ def conditions(tags: Mapping[str, str], packages: str, trusted: Sequence[str]) -
     """Compare what a result may depend on, then and now: code, data, versions, flags, processor.
 
     Args:
-        tags: Of the recorded run.
+        tags: Tags of the recorded run.
         packages: Its ``environment.txt``.
         trusted: The packages that were trusted then.
     """
@@ -111,7 +111,7 @@ def _packages(text: str) -> set[str]:
 def judge(
     console: Console, recorded: Mapping[str, Sequence[tuple[int, float]]], digest: str | None, trained: Trained
 ) -> None:
-    """Say that it is identical.
+    """Print that the two runs are identical.
 
     Args:
         console: Where.
@@ -120,7 +120,7 @@ def judge(
         trained: The run that was trained again.
 
     Raises:
-        RunFailed: It is not, and the table of what differs is printed before; or the record lacks the weights' digest.
+        RunFailed: They differ (a table of the differences is printed first), or the record lacks the weights' digest.
     """
     again = _measured(trained)
     table = Table(box=None, header_style="bold", pad_edge=False)

@@ -7,9 +7,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.config import Problem, Refused, check
+from experiments.config.commands import CompareConfig, PredictConfig
 from experiments.config.composition import compose_usable
 from experiments.config.overrides import ids_as_text
-from experiments.config.schema import CompareConfig, PredictConfig
 
 pytestmark = pytest.mark.usefixtures("hydra_here")
 

@@ -115,11 +115,11 @@ REFUSED = [
     (
         "callbacks=terminate_on_nan",
         "+callbacks.terminate_on_nan.raise_error=true",
-        "the run fails, with the likely causes",
+        "the run fails in any case, and its message lists",
     ),
     ("callbacks=[]", "+callbacks.b={name: TensorBoard}", OUT),
     ("callbacks=[]", "+callbacks.b={name: LearningRateScheduler, schedule: x}", "choose optimizer/schedule="),
-    ("callbacks=[]", "+callbacks.b={name: BackupAndRestore, backup_dir: x}", "cannot be combined with resume=true"),
+    ("callbacks=[]", "+callbacks.b={name: BackupAndRestore, backup_dir: x}", "is not needed: every recorded run keeps checkpoints"),
     ("callbacks=swap_ema_weights", "callbacks.swap_ema_weights.swap_on_epoch=false optimizer.use_ema=true", "averages"),
     (
         "optimizer/schedule=cosine",

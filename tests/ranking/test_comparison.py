@@ -80,7 +80,7 @@ def test_shared_seeds_are_blocks() -> None:
     )
     assert marks(found) == {"adam": True, "sgd": False}
     assert found.method.startswith("Tukey-Kramer test (Tukey 1949, Kramer 1956) with seeds as blocks, modified: ")
-    assert found.method.endswith(" would not have been seen; intervals: 95 % of the mean, by Student's t")
+    assert found.method.endswith(" would not have been detected; intervals: 95 % of the mean, by Student's t")
 
 
 def test_other_seeds_are_no_blocks() -> None:

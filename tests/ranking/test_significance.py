@@ -170,7 +170,7 @@ def test_the_method_names_the_difference_that_would_have_been_seen() -> None:
     q = stats.studentized_range.ppf(0.95, 2, 2)
     needed = q * (best - other).std(ddof=1) / np.sqrt(2) / np.sqrt(3)
     method = judge(by_seed(np.array([best, other])), False).method
-    assert f"a difference below {needed:.2g} would not have been seen" in method
+    assert f"a difference below {needed:.2g} would not have been detected" in method
     for factor, is_equal in ((0.99, True), (1.01, False)):
         behind = other - other.mean() + best.mean() - factor * needed
         assert marks(np.array([best, behind])) == [True, is_equal]

@@ -177,7 +177,7 @@ def test_notes_say_what_the_ranking_is_worth() -> None:
     by_test = compare(frame([row("", "", "FINISHED", {}, 0.5)]), "", TEST_ACCURACY)
     assert notes(by_test)[0].startswith("ranked by test_accuracy, as no run held out a validation set")
     asked = replace(by_test, measured_as="test_accuracy, higher is better, on digits 1ea0 validation_size=0.2")
-    assert notes(asked)[0].startswith("ranked by test_accuracy, as objective= says: what the best reaches")
+    assert notes(asked)[0].startswith("ranked by test_accuracy, as objective= says: the best scores lower")
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 3])

@@ -59,7 +59,7 @@ def tampered(model: Path, file: Path, change: Callable[[Any], Any]) -> Path:
 def used(file: Path, trust: tuple[str, ...] = ()) -> Any:
     """What the model makes of the digits, as `predict` has it."""
     saved = SavedModel(file, "run 3f2a: its model")
-    return saved_models.predict(saved, saved_models.load(saved, trust), digits().test.x, of("classification"))
+    return saved_models.predict(saved, saved_models.load(saved, trust), digits().test.x, of("classification"), "test")
 
 
 def refusal(file: Path) -> str:

@@ -69,7 +69,7 @@ def test_a_damaged_claim_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
 def test_what_is_no_claim_is_named(tmp_path: Path, make: Callable[[Path], None]) -> None:
     (tmp_path / "mlruns" / index.CLAIMS).mkdir(parents=True)
     make(tmp_path / "mlruns" / index.CLAIMS / "f")
-    with pytest.raises(Refused, match="claims/f: is no file"):
+    with pytest.raises(Refused, match="claims/f: is a folder, a pipe"):
         Claim("f").take()
     assert Claim("f").is_free()
     assert Claim("f").journals() == []

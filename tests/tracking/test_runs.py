@@ -7,7 +7,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from experiments.config import Refused
-from experiments.config.schema import RunId, Tracking
+from experiments.config.commands import RunId
+from experiments.config.schema import Tracking
 from experiments.tracking.client import open_store
 from experiments.tracking.runs import look_up
 from experiments.tracking.search import experiment_ids

@@ -129,7 +129,7 @@ def check_run(config: DictConfig, defaults: Callable[[], DictConfig] | None = No
 
 
 def _names_of_choices(config: DictConfig) -> Iterator[Problem]:
-    """Find names such as ``optimizer.name=adam``, which leave the other keys as those of the file that is chosen."""
+    """Find overrides such as ``optimizer.name=adam`` that keep the other keys of the file that is chosen."""
     chosen = dict(choices(config))
     for text in cast(list[str], OmegaConf.to_container(config.hydra.overrides.task)):
         key, _, name = text.lstrip("+").partition("=")
@@ -203,7 +203,7 @@ def make_folder(config: DictConfig, sweep: bool) -> list[str]:
     """Make the folder that all output of a command goes into.
 
     Returns:
-        What has Hydra use that one, where its name contains the time: an override, or none.
+        A list with the override that fixes the folder's name, if that contains the time; else an empty list.
 
     Raises:
         Refused: It cannot be made or written.

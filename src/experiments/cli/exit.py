@@ -49,7 +49,7 @@ def exit_status() -> Iterator[None]:
 
 
 def _followed_an_interrupt(error: BaseException | None) -> bool:
-    """Whether an error came of cleaning up after Ctrl-C, as argparse raises one where it is not ready for that yet."""
+    """Whether an error was raised while Ctrl-C was being handled, as by an argparse that is only half set up."""
     while error and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None

@@ -33,7 +33,7 @@ def disagreements(config: Config, unknown: Collection[str] = ()) -> list[Problem
 
 def _loss_and_activation(config: Config) -> Iterator[Problem]:
     model, loss, activation = config.model, config.loss, config.last_activation
-    known = measures.loss(loss.name)  # of a loss of the user's own, only its author knows what it reads
+    known = measures.loss(loss.name)  # None for a loss of the user's own: what it reads is unknown
     numbers = config.task.targets == "numbers"
     if numbers and known and not known.values:
         yield Problem("loss", f"{loss.name} reads classes, but the targets are numbers", "loss=mean_squared_error")
@@ -87,7 +87,7 @@ def _lone_halves(config: Config) -> Iterator[Problem]:
     """Settings that need, or exclude, each other."""
     schedule = config.optimizer.schedule
     if config.resume and not config.tracking.enabled:
-        yield Problem("resume", "what finished before is known from the record, and tracking is off", "tracking=mlflow")
+        yield Problem("resume", "finished runs are found in the record, but tracking is off", "tracking=mlflow")
     warmup = schedule.arguments().get("warmup_epochs", 0)
     if isinstance(warmup, int | float) and warmup >= config.epochs:
         what = f"got {warmup}, but there are {config.epochs} epochs in all"

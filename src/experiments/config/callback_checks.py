@@ -19,7 +19,7 @@ RESERVED = frozenset({"checkpoints", "lock", "model.keras", "run.log"})
 SHORT = re.compile(r"[+ -]?[0-9]{0,3}(\.[0-9]{1,2})?[defg]?")
 # Keras callbacks that no run can have, by their plain names, and why.
 UNFIT = {
-    "backupandrestore": "cannot be combined with resume=true, which goes on with any interrupted run by itself",
+    "backupandrestore": "is not needed: every recorded run keeps checkpoints, and resume=true goes on from them",
     "callbacklist": "is a list of callbacks; name each of them by itself",
     "history": "is part of every run already",
     "learningratescheduler": "calls a Python function, which a config cannot hold; choose optimizer/schedule=",
@@ -96,7 +96,7 @@ def _watched(config: Config, where: str, kind: str, arguments: dict[str, Any]) -
 
 
 def _files(where: str, callback: Callback, files: dict[PurePosixPath, str]) -> Iterator[Problem]:
-    """Find names that are no file of the run's own output folder, or are taken. `files` holds those before, by name."""
+    """Find names that are no file in the run's output folder, or that an earlier callback has taken (`files`)."""
     for name in sorted(FILE_ARGUMENTS & callback.arguments().keys()):
         given, key = callback.arguments()[name], f"{where}.{name}"
         example = "best.weights.h5" if name == "filepath" else "epochs.csv" if name == "filename" else "output"
@@ -140,7 +140,7 @@ def _settings(config: Config, where: str, kind: str, arguments: dict[str, Any]) 
         )
         yield Problem(f"{where}.swap_on_epoch", what, f"{where}.swap_on_epoch=true")
     if kind == "terminateonnan" and arguments.get("raise_error"):
-        what = "got true, but the run fails, with the likely causes, in any case"
+        what = "got true, but the run fails in any case, and its message lists the likely causes"
         yield Problem(f"{where}.raise_error", what, f"{where}.raise_error=false")
     if kind == "csvlogger" and not _separates(separator := arguments.get("separator", ",")):
         yield Problem(

@@ -7,11 +7,11 @@ from typing import Any
 from experiments.config.measures import plain
 from experiments.config.schema import Config, Mlp, Runtime, Sequential
 
-# XLA made training steps of networks of these layers faster on processors, and from so many steps on that has paid for
-# its compilation. It compiles random numbers (dropout, noise) and convolutions badly there (docs/performance.md).
+# XLA made training steps of networks with only these layers faster on CPUs; after so many steps, the gain exceeds
+# the compile time. It compiles random numbers (dropout, noise) and convolutions badly there (docs/performance.md).
 FASTER_WITH_XLA = frozenset({"activation", "batchnormalization", "dense", "flatten", "relu", "softmax"})
 XLA_PAYS_FROM_STEPS = 1500
-# Steps per call into TensorFlow: what a call costs is spread thin from here on, and Ctrl-C still answers.
+# Steps per call into TensorFlow: enough to make the cost of a call negligible, few enough for Ctrl-C to respond.
 STEPS_PER_EXECUTION = 64
 EVALUATION_BATCH_SIZE = 1000
 

@@ -119,7 +119,7 @@ def _refuse_unknown_config(name: str, loader: ConfigLoader) -> None:
 def _compose_groups(
     groups: Sequence[Override], config_name: str, loader: ConfigLoader
 ) -> tuple[DictConfig, list[tuple[Override, Exception]]]:
-    """Compose a config from the choices of groups, of which those are left out that cannot be used.
+    """Compose a config from the choices of groups; choices that cannot be used are left out.
 
     A sweep's choices may exclude each other, a group may have no place there, a file may be broken.
     """

@@ -36,7 +36,7 @@ def too_long(config: DictConfig) -> Problem | None:
 
 
 def _values(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """All within a value, each with its path."""
+    """Yield every value nested in a value, with its path."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, each in inner:
         yield (*path, str(key)), each

@@ -49,7 +49,7 @@ def explain(
             found[path] = _unknown_name(path, named, mend)
         elif not any(path == inner[: len(path)] for inner in found):
             found[path] = _problem(path, by_path[path], mend)
-        # else it is of a union's other member, such as text for a mapping whose entry is wrong
+        # else the error is about another member of a union: text expected, got a mapping with a wrong entry
     return [replace(found[path], remedy=mend.remedy(path) or found[path].remedy) for path in by_path if path in found]
 
 

@@ -1,4 +1,4 @@
-"""YAML that may come from anywhere: the user's config files, of which Hydra names no broken one, and records."""
+"""YAML from untrusted files: records, and the user's configs (Hydra's errors do not name the broken file)."""
 
 from collections.abc import Callable, Iterator
 from functools import cache

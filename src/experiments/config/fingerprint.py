@@ -126,7 +126,7 @@ def _lacks(spec: ModuleSpec, inner: Sequence[str]) -> bool:
 
 
 def _found(package: str) -> ModuleSpec | None:
-    """Find a top-level package or module. Only for that is nothing imported."""
+    """Find a top-level package or module; to find a nested one, Python would import its parents."""
     return None if package == "__main__" else importlib.util.find_spec(package)
 
 

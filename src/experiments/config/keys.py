@@ -10,8 +10,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import Container, DictConfig, ListConfig, OmegaConf
 
+from experiments.config.commands import CHOICES_OF_A_RUN
 from experiments.config.problems import Problem, assign, closest, first_lines, quoted, shown, suggest
-from experiments.config.schema import CHOICES_OF_A_RUN
 
 # Keys of the folders that all output goes into, and values that work.
 FOLDERS = {"hydra.run.dir": "mlruns/outputs/mine", "hydra.sweep.dir": "mlruns/multirun/mine"}
@@ -143,7 +143,7 @@ class Keys:
         return suggest("", known), ""
 
     def _elsewhere(self, key: str, value: Any, typed: str) -> tuple[str, str] | None:
-        """The same for a key that other files of its group have, as `layer_sizes` is one of ``model=mlp`` only.
+        """Say which other files of its group have the key: only ``model=mlp`` has `layer_sizes`, for one.
 
         Returns:
             A hint, and a remedy, which is empty where several files have the key; None where no file has it.

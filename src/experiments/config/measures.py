@@ -99,9 +99,9 @@ METRICS = {
 }
 # Metrics that Keras chooses by the loss and the labels, so their names are left to it.
 CHOSEN_BY_KERAS = frozenset({"accuracy", "acc", "crossentropy", "ce"})
-# Of those, what is short for another one.
+# Abbreviations among `CHOSEN_BY_KERAS`.
 SHORT_NAMES = {"acc": "accuracy", "ce": "crossentropy"}
-# They average or add what they are handed, without comparing it with labels: no measure of a model.
+# Metrics that average or add their inputs without comparing them with labels, so they do not measure a model.
 NO_MEASURES = frozenset({"Mean", "MeanMetricWrapper", "Sum"})
 
 LOSSES = {
@@ -158,9 +158,9 @@ class NamedMetric(NamedTuple):
     """An entry of a config's ``metrics``.
 
     Attributes:
-        name: Under which it is recorded.
+        name: Name under which it is recorded.
         cls: Its class as it was typed.
-        arguments: Of its constructor.
+        arguments: Arguments of its constructor.
     """
 
     name: str

@@ -115,7 +115,7 @@ Layer = Annotated[_Object, _checked(lambda spec, context: _object("layer", spec,
 Regularizer = Annotated[_Object, _checked(lambda spec, context: _object("regularizer", spec, context))]
 Metric = Annotated[_Object, _checked(_metric)]
 Argument = Annotated[Any, _checked(_argument)]
-"""What an optimizer, schedule, loss or callback is given, beside what the schema knows."""
+"""An argument of an optimizer, schedule, loss or callback that the schema does not declare."""
 OptimizerName = Annotated[str, _class_name("optimizer")]
 ScheduleName = Annotated[str, _class_name("schedule", "constant")]
 LossName = Annotated[str, _class_name("loss")]
@@ -125,7 +125,7 @@ Activation = Annotated[
     str,
     _checked(lambda text, context: () if text == context["output_activation"] else _text("activation", text)),
 ]
-"""That of a model, which may be the one that its loss asks for."""
+"""An activation of a model; the one that its loss expects is checked with the loss."""
 Function = Annotated[
     str, _checked(lambda name, context: _error(keras_names.untrusted(name, "", context["trust"]), (), None))
 ]

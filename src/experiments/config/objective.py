@@ -20,7 +20,7 @@ class Objective(NamedTuple):
     Attributes:
         metric: Its name, such as ``val_accuracy``.
         lower_is_better: Whether it is to be made small.
-        measured_as: Metric and mode, the class and arguments of the metric or loss, of a loss also the regularizers
+        measured_as: Metric and mode, the class and arguments of the metric or loss, for a loss also the regularizers
             that are part of it, the data's digest, and how much of the data is used and held out. Runs are comparable
             if this text is the same.
     """

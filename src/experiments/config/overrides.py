@@ -18,13 +18,13 @@ from experiments.config.problems import NAME_LENGTH, Problem, Refused, quoted, s
 QUOTED = re.compile(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""")
 KEY = r"\+{0,2}[A-Za-z_][\w./@-]*"
 HINT = "put quotes around a value with brackets, blanks or commas: 'KEY=[A, B]'"
-LENGTH = 1000  # of what a remedy is looked for
+LENGTH = 1000  # characters of the longest word that a remedy is looked for
 
 
 def ids_as_text(override: str) -> str:
     """Quote ids of runs that Hydra would read as floating-point numbers: 12e45678 would be infinity.
 
-    Whole numbers are left to `schema.RunId`, which has to turn back those of YAML files anyway.
+    Whole numbers are left to `commands.RunId`, which has to turn back those of YAML files anyway.
     """
     key, equals, value = override.partition("=")
     if key not in ("run", "runs", "sweep"):
@@ -33,7 +33,7 @@ def ids_as_text(override: str) -> str:
 
 
 def without_plus(override: str) -> str:
-    """Take the + from a key of a preset, which is none: Hydra would add a section that no command reads."""
+    """Strip the + from ``+experiment.KEY``, which is no config key: Hydra would add a section that nothing reads."""
     return override.lstrip("+") if re.match(r"\++experiment\.", override) else override
 
 
@@ -116,7 +116,7 @@ def _unreadable(words: Sequence[str], error: Exception, parser: OverridesParser)
         parser: Hydra's.
 
     Returns:
-        The problem, and of how many of the words it is.
+        The problem, and the number of words that it covers.
     """
     if what := nested_too_deeply(words[0]):
         return Problem(words[0].partition("=")[0], what), 1

@@ -81,7 +81,7 @@ class Refused(Exception):  # noqa: N818 - it is the outcome's name
 
 
 def _remedies_once(problems: Sequence[Problem]) -> list[Problem]:
-    """The problems, of which only the last keeps a remedy that several share."""
+    """The problems; a remedy that several share stays with the last of them only."""
     last = {problem.remedy: number for number, problem in enumerate(problems)}
     return [
         problem if last[problem.remedy] == number else replace(problem, remedy="")

@@ -25,11 +25,7 @@ def _size(value: Any) -> Any:
     return value
 
 
-def _id(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _matching(pattern: str, expected: str) -> AfterValidator:
+def matching(pattern: str, expected: str) -> AfterValidator:
     """A validator of texts that fit a regular expression."""
 
     def check(text: str) -> str:
@@ -40,27 +36,14 @@ def _matching(pattern: str, expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Package = Annotated[
-    str, _matching(r"[^\W\d]\w*(\.[^\W\d]\w*)*", "the name of an importable package, such as mypackage")
-]
+Package = Annotated[str, matching(r"[^\W\d]\w*(\.[^\W\d]\w*)*", "the name of an importable package, such as mypackage")]
 DatasetName = Annotated[
     str,
-    _matching(
+    matching(
         r"(?=.{1,200}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*",
         "up to 200 letters, digits, _, - and single dots between them, as it names a file",
     ),
 ]
-Span = Annotated[str, BeforeValidator(str), _matching(r"\d+:\d+", "FROM:TO, counted from 0, without the last")]
-RegisteredName = Annotated[str, _matching(r"(?a:\w[\w.-]*)", "letters, digits, _, . and -, and neither . nor - first")]
-Alias = Annotated[
-    str,
-    _matching(r"(?!(?i:latest|v\d+)$)[A-Za-z0-9_-]+", "letters, digits, _ and -; latest, v1, v2, … are MLflow's own"),
-]
-RunId = Annotated[str, BeforeValidator(_id)]
-"""A run's id or its beginning, which YAML files and Hydra take for a number if it has no letters.
-
-Digits with an ``e`` among them cannot be turned back: see `overrides.ids_as_text`.
-"""
 
 
 class Section(BaseModel):
@@ -81,7 +64,7 @@ class KerasSection(Section):
         return self.model_dump(exclude={"name", *ours}, exclude_unset=True)
 
 
-# What float32, in which images are scaled, holds with room for the images' own values.
+# Well within the range of float32, so that images divided by the scale still fit into float32.
 Scale = Annotated[float, Field(ge=1e-30, le=1e30)]
 
 
@@ -250,57 +233,3 @@ class Config(Section):
     def metric_names(self) -> list[str]:
         """Names under which an epoch's metrics are recorded, ``loss`` first, without those of the validation set."""
         return ["loss", *(metric.name for metric in measures.named_metrics(self.metrics))]
-
-
-class PredictConfig(Section):
-    run: RunId
-    test: Span
-    images: list[str]
-    inverted: bool | Auto
-    format: Literal["text", "json"]
-    tracking: Tracking
-    trust: list[Package]
-
-
-class DataPlace(Section):
-    path: str | None
-
-
-class ReproduceConfig(Section):
-    run: RunId
-    data: DataPlace
-    tracking: Tracking
-    trust: list[Package]
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str | int) and not isinstance(value, bool) else value
-
-
-class SyncConfig(Section):
-    folders: Annotated[list[str], BeforeValidator(_listed)]
-    list: bool
-    all: bool
-    tracking: Tracking
-
-
-class PromoteConfig(Section):
-    run: RunId
-    name: RegisteredName | None
-    alias: Alias
-    force: bool
-    tracking: Tracking
-
-
-CHOICES_OF_A_RUN = ("latest", "best")
-"""What `run` takes beside an id, and `runs` does not."""
-
-
-class CompareConfig(Section):
-    sweep: RunId | None
-    runs: Annotated[list[RunId], BeforeValidator(_listed)]
-    filter: Annotated[list[str], BeforeValidator(_listed)]
-    sort: str | None
-    format: Literal["text", "csv", "json", "markdown"]
-    report: str | None
-    tracking: Tracking

@@ -34,7 +34,7 @@ class Split:
     """Images (n, height, width, channels) or features (n, features), scaled, and their targets (n,).
 
     Attributes:
-        numbers: Those of the images among all that there are (n,); None for all.
+        numbers: Indices (n,) of the images in the whole data set; None: all of it.
     """
 
     x: Images

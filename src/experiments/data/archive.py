@@ -43,7 +43,7 @@ def check(stream: IO[bytes], file: Path, names: Sequence[str]) -> None:
             listed = ", ".join(found[:20]) or "nothing"
             what = f"has no {' and no '.join(missing)}; found {listed}, expected {', '.join(names)}"
             raise Refused(Problem(str(file), what))
-        # NumPy would read a member without the ending, and of two members the last: another than is looked at here.
+        # NumPy may read other members than are checked here: one without the ending, or the last of two with one name.
         if unclear := [name for name in names if found.count(name) > 1 or f"{name}.npy" not in members]:
             listed = ", ".join(name for name in members if name.removesuffix(".npy") in unclear)[:200]
             expected = " and ".join(f"{name}.npy" for name in unclear)
@@ -124,5 +124,5 @@ def readable(file: Path | str, other: str, remedy: str) -> Iterator[None]:
 def reason(error: Exception) -> str:
     """What a library said, on one line."""
     if "pickle" in str(error):  # NumPy would have it read all the same, which can run code
-        return "it holds Python objects, or is no archive"
+        return "the file holds Python objects, or is not an archive"
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -28,6 +28,11 @@ FORMATS = (
 SEEN = 0.2  # brightness from which a pixel counts as ink
 
 
+def is_picture(value: object) -> bool:
+    """Whether a value is the name of a file, or one of Pillow's pictures."""
+    return isinstance(value, str | os.PathLike | Image.Image)
+
+
 def read_images(files: Sequence[str]) -> Iterator[Image.Image]:
     """Read image files of any size and mode, upright; transparent parts become white paper.
 
@@ -90,7 +95,7 @@ def _to_8_bits(pixels: NDArray[np.generic], white: float | None) -> Image.Image:
 
     Args:
         pixels: (height, width).
-        white: The value of white; None: the first of 1 (not of whole numbers), 255 and 65535 that none is above.
+        white: The value of white; None: the smallest of 1 (floats only), 255 and 65535 that no pixel exceeds.
     """
     low, high = float(pixels.min()), float(pixels.max())
     ends = [white] if white else [1.0, 255.0, 65535.0][pixels.dtype.kind != "f" :]

@@ -61,8 +61,8 @@ def is_running() -> bool:
     """Whether TensorFlow has run an operation in this process: it keeps its threads, and has read its flags."""
     import tensorflow as tf
 
-    try:  # what asks instead of setting looks for devices, which a fork must not inherit
-        for threads in (1, 0):  # one of them at least is not the number that is set; 0 is TensorFlow's default
+    try:  # a setter: a getter would initialize devices, which a fork must not inherit
+        for threads in (1, 0):  # at least one differs from the number that is set; 0 is TensorFlow's default
             tf.config.threading.set_intra_op_parallelism_threads(threads)
     except RuntimeError:
         return True
@@ -104,7 +104,7 @@ def without_arrays(build: Callable[[], T]) -> T:
     """Build layers without the arrays of their weights, which may be larger than memory, to learn their shapes.
 
     Args:
-        build: Is called in a thread of its own: in this one, Keras would make the arrays later.
+        build: Function that builds the layers; run in a new thread, as in this one Keras would make the arrays later.
     """
     import keras
 
@@ -117,4 +117,4 @@ def without_arrays(build: Callable[[], T]) -> T:
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(within).result()
     finally:
-        random.setstate(state)  # Keras draws the seeds of layers from it: those that follow have the same ones as ever
+        random.setstate(state)  # Keras draws the seeds of layers from it: the next layers get the usual seeds

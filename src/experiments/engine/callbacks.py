@@ -32,7 +32,7 @@ def build(config: Config, output_folder: Path, finished: int = 0) -> list[keras.
         where = f"callbacks.{key}"
         cls, arguments = find("callback", section.name, where, config.trust), section.arguments()
         if issubclass(cls, keras.callbacks.SwapEMAWeights):
-            continue  # `EvaluateAverages` does what it is for
+            continue  # `EvaluateAverages` takes its place
         defaults = _defaults(cls)
         if cls.__module__.startswith("keras."):
             problems += _wrong_types(arguments, defaults, where)

@@ -20,10 +20,10 @@ class State:
     """A run after an epoch: all that its next epochs depend on.
 
     Attributes:
-        epochs: How many have finished.
+        epochs: Number of finished epochs.
         stopped: Whether a callback has ended training.
-        seconds: What training took so far.
-        threads: With how many; sums depend on it in their last bits.
+        seconds: Training time so far, in seconds.
+        threads: Number of processor threads; the last bits of sums depend on it.
         history: Each metric's values by epoch.
         variables: Of the model and of its optimizer, in Keras's order.
         callbacks: What each callback of the config remembers: the attributes that training has changed.
@@ -101,8 +101,8 @@ class Checkpoints:
     def save(self, state: State) -> None:
         """Write a checkpoint, and remove the ones before the last two.
 
-        It is not forced to the disk, which may take longer than an epoch: if the machine loses power, and so the end of
-        the file, its checksum tells, and the one before counts.
+        It is not forced to the disk, which may take longer than an epoch. If a power failure cuts off the end of the
+        file, its checksum does not match, and the checkpoint before it is used.
 
         Raises:
             OSError: It cannot be written. Those before are as they were.

@@ -30,8 +30,8 @@ class Translated(keras.metrics.Metric):  # type: ignore[misc]
 
     Args:
         metric: Computes the value.
-        labels: Makes its labels of those that the loss reads.
-        outputs: Makes what it expects of the network's outputs.
+        labels: Function from the loss's labels to the metric's.
+        outputs: Function from the network's outputs to what the metric reads.
     """
 
     def __init__(self, metric: keras.metrics.Metric, labels: Translate, outputs: Translate) -> None:
@@ -175,7 +175,7 @@ def _class_and_arguments(entry: NamedMetric, config: Config, classes: int) -> tu
 
 
 def _labels(wanted: str, config: Config, classes: int) -> Translate | None:
-    """How a metric's labels are made of those that the loss reads; None: they are the same."""
+    """The function that turns the loss's labels into those of a metric; None: they are the same."""
     if config.loss.labels in (wanted, "values"):
         return None
     if wanted == "sparse":
@@ -184,7 +184,7 @@ def _labels(wanted: str, config: Config, classes: int) -> Translate | None:
 
 
 def _outputs(cls: str, arguments: Mapping[str, Any], config: Config) -> Translate | None:
-    """How what a metric reads is made of the network's outputs; None: it reads them as they are.
+    """The function that turns the network's outputs into what a metric reads; None: it reads them as they are.
 
     The outputs of Keras's own softmax and sigmoid remember the logits, and its cross-entropies compute from those, each
     with the activation that it takes for granted. Where that is another one, the metric is handed plain probabilities.

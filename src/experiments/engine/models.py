@@ -179,7 +179,7 @@ def _optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimiz
     arguments = config.optimizer.arguments("schedule", "learning_rate")
     arguments["learning_rate"] = _learning_rate(config, steps_per_epoch)
     optimizer = create("optimizer", config.optimizer.name, arguments, "optimizer", config.trust)
-    if config.precision == "mixed_float16":  # as Keras would, which does not save that it did
+    if config.precision == "mixed_float16":  # Keras would do the same, but not save it
         return keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
     return optimizer
 

@@ -151,7 +151,7 @@ def _attributes(callback: keras.callbacks.Callback) -> dict[str, Any]:
 
 
 def _changed(callback: keras.callbacks.Callback, begun: Mapping[str, Any]) -> dict[str, Any]:
-    """What has changed of a callback's attributes since training began."""
+    """The attributes of a callback that have changed since training began."""
     now = _attributes(callback)
     return {name: value for name, value in now.items() if name not in begun or not equal(value, begun[name])}
 

@@ -202,5 +202,5 @@ class Batches:
         )
 
     def follow_epochs(self) -> keras.callbacks.Callback:
-        """A callback that tells the data which epoch begins."""
+        """A callback that sets the epoch's number, which the order of the batches depends on."""
         return keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs=None: self._epoch.assign(epoch))

@@ -69,7 +69,7 @@ class Condition:
         return facts[columns[self]].map(self.holds).astype(bool)
 
     def holds(self, fact: str | float | None) -> bool:
-        """Whether a run fits of which this is known; one that lacks the key fits ``!=`` only."""
+        """Whether a run with this value fits; a run that lacks the key fits ``!=`` only."""
         if fact is None or (isinstance(fact, float) and math.isnan(fact)):
             return self.operator == "!="
         number, wanted = as_number(fact), as_number(self.value)

@@ -124,7 +124,7 @@ def sort_configs(comparison: Comparison, sort: str) -> Comparison:
 
 
 def of_configs(comparison: Comparison, key: str) -> dict[int, str | float]:
-    """Of each rank, a metric's mean over the seeds, or a parameter's value.
+    """A metric's mean over the seeds, or a parameter's value, by rank.
 
     Empty if it is missing, or not the same in all runs.
     """

@@ -51,7 +51,7 @@ def row(
         log: The file that its output went to.
         uuid: Its own id, which its journal has too.
         fingerprint: Of its config; empty where the record does not say.
-        measured: What the objective is a value of; None where the record does not say.
+        measured: The `Objective` that the value belongs to; None where the record does not say.
     """
     values = (run_id, name, status, objective, seconds, curves or {}, failure, log, uuid, fingerprint)
     return {
@@ -106,7 +106,7 @@ def facts(runs: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def has_parameters(runs: "pd.DataFrame") -> "pd.Series[bool]":
-    """Whether any was recorded of each run; a worker that died early recorded none."""
+    """Whether each run has any recorded parameter; a worker that died early recorded none."""
     return runs[[column for column in runs if column.startswith(PARAMS)]].notna().any(axis=1)
 
 

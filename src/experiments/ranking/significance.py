@@ -154,4 +154,4 @@ def _sensitivity(detectable: Array) -> str:
     if math.isinf(least):
         return "a difference that is the same with both of two seeds does not count, as that may be chance"
     more = "" if most < 1.2 * least else f" ({most:.2g} for the config that scatters most)"
-    return f"a difference below {least:.2g}{more} would not have been seen"
+    return f"a difference below {least:.2g}{more} would not have been detected"

@@ -26,8 +26,8 @@ BARS = "▁▂▃▄▅▆▇█"
 CURVE_WIDTH = 12  # characters
 ID_WIDTH = 8
 MARKS = {True: "=", False: "", None: "?"}
-# What a table that is wider than the terminal gives up, step by step: the width of settings, which are broken then,
-# and columns.
+# Steps to narrow a table that is wider than the terminal: the width at which settings are broken into lines, and
+# the columns that are left out.
 GIVEN_UP: Sequence[tuple[int | None, Sequence[str]]] = (
     (None, ()),
     (24, ()),
@@ -78,7 +78,7 @@ def notes(comparison: Comparison) -> list[str]:
         why = "as objective= says" if asked else "as no run held out a validation set"
         by_validation = "a metric that starts with val_" if asked else "data.validation_size=0.1"
         found.append(
-            f"ranked by {comparison.ranked_by}, {why}: what the best reaches on new images is less; "
+            f"ranked by {comparison.ranked_by}, {why}: the best scores lower on new images; "
             f"{by_validation} ranks by validation"
         )
     if comparison.has_several_seeds:

@@ -43,7 +43,7 @@ def _ours(parent: str, resume: bool) -> list[str]:
 
 
 def _start_ray(launcher: Any) -> None:
-    """Do it before the launcher does: that one sets a memory size, which Ray refuses where it joins a cluster."""
+    """Start Ray before the launcher does: the launcher sets a memory size, which Ray refuses when joining a cluster."""
     handler = signal.getsignal(signal.SIGTERM)
     settings = OmegaConf.to_container(launcher.ray_cfg.init, resolve=True)
     importlib.import_module("ray").init(**cast(dict[str, Any], settings))

@@ -14,7 +14,7 @@ class Kept:
     """The runs of a sweep's jobs that were recorded before.
 
     Args:
-        recorder: Knows them. Without ``resume=true``, there are none.
+        recorder: The sweep's recorder, which finds the runs; without ``resume=true``, it finds none.
         jobs: Those that are known when the sweep starts.
     """
 

@@ -70,7 +70,7 @@ def _say(problems: list[dict[str, Any]]) -> None:
 with imports.imports():  # which also keeps the collector from touching, and so copying, the memory that workers share
     try:
         preload()
-    except Exception as failed:  # any other one a worker meets again, and says so in its run
+    except Exception as failed:  # a worker runs into any other error again and reports it in its run
         trouble = failed if isinstance(failed, Refused | RunFailed) else None
         problems = [asdict(problem) for problem in failed.problems] if isinstance(failed, Refused) else []
         _say(problems)

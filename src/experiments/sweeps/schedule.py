@@ -29,10 +29,10 @@ class Schedule:
     """The jobs of a sweep, while they are carried out.
 
     Args:
-        proposer: Says which ones.
-        executor: Runs them.
+        proposer: Proposer of the jobs.
+        executor: Executor that runs the jobs.
         recorder: Of the sweep; it ends the records of runs whose processes were killed.
-        kept: Tells which need not run.
+        kept: Recorded runs of the jobs that need not run again.
         settings: What to do about failures.
 
     Attributes:

@@ -21,7 +21,7 @@ from experiments.config import Problem, Refused, RunFailed
 from experiments.config.fingerprint import source_digest
 from experiments.sweeps.jobs import Job
 
-# Tells `preload` what the jobs need: see `start`.
+# Environment variable that holds what the jobs need, for `preload`: see `start`.
 PRELOAD = "EXPERIMENTS_PRELOAD"
 # A file in which that process says what is wrong with the settings of TensorFlow and Keras, as a list of problems.
 STARTED = "started.json"
@@ -89,7 +89,7 @@ def _server() -> psutil.Process | None:
 
 
 def _folder() -> Path:
-    """Where multiprocessing puts its sockets. It removes it at the end of a process, which ours rarely reach."""
+    """Folder of multiprocessing's sockets; removed only at a normal exit, which our processes rarely make."""
     folder = Path(util.get_temp_dir())
     folder.mkdir(0o700, exist_ok=True)
     return folder

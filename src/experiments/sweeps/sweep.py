@@ -51,7 +51,7 @@ def sweep(sweeper: "ProposerSweeper", arguments: Sequence[str], launcher: Launch
             launcher.executor.prepare(proposer.jobs)
             opened.callback(launcher.executor.close)
         elif proposer.total is None:
-            what = "takes all jobs as one batch, but here the results of jobs say which ones are next"
+            what = "takes all jobs as one batch, but this proposer chooses the next jobs from earlier results"
             raise Refused(Problem("hydra/launcher", what, "hydra/launcher=pool"))
         first = proposer.jobs[0].config
         recorder = opened.enter_context(closing(SweepRecorder(first.tracking, resume=first.resume)))

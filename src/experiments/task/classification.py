@@ -77,7 +77,7 @@ def outputs(train: NDArray[Any]) -> int:
 
 
 def strata(targets: NDArray[Any]) -> Labels:
-    """A part has the class shares of the whole."""
+    """The labels: a part of the data set keeps the shares of the classes."""
     return targets
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from experiments.config import Config, RunFailed
 from experiments.task.protocol import Measure, Report, Task, of
 
-WORST = 15  # inputs of which a report shows more
+WORST = 15  # number of worst inputs that a report shows in detail
 CAUSES = (
     "The usual causes are a learning rate that is too high (try a tenth of optimizer.learning_rate), gradients that "
     "explode (try optimizer.clipnorm=1), or inputs that are not scaled (data.scale)"

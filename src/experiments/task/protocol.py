@@ -80,7 +80,7 @@ class Task(Protocol):
         """How many outputs the network needs."""
 
     def strata(self, targets: NDArray[Any]) -> NDArray[np.int64]:
-        """Groups of whose shares a part of the data set has the same, as numbers from 0."""
+        """The stratum of each target (n,), numbered from 0; a part of the data set keeps the shares of the strata."""
 
     def warnings(self, train: NDArray[Any], outputs: int) -> Iterator[str]:
         """What is unusual about targets."""

@@ -62,7 +62,7 @@ def outputs(train: NDArray[Any]) -> int:
 
 
 def strata(targets: NDArray[Any]) -> NDArray[np.int64]:
-    """A part is drawn from all, whatever their targets."""
+    """A single stratum: a part is drawn regardless of the targets."""
     return np.zeros(len(targets), np.int64)
 
 

@@ -1,1 +1,1 @@
-"""The record of a run. The only place that knows MLflow."""
+"""The record of a run. The only package that imports MLflow."""

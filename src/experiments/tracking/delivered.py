@@ -50,7 +50,7 @@ def delivered(folder: Path) -> dict[str, Delivered]:
 
 
 def _checked(folder: Path, state: Delivered) -> Delivered:
-    """What is true of a journal that was replaced by another copy, or that goes on, since it was delivered."""
+    """The state, corrected if the journal was replaced by another copy, or has grown, since it was delivered."""
     if state.ending != _ending(folder, state.bytes):
         return replace(state, bytes=0, ending="", complete=False)
     return replace(state, complete=state.complete and not any(read(folder, state.bytes)))

@@ -161,7 +161,7 @@ def log_results(to: Target, event: Event) -> None:
 
 
 def resume_run(to: Target, event: Event) -> None:
-    """Have a run that goes on be under way again."""
+    """Set a resumed run to RUNNING again."""
     to.remove_failure()
     to.set_tags(
         {

@@ -18,9 +18,9 @@ from experiments.tracking.summary import summary
 from experiments.tracking.writer import Writer
 
 FOLLOW_SECONDS = 0.5  # between two looks at the journals
-LAST_TRIES_SECONDS = 2.0  # for which a store that can take nothing is tried at the end
-ORPHAN_SECONDS = 60.0  # for which the processes of a sweep may end their runs when it has died
-LAUNCHER_SECONDS = 5.0  # for which the launcher of a killed job may say why it was
+LAST_TRIES_SECONDS = 2.0  # time for last tries at the end, if the store can take nothing
+ORPHAN_SECONDS = 60.0  # time for the processes of a dead sweep to end their runs
+LAUNCHER_SECONDS = 5.0  # time for the launcher of a killed job to record why it was killed
 STUCK_SECONDS = 120.0  # a writer whose run has ended gives up after so long without progress
 LONGEST_PAUSE = 60.0  # between two attempts at a store that can take nothing
 

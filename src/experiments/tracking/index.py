@@ -48,7 +48,7 @@ def waiting() -> list[Path]:
             with journal.open_file(file) as opened:
                 written = opened.read(LONGEST_PATH).decode()
             if not written or "\0" in written:
-                raise ValueError("it was lost with the power, or for want of space")
+                raise ValueError("it was lost in a power failure, or because the disk was full")
             folder = _read(written)
             found += [folder] if folder.is_dir() else []
         except (OSError, ValueError):
@@ -57,7 +57,7 @@ def waiting() -> list[Path]:
 
 
 def _repaired(entry: Path) -> list[Path]:
-    """The folder of the journal of an entry that cannot be read; the entry says it again, or is gone."""
+    """The folder of the journal of an unreadable entry; the entry is written again, or removed without a journal."""
     folders = [file.parent for file in FOLDER.absolute().rglob(journal.JOURNAL)]
     own = [folder for folder in folders if journal.opening(folder).get("uuid") == entry.name]
     with suppress(OSError):  # a folder, for one
@@ -90,7 +90,7 @@ class Claim:
             Refused: What should be the file of the claim is none.
         """
         if self._file.exists() and not self._file.is_file():
-            raise Refused(Problem(str(self._file), "is no file, but a folder, a pipe or a device; remove it"))
+            raise Refused(Problem(str(self._file), "is a folder, a pipe or a device instead of a file; remove it"))
         self._held = self._held or lock.take(self._file, patience)
         return self._held is not None
 

@@ -69,7 +69,7 @@ def send(
 def _without_target(run: PastRun) -> str:
     """Why it is not known to which store a journal goes."""
     recorded = visible(str(run.opened.get("store")))
-    what = "whose password is not recorded" if "***" in recorded else "and it was not recorded here"
+    what = "whose password is not recorded" if "***" in recorded else "but the run was not recorded on this machine"
     return f"its store is {recorded}, {what}; name it with tracking.uri="
 
 
@@ -78,13 +78,13 @@ def _is_sweep(run: PastRun) -> bool:
 
 
 def target_name(run: PastRun, tracking: Tracking) -> str:
-    """What the store is called that a journal goes to."""
+    """The name of the store that a journal goes to."""
     uri = _target(run, tracking)
     return store_name(uri) if uri else str(run.opened.get("store", ""))
 
 
 def is_store_missing(run: PastRun, tracking: Tracking) -> bool:
-    """Whether the SQLite file that a journal goes to is not there."""
+    """Whether the SQLite file that a journal goes to is missing."""
     file = sqlite_file(_target(run, tracking))
     return file is not None and not file.exists()
 

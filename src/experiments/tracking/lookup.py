@@ -1,4 +1,4 @@
-"""What a store is asked before anything is recorded in it, and which runs count by its answer."""
+"""The query to a store before anything is recorded in it, and which runs count by its answer."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ REFUSALS = (401, 403, 404)
 
 
 class Question(NamedTuple):
-    """What a store is asked.
+    """A query to a store.
 
     Attributes:
         experiments: MLflow experiments to look in.
@@ -34,7 +34,7 @@ class Question(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a store said.
+    """A store's answer to a `Question`.
 
     Attributes:
         refused: Why it will take no run, as an address or a password is wrong; empty: it does.

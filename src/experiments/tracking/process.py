@@ -22,9 +22,9 @@ import psutil
 from experiments.tracking.lookup import Answer, Question
 
 T = TypeVar("T")
-ANSWER_SECONDS = 10.0  # for which a run waits for the store before it trains
-IMPORT_SECONDS = 60.0  # and before that, for MLflow to be imported, on a machine that has much to do
-END_SECONDS = 30.0  # and at its end
+ANSWER_SECONDS = 10.0  # longest wait for the store before a run trains
+IMPORT_SECONDS = 60.0  # longest wait before that for MLflow to be imported, on a busy machine
+END_SECONDS = 30.0  # longest wait for the store at the end of a run
 
 
 class WriterProcess:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # What commands say at their end, by which a program finds the record.
 RECORDED, BENEATH = "recorded as run {}", "recorded beneath run {}"
 LONGEST_PARAMETER = 6000  # characters, MLflow's limit
-# Of the config: what may hold passwords, or differs each time though the run is the same.
+# Keys of the config that may hold passwords, or that differ between identical runs.
 NOT_RECORDED: Any = {"tracking": {"uri", "parent", "run_name", "offline"}, "resume": True}
 
 

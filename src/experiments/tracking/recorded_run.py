@@ -18,7 +18,7 @@ from experiments.config import Problem, Refused
 from experiments.config.files import plain_yaml
 from experiments.config.schema import Data
 from experiments.data import checked_inputs
-from experiments.data.images import read_images, to_input
+from experiments.data.images import is_picture, read_images, to_input
 from experiments.engine import saved_models
 from experiments.engine.saved_models import SavedModel
 from experiments.task import names, of
@@ -217,7 +217,7 @@ class RecordedRun:
         """
         if isinstance(images, str | os.PathLike):
             images = [images]
-        pictured = isinstance(images, list | tuple) and any(_is_picture(image) for image in images)
+        pictured = isinstance(images, list | tuple) and any(map(is_picture, images))
         x = None if pictured else checked_inputs(np.asarray(images), self.data.scale, "images")
         files = [os.fspath(image) for image in images if isinstance(image, str | os.PathLike)] if pictured else []
         read = read_images(files)  # now: what is not there need not wait for the imports
@@ -250,8 +250,3 @@ class RecordedRun:
 
     def _no_model(self) -> Refused:
         return Refused(Problem("run", f"{self.run_id} ({self.status}) left no model", "run=latest"))
-
-
-def _is_picture(image: object) -> bool:
-    """Whether it is a file's name, or a picture of Pillow's."""
-    return isinstance(image, str | os.PathLike) or hasattr(image, "getbands")

@@ -170,7 +170,7 @@ class Recorder(Recording):
         checkpoints.keep_in(own.folder / CHECKPOINTS)
 
     def _resume_run(self, folder: Path, checkpoints: Checkpoints) -> None:
-        self._go_on(folder, "FAILED", "it was interrupted without a word")
+        self._go_on(folder, "FAILED", "it was interrupted and no message")
         for epoch, metrics in enumerate(checkpoints.state.by_epoch if checkpoints.state else ()):
             self.log_epoch(epoch, metrics)  # it may have died before it could record one
 
@@ -178,7 +178,7 @@ class Recorder(Recording):
         """Record metrics of epoch `epoch`, which is finished (counted from 0), at that step."""
         if self.journal is None:
             return
-        known = self.known.steps if self.known else ()  # of which every value that comes again is the same
+        known = self.known.steps if self.known else ()  # recorded already, with the same values
         new = {name: float(value) for name, value in metrics.items() if (name, epoch) not in known}
         if new:
             self.journal.append("metrics", sync=False, step=epoch, values=new)

@@ -10,7 +10,7 @@ from experiments.config.objective import Objective, recorded_objective
 from experiments.tracking.search import measures
 from experiments.tracking.sqlite import alone
 
-# Of the run's tags and metrics, what a version carries too, so that versions can be compared without their runs.
+# Tags and metrics of a run that its version has, too, so that versions can be compared without their runs.
 EVIDENCE = ("objective", "dataset", "dataset.digest", "fingerprint", "git.commit", "weights.digest")
 
 
@@ -44,7 +44,7 @@ def promote(client: Any, run: Any, model: Any, name: str, alias: str, *, chosen:
         run: A finished run of ours.
         model: The model that it logged.
         name: Of the registered model.
-        alias: That is to name the run's version.
+        alias: Alias to set to the run's version.
         chosen: How the run was chosen, for the description of a new version.
         force: Replace a version that cannot be compared with the run, too.
 
@@ -180,7 +180,7 @@ def run_behind(client: Any, which: str) -> str:
 
 
 def measured(client: Any, version: Any) -> Objective | None:
-    """What a version's value is a value of; None where neither its tags nor its run say so."""
+    """The objective that a version's value belongs to; None where neither its tags nor its run say so."""
     if "measured_as" in version.tags:
         return recorded_objective(version.tags, {})
     from mlflow.exceptions import MlflowException
@@ -203,7 +203,7 @@ def _refuse_another_measure(client: Any, run: Any, previous: Any, name: str, ali
         then = before.measured_as if before else "it is not known how"
         what = (
             f"{name}@{alias} is version {previous.version}, measured as {then}; {run.info.run_id} was measured as "
-            f"{now.measured_as if now else 'its record does not say'}, so which one is better is not known"
+            f"{now.measured_as if now else 'its record does not say'}, so the two cannot be compared"
         )
         raise Refused(Problem("run", what, "force=true"))
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 PAGE = 1000  # runs per query
 SHORTEST_ID = 4  # characters of the beginning of an id
+BEGINNING = re.compile(rf"[0-9A-Za-z-]{{{SHORTEST_ID},64}}")
 FLOAT32_MAX = (2 - 2**-23) * 2.0**127
 COPIES: list[sqlite3.Connection] = []  # of read-only stores; each is there as long as its connection
 
@@ -144,11 +146,13 @@ def refuse_damaged(run: Any) -> None:
 
 
 def by_beginning(client: Any, experiments: Sequence[str], run_id: str, key: str) -> Any:
-    """The run whose id begins so, as tables show it.
+    """The run whose id begins with `run_id`, the short form that tables show.
 
     Raises:
         Refused: There is none, or there are several; `key` named it.
     """
+    if not BEGINNING.fullmatch(run_id):  # it could be more than an id within a query
+        raise Refused(unknown(key, run_id))
     found = search(client, experiments, f"attributes.run_id LIKE '{run_id}%'", limit=2)
     if len(found) > 1:
         raise Refused(Problem(key, f"{run_id} is the beginning of several ids; write more of it"))

@@ -1,17 +1,17 @@
 """The recorded runs that are to be compared."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from experiments.config import CompareConfig, Config, Problem, Refused
 from experiments.config.objective import recorded_objective
 from experiments.config.problems import assign
-from experiments.config.schema import Tracking
 from experiments.ranking.comparison import Comparison, comparable, compare
 from experiments.ranking.frame import CIRCUMSTANCES, PARAMS, Row, frame, parameters, row
 from experiments.tracking.search import (
+    BEGINNING,
     UUID,
     by_beginning,
     experiment_ids,
@@ -20,9 +20,7 @@ from experiments.tracking.search import (
     reads_store,
     search,
     seconds,
-    unknown,
 )
-from experiments.tracking.store import existing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,25 +42,6 @@ class Selection:
     title: str
     runs: "pd.DataFrame"
     circumstances: frozenset[str]
-
-
-@reads_store
-def holding(tracking: Tracking, wanted: Mapping[str, str]) -> str:
-    """Return the address of a store that answers and holds the runs, as far as can be seen at once.
-
-    Args:
-        tracking: The store.
-        wanted: Ids of runs, to the config key that named them.
-
-    Raises:
-        Refused: There is no such store or run.
-    """
-    uri = existing(tracking, "sweep")
-    strange = {run_id for run_id in wanted if not re.fullmatch(r"[\w-]{4,64}", run_id)}
-    if strange:
-        problems = [unknown(key, run_id) for run_id, key in wanted.items() if run_id in strange]
-        raise _without_them(problems, [run_id for run_id in wanted if run_id not in strange])
-    return uri
 
 
 @reads_store
@@ -124,7 +103,7 @@ def comparable_with_newest(client: Any, experiments: Sequence[str]) -> Compariso
 
 def _by_ids(client: Any, experiments: Sequence[str], wanted: Sequence[str]) -> list[Any]:
     """Runs by their ids, or by how these begin, as tables show them."""
-    whole = ",".join(f"'{run_id}'" for run_id in wanted if len(run_id) >= WHOLE_ID)
+    whole = ",".join(f"'{run_id}'" for run_id in wanted if len(run_id) >= WHOLE_ID and BEGINNING.fullmatch(run_id))
     found = search(client, experiments, f"attributes.run_id IN ({whole})") if whole else []
     whole_ids = {run.info.run_id: run for run in found}
     usable, problems = dict[str, Any](), list[Problem]()

@@ -140,7 +140,7 @@ def close_abandoned(folder: Path, status: str, reason: str) -> bool:
 
 
 def _times_beneath(sweep: PastRun) -> Iterator[int]:
-    """When the runs of a sweep last said anything: the sweep itself says nothing meanwhile."""
+    """The times of the last events of a sweep's runs: the sweep's own journal gets none meanwhile."""
     for file in sweep.output.rglob(JOURNAL) if is_sweep(sweep.opened) else ():
         if opening(file.parent).get("parent") == sweep.uuid:
             yield summary(file.parent).time

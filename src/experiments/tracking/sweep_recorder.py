@@ -1,4 +1,4 @@
-"""Records a sweep as a parent run, and knows what became of its runs. Does nothing with ``tracking=off``."""
+"""Records a sweep as a parent run, and looks up how its runs ended. Does nothing with ``tracking=off``."""
 
 import hashlib
 import time

@@ -14,7 +14,7 @@ from experiments.tracking.journal import Event, at_work, is_sweep, opening, read
 from experiments.tracking.store import reason, redact, store_name
 from experiments.tracking.summary import close_abandoned
 
-DIED = "The training process died without a word: killed, or out of memory."
+DIED = "The training process died and no message: killed, or out of memory."
 
 
 class Writer:

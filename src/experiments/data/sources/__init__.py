@@ -6,8 +6,8 @@ A module has ``NAMES``, the data sets that it knows, and
     read(config: Data, file: Path | None, trust: Sequence[str]) -> tuple[RawArrays, str]
                                                the arrays as they are, and in words where they come from
 
-and may have ``outline(config) -> Outline | None``, what is known of the data without reading it, and ``DIGESTS``, the
-sha256 of data sets of which there is one standard copy. A file that the user names, or that lies in
+and may have ``OUTLINES``, what is known of its data sets without reading them, by name, and ``DIGESTS``, the
+sha256 of data sets that have one standard copy. A file that the user names, or that lies in
 ``$EXPERIMENTS_DATA_DIR``, is taken before any of them.
 """
 
@@ -83,7 +83,7 @@ def read(config: Data, trust: Sequence[str] = (), task: str = "classification") 
 
 
 def outline(config: Data, trust: Sequence[str] = (), task: str = "classification") -> Outline:
-    """The digest of a data set and the sizes of its parts; it is read and checked, unless that is known without.
+    """The digest of a data set and the sizes of its parts; the data is read and checked only if they are not known.
 
     Raises:
         Refused: As `read`.

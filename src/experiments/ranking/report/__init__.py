@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHADES = 8  # colours by rank, in the page's style
 SIDE_BY_SIDE = 6  # configs whose parameters are shown in full
 CLASSES = 20  # that a confusion matrix has room for
-MIXUPS = 15  # that are listed where it has not
+MIXUPS = 15  # pairs of classes that are listed where there are more classes
 
 
 def page(comparison: Comparison, confusion: Mapping[str, Sequence[Sequence[int]]]) -> str:
@@ -79,12 +79,18 @@ def _label(config: Row) -> str:
 
 
 def _decimals(comparison: Comparison) -> int:
-    """As many as show two digits of the median half-width of the intervals; without any, three of the range."""
-    widths = ((comparison.configs["high"] - comparison.configs["low"]) / 2).tolist()
-    widths = [width for width in widths if width > 0]
+    """As many as show two digits of the median half-width of the intervals; without any, three of the range.
+
+    Every significant difference from the best is to be seen, too: shared seeds make intervals wider, not the test's.
+    """
+    configs = comparison.configs
+    widths = [width for width in ((configs["high"] - configs["low"]) / 2).tolist() if width > 0]
     scale = scale_of(comparison.runs["objective"], 0, 1)
     digits, spread = (1, median(widths)) if widths else (2, scale.high - scale.low)
-    return min(max(digits - math.floor(math.log10(spread)), 0), 8)
+    is_worse = [verdict is False for verdict in configs["indistinguishable_from_best"]]
+    differences = (configs["mean"][is_worse] - configs["mean"].sort_index().head(1).sum()).abs()
+    needed = [digits - math.log10(spread), *(1 - math.log10(gap) for gap in differences if gap > 0)]
+    return min(max(math.ceil(max(needed)), 0), 8)
 
 
 def _number(value: float | None, decimals: int) -> str:

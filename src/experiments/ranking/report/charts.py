@@ -160,12 +160,12 @@ def _bend(axes: Sequence[Axis], heights: Sequence[float]) -> str:
 
 
 def heat(matrix: Sequence[Sequence[int]]) -> list[list[tuple[int, float]]]:
-    """Colour a confusion matrix by the shares of its rows: right guesses by theirs, mistakes next to the worst one.
+    """Colour a confusion matrix by shares of its rows: right guesses by their share, mistakes relative to the largest.
 
-    Mistakes by the root of it, as they differ by orders of magnitude.
+    Mistakes use the square root of that ratio, as they differ by orders of magnitude.
 
     Returns:
-        Of each cell, how often it was, and how strong its colour is, from 0 to 1.
+        The count of each cell, and the strength of its colour from 0 to 1, row by row.
     """
     counts = np.array(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

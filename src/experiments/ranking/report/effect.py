@@ -69,7 +69,7 @@ def _effect(comparison: Comparison, values: "pd.Series[str]", scale: Scale) -> E
     by_label = runs.groupby(values[runs.index].map(labels), sort=False)
     objectives = [group["objective"].tolist() for _, group in by_label]
     share = eta_squared(objectives) if len(objectives) < len(runs) else None
-    chance = (len(objectives) - 1) / (len(runs) - 1)  # of the beta distribution that it has where all are alike
+    chance = (len(objectives) - 1) / (len(runs) - 1)  # mean of the share's beta distribution where no value matters
     groups = []
     for label, group in by_label:
         mean, dots = fmean(group["objective"]), group["objective"].map(scale)
@@ -82,7 +82,7 @@ def _effect(comparison: Comparison, values: "pd.Series[str]", scale: Scale) -> E
 
 
 def _labels(values: Sequence[str], in_ranges: bool) -> Mapping[str, str]:
-    """Of each value itself; where a number has many, one of ranges that hold equally many runs."""
+    """The label of each value: itself; for a number with many values, one of ranges with equally many runs."""
     counts = Counter(sorted(values, key=natural))
     if len(counts) <= 2 * BINS or not in_ranges or any(number(value) is None for value in counts):
         return {value: value for value in counts}
@@ -97,7 +97,7 @@ def _labels(values: Sequence[str], in_ranges: bool) -> Mapping[str, str]:
 
 
 def _names(ranges: Sequence[tuple[float, float]]) -> list[str]:
-    """Ranges of numbers, with as few digits, but two at least, as tell their ends apart."""
+    """Write ranges of numbers with as few digits as tell their ends apart, but at least two."""
     ends = {end for one in ranges for end in one}
     digits = next((n for n in range(2, 17) if len({f"{end:.{n}g}" for end in ends}) == len(ends)), 17)
     return [f"{low:.{digits}g} to {high:.{digits}g}" if low < high else f"{low:.{digits}g}" for low, high in ranges]

@@ -2,7 +2,10 @@
 
 A module has ``Settings``, the other keys of ``hydra.launcher`` with their defaults, and ``executor``, a function that
 returns an `Executor` for these settings and Hydra's launcher. A module of a package of one's own is named with it:
-``mypackage.mymodule``, with ``trust=[mypackage]``.
+``mypackage.mymodule``, with ``trust=[mypackage]``; ``tests/sweeps/test_seams.py`` has an example.
+
+A job is run by `worker.carry_out`, wherever that is. If the sweep has a parent, the run sends nothing to MLflow itself:
+its journal has to be in `Job.folder` on this machine when `Ended` is reported.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,10 +42,10 @@ class Ended:
     Attributes:
         job: Which one.
         seconds: How long it took.
-        process: The id of its process on this machine, whose journal is closed if that is open; 0: it ran elsewhere.
+        process: The id of its process on this machine, whose journal is closed if left open; 0: it ran elsewhere.
         objective: What it is ranked by; None: it failed.
         reason: Why it failed.
-        reported: Whether it said so itself; else its process was killed, for one.
+        reported: Whether the job itself reported its end; it did not if its process was killed, for one.
     """
 
     job: Job

@@ -152,4 +152,4 @@ def cause_of_death(exitcode: int | None) -> str:
         name = names.get(-exitcode, f"signal {-exitcode}")  # most real-time signals have no name
         hint = ": by hand, or because memory ran out" if name == "SIGKILL" else ""
         return f"its process was killed by {name}{hint}"
-    return f"its process ended with exit status {exitcode}, without a word"
+    return f"its process ended with exit status {exitcode}, and no message"

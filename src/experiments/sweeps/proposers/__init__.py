@@ -17,7 +17,7 @@ class Proposer(Protocol):
 
     Attributes:
         jobs: Those that it knows before there is any result. They are checked, and their packages and data are loaded
-            once for all. There is at least one.
+            once for all. There is at least one. A launcher that takes one batch runs them in this order.
         total: Number of jobs in all; None: that depends on their results.
         overrides: Of all jobs, as they were typed, with those of a preset.
         swept: What differs between jobs, by key, as it was typed.
@@ -49,8 +49,8 @@ class Propose(Protocol):
         Args:
             settings: An instance of the module's ``Settings``.
             overrides: Of the command line.
-            loader: Hydra's, which knows the groups.
-            prepare: Composes and checks jobs: see `jobs.prepare`, of which loader and config are given.
+            loader: Hydra's config loader, which lists the files of groups.
+            prepare: Function that composes and checks jobs: `jobs.prepare` with loader and config already set.
 
         Raises:
             Refused: They cannot be carried out.
