@@ -29,6 +29,7 @@ def places() -> dict[str, tuple[int, int]]:
 
 
 PLACES = places()
+PUBLIC = ("_exit", "_replace", "_target_")  # of `os`, of named tuples, of Hydra's configs
 
 
 def folders(module: str) -> list[str]:
@@ -88,3 +89,24 @@ def test_the_rooms_are_few_and_stand_above_each_other() -> None:
     assert len(rooms) <= 18
     assert len(pairs) <= 70
     assert not [pair for pair in pairs if pair[::-1] in pairs]
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_files_and_functions_are_short(module: str) -> None:
+    text = MODULES[module].read_text()
+    assert text.count("\n") <= 250
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 45, node.name
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_private_parts_of_other_packages_are_used(module: str) -> None:
+    """Names that begin with an underscore, of anything but an object of the class itself."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [*node.module.split("."), *(name.name for name in node.names)]
+            assert not [name for name in names if re.match("_(?!_)", name)], ast.unparse(node)
+        if isinstance(node, ast.Attribute) and re.match("_(?!_)", node.attr):
+            owner = ast.unparse(node.value)
+            assert owner in ("self", "cls") or node.attr in PUBLIC, ast.unparse(node)

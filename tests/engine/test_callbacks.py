@@ -119,7 +119,11 @@ REFUSED = [
     ),
     ("callbacks=[]", "+callbacks.b={name: TensorBoard}", OUT),
     ("callbacks=[]", "+callbacks.b={name: LearningRateScheduler, schedule: x}", "choose optimizer/schedule="),
-    ("callbacks=[]", "+callbacks.b={name: BackupAndRestore, backup_dir: x}", "is not needed: every recorded run keeps checkpoints"),
+    (
+        "callbacks=[]",
+        "+callbacks.b={name: BackupAndRestore, backup_dir: x}",
+        "is not needed: every recorded run keeps checkpoints",
+    ),
     ("callbacks=swap_ema_weights", "callbacks.swap_ema_weights.swap_on_epoch=false optimizer.use_ema=true", "averages"),
     (
         "optimizer/schedule=cosine",

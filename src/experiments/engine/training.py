@@ -69,18 +69,16 @@ def fit(
     """
     batches, validation = Batches(dataset, config), dataset.validation
     before = checkpoints.state if checkpoints else None
-    ours = _run_callbacks(config, callbacks, choices.threads, checkpoints)
     started = time.perf_counter()
-    memory = f"training. Try a smaller batch_size than {config.batch_size}, or a smaller model"
     try:
-        with _memory_runs_out_while(memory):
+        with _memory_runs_out_while(f"training. Try a smaller batch_size than {config.batch_size}, or a smaller model"):
             fitted = model.fit(
                 batches.dataset,
                 epochs=config.epochs,
                 initial_epoch=_first_epoch(before, config),
                 shuffle=False,  # `Batches` did
                 verbose=0,
-                callbacks=[batches.follow_epochs(), *ours, *watchers],
+                callbacks=[batches.follow_epochs(), *_all(config, callbacks, choices.threads, checkpoints), *watchers],
                 validation_data=validation and (validation.x, encode_targets(validation.y, config, dataset.outputs)),
                 validation_batch_size=choices.evaluation_batch_size,
             )
@@ -92,7 +90,7 @@ def fit(
     return History(history, {"fit_seconds": seconds, "samples_per_second": seen / seconds})
 
 
-def _run_callbacks(
+def _all(
     config: Config, callbacks: Sequence[keras.callbacks.Callback], threads: int, checkpoints: Checkpoints | None
 ) -> Iterator[keras.callbacks.Callback]:
     """Those of the config among those that every run has, in the order in which they have to be called."""

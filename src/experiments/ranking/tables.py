@@ -77,10 +77,8 @@ def notes(comparison: Comparison) -> list[str]:
         asked = "validation_size=" in comparison.measured_as  # there was a choice
         why = "as objective= says" if asked else "as no run held out a validation set"
         by_validation = "a metric that starts with val_" if asked else "data.validation_size=0.1"
-        found.append(
-            f"ranked by {comparison.ranked_by}, {why}: the best scores lower on new images; "
-            f"{by_validation} ranks by validation"
-        )
+        ranked = f"ranked by {comparison.ranked_by}, {why}: the best scores lower on new images"
+        found.append(f"{ranked}; {by_validation} ranks by validation")
     if comparison.has_several_seeds:
         found += meanings(comparison)
     elif len(comparison.configs) > 1:

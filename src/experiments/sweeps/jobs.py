@@ -131,10 +131,7 @@ def prepare(
         own = tuple(override for override in overrides if override not in shared)
         try:
             composed = composer.compose(overrides)
-            composed.hydra.job.num, composed.hydra.job.id = number, str(number)
-            folder = Path(str(composed.hydra.sweep.dir), str(composed.hydra.sweep.subdir)).absolute()
-            composed.hydra.runtime.output_dir = str(folder)
-            HydraConfig.instance().cfg = composed  # type: ignore[assignment] # what ${hydra:...} reads
+            folder = _numbered(composed, number)
             if problems := output_problems(composed):
                 raise Refused(problems)
             config = _checked(composed, seen)
@@ -142,16 +139,22 @@ def prepare(
         except Refused as refused:
             for problem in refused.problems:
                 found.setdefault(problem, []).append(" ".join(own))
-    if not found:
-        _refuse_shared_folders(jobs)
-        return jobs
-    problems = [_of_jobs(problem, affected, len(combinations)) for problem, affected in found.items()]
-    if not (skip_invalid and jobs):
-        raise Refused(problems)
-    print(f"{len(combinations) - len(jobs)} of {len(combinations)} combinations are left out:", file=sys.stderr)
-    print(*(str(problem).replace("error: ", "  ", 1) for problem in problems), sep="\n", file=sys.stderr)
+    if problems := [_of_jobs(problem, affected, len(combinations)) for problem, affected in found.items()]:
+        if not (skip_invalid and jobs):
+            raise Refused(problems)
+        print(f"{len(combinations) - len(jobs)} of {len(combinations)} combinations are left out:", file=sys.stderr)
+        print(*(str(problem).replace("error: ", "  ", 1) for problem in problems), sep="\n", file=sys.stderr)
     _refuse_shared_folders(jobs)
     return jobs
+
+
+def _numbered(composed: DictConfig, number: int) -> Path:
+    """Have a config say which job it is of; return the folder of the job's output."""
+    composed.hydra.job.num, composed.hydra.job.id = number, str(number)
+    folder = Path(str(composed.hydra.sweep.dir), str(composed.hydra.sweep.subdir)).absolute()
+    composed.hydra.runtime.output_dir = str(folder)
+    HydraConfig.instance().cfg = composed  # type: ignore[assignment] # what ${hydra:...} reads
+    return folder
 
 
 def identify(jobs: Sequence[Job]) -> list[Job]:

@@ -105,14 +105,11 @@ class RecordedRun:
     @reads_store
     def histories(self) -> dict[str, list[tuple[int, float]]]:
         """(step, value) of every metric of the model, in the order of steps; steps are counted from 0."""
+        logged = [name for name in self.stored.data.metrics if name not in TIMINGS and not name.startswith("system/")]
+        points = {name: self.client.get_metric_history(self.run_id, name) for name in logged}
         return {
-            name: sorted(
-                (point.step, measured(point.value))
-                for point in self.client.get_metric_history(self.run_id, name)
-                if point.model_id is None
-            )
-            for name in self.stored.data.metrics
-            if name not in TIMINGS and not name.startswith("system/")
+            name: sorted((point.step, measured(point.value)) for point in each if point.model_id is None)
+            for name, each in points.items()
         }
 
     @property
