@@ -77,6 +77,6 @@ def test_the_corpus_says_what_was_wrong() -> None:
 
 
 def test_drawn_cases_and_those_that_went_wrong_once_end_as_they_should() -> None:
-    command = [sys.executable, str(SCRIPTS / "fuzz.py"), "12", "6", "--corpus"]
+    command = [sys.executable, str(SCRIPTS / "fuzz.py"), "12", "3", "--corpus"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -48,7 +48,7 @@ def propose(settings, overrides, loader, prepare):
     return Longer(overrides, settings.most, prepare)
 """
 
-# Runs each job in a process that imports everything anew.
+# Runs the jobs one after the other in a process that imports everything anew.
 SPAWNED = """
 import multiprocessing
 import os
@@ -74,7 +74,7 @@ class Spawned:
 
     def __init__(self, launcher):
         self._context, self._running = launcher.hydra_context, {}
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), quiet, max_tasks_per_child=1)
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), quiet)
 
     def prepare(self, jobs):
         pass
@@ -172,17 +172,17 @@ def package(tmp_path: Path) -> Path:
     return tmp_path / "own"
 
 
-def test_a_proposer_and_an_executor_of_ones_own(run_cli: Run, package: Path, tmp_path: Path) -> None:
+def test_a_proposer_and_an_executor_of_ones_own(fork_cli: Run, package: Path, tmp_path: Path) -> None:
     folder = str(package / "conf")
     command = ("-m", "--config-dir", folder, "hydra/sweeper=longer", "hydra/launcher=spawned", "trust=[mypackage]")
     own = ("data=custom", "data.function=mypackage.data.load", "+callbacks.count.name=mypackage.callbacks.CountEpochs")
-    ended = run_cli(*command, *own, *QUICK, "batch_size=16", PYTHONPATH=str(package))
+    ended = fork_cli(*command, *own, *QUICK, "batch_size=16", PYTHONPATH=str(package))
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
     assert lines[0] == "runs, one at a time, ranked by val_accuracy"
     assert [line.split()[0] for line in lines[1:4]] == ["[1]", "[2]", "[3]"]
     assert (tmp_path / "epochs.txt").read_text().split() == ["1", "1", "2", "1", "2", "3"]
-    again = run_cli(*command, *own, *QUICK, "batch_size=16", "resume=true", PYTHONPATH=str(package))
+    again = fork_cli(*command, *own, *QUICK, "batch_size=16", "resume=true", PYTHONPATH=str(package))
     assert again.returncode == 0, again.stderr
     assert again.stdout.startswith("resume: 1 kept\n")
     assert not [line for line in again.stdout.splitlines() if " s  val_accuracy" in line], "all three are kept"
@@ -225,9 +225,9 @@ def test_what_cannot_be_a_part_is_refused(
         assert what in line
 
 
-def test_a_batch_launcher_is_refused_where_results_say_what_is_next(run_cli: Run, package: Path) -> None:
+def test_a_batch_launcher_is_refused_where_results_say_what_is_next(fork_cli: Run, package: Path) -> None:
     command = ("-m", "--config-dir", str(package / "conf"), "hydra/sweeper=longer", "hydra/launcher=basic")
-    refused = run_cli(*command, "data=digits", "trust=[mypackage]", PYTHONPATH=str(package))
+    refused = fork_cli(*command, "data=digits", "trust=[mypackage]", PYTHONPATH=str(package))
     assert refused.returncode == 2
     assert "error: hydra/launcher: takes all jobs as one batch" in refused.stderr
     assert "try  hydra/launcher=pool" in refused.stderr

@@ -44,8 +44,8 @@ ForkStart = Callable[..., Started]
 def fork_sweep(fork_cli: RunCli, tmp_path: Path) -> ForkSweep:
     """Do what `sweep` does in a fork: for tests of what becomes of the runs."""
 
-    def call(*args: str, folder: Path = tmp_path) -> tuple[int, str]:
-        done = fork_cli("-m", *args, cwd=folder)
+    def call(*args: str, folder: Path = tmp_path, **env: str) -> tuple[int, str]:
+        done = fork_cli("-m", *args, cwd=folder, **env)
         return done.returncode, done.stdout + done.stderr
 
     return call
@@ -376,7 +376,7 @@ def test_a_sweep_without_a_record(tmp_path: Path, fork_sweep: ForkSweep) -> None
     assert not list(tmp_path.rglob("*.db"))
 
 
-def test_a_function_that_gives_other_data_each_time_fails_its_runs(tmp_path: Path) -> None:
+def test_a_function_that_gives_other_data_each_time_fails_its_runs(tmp_path: Path, fork_sweep: ForkSweep) -> None:
     """They would be recorded with another fingerprint than their jobs have, and be missing in the ranking."""
     lines = [
         "import numpy as np",
@@ -386,7 +386,7 @@ def test_a_function_that_gives_other_data_each_time_fails_its_runs(tmp_path: Pat
     ]
     (tmp_path / "mine.py").write_text("\n".join(lines))
     command = ("data=custom", "data.function=mine.load", "trust=[mine]", "epochs=1", "model.layer_sizes=[4]")
-    status, output = sweep(tmp_path, *command, "seed=0,1", PYTHONPATH=str(tmp_path))
+    status, output = fork_sweep(*command, "seed=0,1", PYTHONPATH=str(tmp_path))
     assert status == 1
     assert output.count("a function has to return the same each time: fix its seed") >= 2
     assert [status for _, status, _ in children(tmp_path)] == ["FAILED"] * 2

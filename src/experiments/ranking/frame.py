@@ -68,7 +68,7 @@ def frame(rows: Iterable[Row]) -> "pd.DataFrame":
     listed = list(rows)
     found = pd.DataFrame(listed, columns=None if listed else FIELDS, dtype=object)
     numbers = ["objective", "seconds", *(column for column in found if column.startswith(METRICS))]
-    return found.astype(dict.fromkeys(numbers, float))
+    return found.astype(dict.fromkeys(numbers, float)).copy()  # in one block: pandas warns of columns one by one
 
 
 def section(runs: "pd.DataFrame", prefix: str) -> "pd.DataFrame":
