@@ -79,7 +79,7 @@ def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, 
             schedule = Schedule(proposer, own.executor, recorder, kept, own.settings)
             jobs = schedule.jobs if proposer.total is None else jobs
             carry_out(schedule, own, console, known, proposer.total, len(known) - len(todo))
-            returns = {job.number: schedule.returned(job) for job in jobs}
+            returns = {job.number: schedule.returned(job) for job in jobs if not kept.finished(job)}
         elif todo:
             made = batches.launch(launcher, todo, recorder.parent, resume)
             returns = dict(zip((job.number for job in todo), made, strict=False))
