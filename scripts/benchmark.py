@@ -453,7 +453,7 @@ def jobs(repeats: int) -> Result:
     from hydra.types import RunMode
 
     from experiments.cli.checks import CONF
-    from experiments.sweeps.jobs import prepare
+    from experiments.sweeps.jobs import Composer, prepare
     from experiments.sweeps.proposers.grid import combinations
 
     overrides = [
@@ -472,7 +472,7 @@ def jobs(repeats: int) -> Result:
         for _ in range(repeats):
             clocks = time.perf_counter(), time.process_time()
             wanted = combinations(OverridesParser.create(loader).parse_overrides(overrides), 2000)
-            assert len(prepare(wanted, loader, master)) == 1008
+            assert len(prepare(wanted, Composer(loader, master))) == 1008
             for name, clock, started in zip(seconds, (time.perf_counter, time.process_time), clocks, strict=True):
                 seconds[name].append(clock() - started)
         os.chdir(HERE)

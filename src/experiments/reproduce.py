@@ -16,12 +16,14 @@ from experiments.config.problems import visible
 from experiments.config.schema import Tracking
 from experiments.data import load
 from experiments.engine.checkpoints import Checkpoints
+from experiments.engine.listener import Listener
 from experiments.run import Trained, train
 from experiments.system.terminal import Console, say
 from experiments.tracking.provenance import environment, hardware, origin, working_tree
 from experiments.tracking.recorder import Recorder
 from experiments.tracking.rerun import checked_config, trusted_then
 from experiments.tracking.runs import finished, look_up
+from experiments.tracking.summary import PRUNED
 
 
 def reproduce(config: ReproduceConfig) -> None:
@@ -42,8 +44,18 @@ def reproduce(config: ReproduceConfig) -> None:
     for what, said in conditions(stored.tags, stored.environment, trusted_then(stored)):
         say(console, f"  {what:9} {said}")
     with tempfile.TemporaryDirectory() as folder:
-        trained = train(again, dataset, Recorder(again), Checkpoints(Path(folder)))
+        trained = train(again, dataset, Recorder(again), Checkpoints(Path(folder)), _StopAsRecorded(stored.tags))
     judge(console, stored.histories, stored.tags.get("weights.digest"), trained)
+
+
+class _StopAsRecorded(Listener):
+    """Stops training after the epoch after which a search stopped the run."""
+
+    def __init__(self, tags: Mapping[str, str]) -> None:
+        self._pruned = tags.get(PRUNED)
+
+    def epoch(self, number: int, of: int, metrics: Mapping[str, float]) -> bool:
+        return str(number) == self._pruned
 
 
 def compile_as_recorded(model: Any, run: str, uri: str | None = None, trust: Sequence[str] = ()) -> None:

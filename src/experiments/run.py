@@ -17,6 +17,7 @@ from experiments.system.resources import available_cores
 if TYPE_CHECKING:
     from experiments.data import Dataset
     from experiments.engine.checkpoints import Checkpoints
+    from experiments.engine.listener import Listener
     from experiments.tracking.recorder import Recorder
     from experiments.tracking.summary import PastRun
 
@@ -25,6 +26,7 @@ def run(given: Config | DictConfig) -> float:
     """Train, measure and record what a config says; return the objective. A job of a sweep is given a composed one."""
     config = given if isinstance(given, Config) else check_run(given)
     from experiments.data import describe, load
+    from experiments.engine import listener
     from experiments.engine.checkpoints import Checkpoints  # a refused run waits for nothing that training needs
     from experiments.tracking.provenance import other_machine
     from experiments.tracking.recorder import Recorder
@@ -40,6 +42,7 @@ def run(given: Config | DictConfig) -> float:
             made = other_machine(before.tags.get("hardware.processor", ""), before.threads, here)
             print(f"resume: kept, as it finished before{made and f' {made}'}: {before.name}")
             recorder.keep(before)
+            listener.current.measured(before.measures, 0)
             print(*recorder.recorded, sep="\n", end="\n" * bool(recorder.recorded))
             return cast(float, before.objective)
         if config.resume and not before and not config.tracking.parent and (other := recorder.changed):
@@ -53,7 +56,8 @@ def run(given: Config | DictConfig) -> float:
             with suppress(OSError):
                 folder.rmdir()  # its output goes where it went before; a log stays
         overrides = cast(list[str], OmegaConf.to_container(hydra.overrides.task))  # as typed: with ${...} unresolved
-        return train(config, dataset, recorder, checkpoints, overrides=overrides, before=before).measures["objective"]
+        trained = train(config, dataset, recorder, checkpoints, listener.current, overrides=overrides, before=before)
+        return trained.measures["objective"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def train(
     dataset: "Dataset",
     recorder: "Recorder",
     checkpoints: "Checkpoints",
+    listener: "Listener",
     *,
     overrides: Sequence[str] = (),
     before: "PastRun | None" = None,
@@ -83,6 +88,7 @@ def train(
 
     from experiments.engine import callbacks, models, training  # they import TensorFlow, which `backend` has started
     from experiments.engine.progress import ShowProgress, show_result
+    from experiments.engine.run_callbacks import Pruning
     from experiments.task.measuring import evaluate, last_activation, objective
 
     choices = training.choose(config, dataset, threads)
@@ -90,14 +96,16 @@ def train(
     configured = callbacks.build(config, checkpoints.folder, state.epochs if state else 0)
     opened = recorder.start(dataset, asdict(choices), overrides, checkpoints=checkpoints, before=before)
     with opened, ShowProgress() as progress:
-        watchers = [progress, LambdaCallback(on_epoch_end=recorder.log_epoch)]
+        pruning = Pruning(listener, config.epochs, checkpoints)
+        watchers = [progress, LambdaCallback(on_epoch_end=recorder.log_epoch), pruning]
         saved = checkpoints if config.tracking.enabled else None
         history = training.fit(model, dataset, config, choices, configured, watchers=watchers, checkpoints=saved)
         measure = training.measurer(model, config, dataset.outputs, choices.evaluation_batch_size)
         report = evaluate(measure, dataset, last_activation(model))
         measures = {**report.measures, "objective": objective(config, history.metrics, report)}
         digest = models.weights_digest(model)
-        recorder.log_results({**measures, **history.timings}, history.metrics, report, digest)
+        recorder.log_results({**measures, **history.timings}, history.metrics, report, digest, pruning.after)
+        listener.measured(measures, pruning.after)
         recorder.log_model(models.for_keras_alone(model, config), dataset.test.x[:1], len(history.metrics["loss"]) - 1)
     checkpoints.remove()
     show_result(progress.console, report, recorder.recorded, recorder.run_id)

@@ -12,7 +12,7 @@ from hydra.types import RunMode
 
 from experiments.config import Problem, Refused
 from experiments.config.composition import compose_usable
-from experiments.sweeps.jobs import prepare
+from experiments.sweeps.jobs import Composer, prepare
 from experiments.sweeps.parts import check_settings
 from experiments.sweeps.proposers.grid import Settings, combinations, preset_overrides, without_repeats
 from tests.sweeps.processes import QUICK, sweep
@@ -132,7 +132,7 @@ def test_a_value_given_twice_runs_once(capsys: pytest.CaptureFixture[str]) -> No
     """Twice the same run would count as two seeds. What differs in how it runs, not in its result, is another run."""
     master = loader().load_configuration("config", [], RunMode.MULTIRUN)
     wanted = expand("data=digits", "seed=0,1,0", "runtime.threads=1,2")
-    jobs = without_repeats(prepare(wanted, loader(), master))
+    jobs = without_repeats(prepare(wanted, Composer(loader(), master)))
     assert [job.name for job in jobs] == [f"seed={seed} runtime.threads={threads}" for seed in "01" for threads in "12"]
     assert capsys.readouterr().err == "2 of 6 combinations repeat another one and are left out\n"
 
@@ -140,13 +140,13 @@ def test_a_value_given_twice_runs_once(capsys: pytest.CaptureFixture[str]) -> No
 def test_runs_need_folders_of_their_own() -> None:
     sweep_config = loader().load_configuration("config", ["hydra.sweep.subdir=${optimizer.name}"], RunMode.MULTIRUN)
     with pytest.raises(Refused) as caught:
-        prepare(expand("data=digits", "optimizer=adam,sgd", "seed=0,1,2"), loader(), sweep_config)
+        prepare(expand("data=digits", "optimizer=adam,sgd", "seed=0,1,2"), Composer(loader(), sweep_config))
     [problem] = caught.value.problems
     assert problem.where == "hydra.sweep.subdir"
     assert "3 runs would write into" in problem.what
     assert "adam: optimizer=adam seed=0 and optimizer=adam seed=1 and 1 more" in problem.what
     assert problem.remedy == "'hydra.sweep.subdir=${hydra.job.num}'"
-    assert len(prepare(expand("data=digits", "optimizer=adam,sgd"), loader(), sweep_config)) == 2
+    assert len(prepare(expand("data=digits", "optimizer=adam,sgd"), Composer(loader(), sweep_config))) == 2
 
 
 def test_an_endless_sweep_leaves_nothing(tmp_path: Path) -> None:

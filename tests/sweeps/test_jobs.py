@@ -54,7 +54,7 @@ def test_a_job_does_not_change_the_next() -> None:
 
 
 def test_jobs_have_names_folders_and_checked_configs() -> None:
-    jobs = prepare([["data=digits", "seed=0"], ["data=digits", "seed=1"]], loader(), master())
+    jobs = prepare([["data=digits", "seed=0"], ["data=digits", "seed=1"]], Composer(loader(), master()))
     assert [job.name for job in jobs] == ["seed=0", "seed=1"]
     assert [job.config.seed for job in jobs] == [0, 1]
     assert [job.folder.name for job in jobs] == ["0", "1"]
@@ -65,7 +65,7 @@ def test_jobs_have_names_folders_and_checked_configs() -> None:
 def test_all_problems_of_all_jobs_are_named_once() -> None:
     combinations = [[f"epochs={epochs}", f"seed={seed}", "data=digits"] for epochs in (1, 0) for seed in (0, 1, -1)]
     with pytest.raises(Refused) as refused:
-        prepare(combinations, loader(), master())
+        prepare(combinations, Composer(loader(), master()))
     assert [problem.where for problem in refused.value.problems] == ["seed", "epochs"]
     assert "in 2 of 6 combinations: epochs=1 seed=-1 and 1 more" in str(refused.value)
     assert "in 3 of 6 combinations: epochs=0 seed=0 and 2 more" in str(refused.value)
@@ -74,7 +74,7 @@ def test_all_problems_of_all_jobs_are_named_once() -> None:
 
 def test_what_cannot_run_is_left_out_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     combinations = [["data=digits", f"epochs={epochs}"] for epochs in (2, 0, 3)]
-    jobs = prepare(combinations, loader(), master(), skip_invalid=True)
+    jobs = prepare(combinations, Composer(loader(), master()), skip_invalid=True)
     assert [job.config.epochs for job in jobs] == [2, 3]
     told = capsys.readouterr().err
     assert told.startswith("1 of 3 combinations are left out:\n  epochs: got 0")
@@ -82,22 +82,22 @@ def test_what_cannot_run_is_left_out_on_request(capsys: pytest.CaptureFixture[st
 
 def test_nothing_is_left_to_run() -> None:
     with pytest.raises(Refused, match="epochs"):
-        prepare([["data=digits", "epochs=0"]], loader(), master(), skip_invalid=True)
+        prepare([["data=digits", "epochs=0"]], Composer(loader(), master()), skip_invalid=True)
 
 
 def test_a_config_that_is_nested_too_deeply_is_refused() -> None:
     deep = "tracking.tags=" + "{a:" * 300 + "1" + "}" * 300
     with pytest.raises(Refused, match="nested too deeply"):
-        prepare([["data=digits", deep]], loader(), master())
+        prepare([["data=digits", deep]], Composer(loader(), master()))
 
 
 def test_what_hydra_cannot_compose_is_refused() -> None:
     with pytest.raises(Refused, match="nonsense"):
-        prepare([["data=digits", "model.nonsense=1"], ["data=digits"]], loader(), master())
+        prepare([["data=digits", "model.nonsense=1"], ["data=digits"]], Composer(loader(), master()))
 
 
 def test_a_job_writes_into_its_own_folder_only() -> None:
     """A preset among those that are swept may say otherwise."""
     jobs = [["data=digits", "seed=0"], ["data=digits", "hydra.output_subdir=.."]]
     with pytest.raises(Refused, match=r"hydra.output_subdir: got .., expected the name of a folder"):
-        prepare(jobs, loader(), master())
+        prepare(jobs, Composer(loader(), master()))

@@ -8,7 +8,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from experiments.config.fingerprint import config_fingerprint
-from experiments.sweeps.jobs import identify, prepare
+from experiments.sweeps.jobs import Composer, identify, prepare
 from experiments.sweeps.kept import Kept
 from experiments.tracking.provenance import hardware
 from experiments.tracking.summary import PastRun
@@ -25,7 +25,7 @@ def test_what_is_kept_and_from_which_machine() -> None:
     loader = GlobalHydra.instance().config_loader()
     master = loader.load_configuration("config", ["data=digits", "tracking=off"], RunMode.MULTIRUN)
     each = [["data=digits", "tracking=off", f"seed={seed}"] for seed in range(4)]
-    jobs = identify(prepare(each, loader=loader, master=master))
+    jobs = identify(prepare(each, Composer(loader, master)))
     here = hardware()
     recorded = [
         past_run("a", "FINISHED", {"fingerprint": jobs[0].fingerprint, **here}),
@@ -35,11 +35,11 @@ def test_what_is_kept_and_from_which_machine() -> None:
     ]
     asked: list[list[str]] = []
 
-    def past_runs(fingerprints: list[str]) -> list[PastRun]:
+    def past_runs(fingerprints: list[str], *, anywhere: bool) -> list[PastRun]:
         asked.append(fingerprints)
         return [run for run in recorded if run.tags.get("fingerprint") in (None, *fingerprints)]
 
-    recorder: Any = SimpleNamespace(past_runs=past_runs)
+    recorder: Any = SimpleNamespace(past_runs=past_runs, resumes=True)
     kept = Kept(recorder, jobs)
     assert [run and run.run_id for run in map(kept.finished, jobs)] == ["a", "b", None, None]
     assert [kept.is_begun(job) for job in jobs] == [False, False, True, False]
@@ -52,7 +52,8 @@ def test_what_is_kept_and_from_which_machine() -> None:
     assert kept.line(jobs, 8) == begin + elsewhere
     assert len(asked) == 1
     later = Kept(recorder, [])
+    later.look_up([jobs[1]])
     run = later.finished(jobs[1])
     assert run
     assert run.run_id == "b"
-    assert asked[1:] == [[], [jobs[1].fingerprint]]
+    assert asked[1:] == [[jobs[1].fingerprint]]

@@ -14,6 +14,7 @@ import pytest
 
 from experiments.sweeps.executors import Ended
 from experiments.sweeps.executors.pool import Pool, cause_of_death
+from experiments.sweeps.jobs import Outcome
 from experiments.sweeps.schedule import Schedule
 from experiments.system import resources
 from experiments.system.resources import available_cores, visible_gpus
@@ -80,12 +81,12 @@ def test_a_second_signal_does_not_break_the_orderly_end(monkeypatch: pytest.Monk
     def stop() -> list[Ended]:
         for number in (signal.SIGTERM, signal.SIGINT):
             os.kill(os.getpid(), number)
-        return [Ended(job, 1.0, 1, reason="killed")]
+        return [Ended(job, 1.0, 1, Outcome(reason="killed"))]
 
     room = iter((True, False))
     executor: Any = SimpleNamespace(has_room=lambda: next(room), start=lambda *_: None, news=interrupted, stop=stop)
-    proposer: Any = SimpleNamespace(next=lambda: job)
-    kept: Any = SimpleNamespace(finished=lambda _: None, is_begun=lambda _: False)
+    proposer: Any = SimpleNamespace(next=lambda: job, follows_results=False)
+    kept: Any = SimpleNamespace(outcome=lambda _: None, is_begun=lambda _: False)
     recorder: Any = SimpleNamespace(parent="", settle=lambda *_: None)
     settings: Any = SimpleNamespace(retries=0, max_failures=None)
     view: Any = SimpleNamespace(started=lambda _: None)
@@ -94,7 +95,7 @@ def test_a_second_signal_does_not_break_the_orderly_end(monkeypatch: pytest.Monk
     monkeypatch.setattr("experiments.sweeps.schedule.replace", lambda found, **_: found)
     with pytest.raises(KeyboardInterrupt):
         schedule.carry_out(view)
-    assert [ended.reason for ended in settled] == ["killed"]
+    assert [ended.outcome.reason for ended in settled] == ["killed"]
     assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
 
 

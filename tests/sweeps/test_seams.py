@@ -15,22 +15,23 @@ from tests.prepared import ROOT
 # Trains longer and longer until that no longer helps: what is next follows from the result before.
 LONGER = """
 from experiments.config.schema import Count, Section
+from experiments.sweeps.proposers import Proposer
 
 
 class Settings(Section):
     most: Count = 10
 
 
-class Longer:
-    total = None
+class Longer(Proposer):
+    follows_results = True
 
     def __init__(self, overrides, most, prepare):
-        self.overrides, self.swept = overrides, {"epochs": f"1 to {most}"}
         self._most, self._prepare, self._results, self._waits = most, prepare, [], False
-        self.jobs = [self._job(1)]
+        self._overrides = overrides
+        super().__init__([self._job(1)], overrides, {"epochs": f"1 to {most}"}, None)
 
     def _job(self, epochs):
-        return self._prepare([[*self.overrides, f"epochs={epochs}"]], first=epochs)[0]
+        return self._prepare([[*self._overrides, f"epochs={epochs}"]], first=epochs)[0]
 
     def next(self):
         results = self._results
@@ -39,8 +40,9 @@ class Longer:
         self._waits = True
         return self._job(len(results) + 1)
 
-    def tell(self, job, objective):
-        self._results.append(objective)
+    def tell(self, job, outcome):
+        super().tell(job, outcome)
+        self._results.append(outcome.objective)
         self._waits = False
 
 
@@ -95,9 +97,8 @@ class Spawned:
         return [self._ended(future) for future in ended]
 
     def _ended(self, future):
-        (job, started), (kind, value) = self._running.pop(future), future.result()
-        result = {"objective": value} if kind == "done" else {"reason": value}
-        return Ended(job, time.monotonic() - started, 0, **result)
+        job, started = self._running.pop(future)
+        return Ended(job, time.monotonic() - started, 0, future.result())
 
     def stop(self):
         return []
@@ -184,7 +185,7 @@ def test_a_proposer_and_an_executor_of_ones_own(fork_cli: Run, package: Path, tm
     assert (tmp_path / "epochs.txt").read_text().split() == ["1", "1", "2", "1", "2", "3"]
     again = fork_cli(*command, *own, *QUICK, "batch_size=16", "resume=true", PYTHONPATH=str(package))
     assert again.returncode == 0, again.stderr
-    assert again.stdout.startswith("resume: 1 kept\n")
+    assert again.stdout.count("known") == 3
     assert not [line for line in again.stdout.splitlines() if " s  val_accuracy" in line], "all three are kept"
 
 

@@ -119,7 +119,7 @@ def test_a_summary_is_that_of_the_latest_attempt(tmp_path: Path) -> None:
     own.append("closed", status="FINISHED", failure="", trace="")
     found = summary(own.folder)
     assert (found.status, found.objective) == ("FINISHED", 0.5)
-    assert found.steps == {("loss", 0), ("objective", 0)}
+    assert set(found.values) == {("loss", 0), ("objective", 0)}
     own.close()
 
 

@@ -1,7 +1,7 @@
 """What a person sees while a model trains: a live bar on a terminal, a line per epoch in a pipe."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -9,9 +9,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from experiments.system.terminal import Console, say
 from experiments.task import Report
-
-# Called with the number of each finished epoch, the number of all, and the metrics; a sweep's worker sets it.
-tell: Callable[[int, int, dict[str, float]], None] | None = None
 
 
 class ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]
@@ -57,8 +54,6 @@ class ShowProgress(keras.callbacks.Callback):  # type: ignore[misc]
         measured = "  ".join(f"{name} {float(value):.4g}" for name, value in (logs or {}).items())
         width = len(str(self.params["epochs"]))
         say(self.console, f"epoch {epoch + 1:{width}}/{self.params['epochs']}  {seconds:5.1f} s  {measured}")
-        if tell is not None:
-            tell(epoch + 1, self.params["epochs"], {name: float(value) for name, value in (logs or {}).items()})
 
 
 def show_result(console: Console, report: Report, recorded: Sequence[str], run_id: str) -> None:

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from experiments.config import RunFailed
 from experiments.engine.checkpoints import Checkpoints, KerasFunction, State, equal, remembered
+from experiments.engine.listener import Listener
 from experiments.task.measuring import CAUSES
 
 SHARE = 0.03  # of the time of training, that checkpoints may take
@@ -55,6 +57,37 @@ class RecordLearningRate(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if logs is not None:
             logs.setdefault("learning_rate", float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
+
+
+class Pruning(keras.callbacks.Callback):  # type: ignore[misc]
+    """Says how each epoch went, and stops training where the answer is that.
+
+    Args:
+        listener: Hears of the epochs, those before a checkpoint first.
+        epochs: Number of epochs that the config asks for.
+        checkpoints: Of the run.
+
+    Attributes:
+        after: The epoch after which training was stopped; 0: it was not.
+    """
+
+    def __init__(self, listener: Listener, epochs: int, checkpoints: Checkpoints) -> None:
+        super().__init__()
+        self.after, self._listener, self._epochs = 0, listener, epochs
+        if before := checkpoints.state:
+            for number, metrics in enumerate(before.by_epoch, start=1):
+                self._hear(number, metrics, before.stopped or number < before.epochs)
+            checkpoints.state = replace(before, stopped=before.stopped or self.after > 0)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self._hear(epoch + 1, logs or {}, self.model.stop_training)
+        if self.after:
+            self.model.stop_training = True
+
+    def _hear(self, number: int, metrics: Mapping[str, float], ends: bool) -> None:
+        stop = self._listener.epoch(number, self._epochs, {name: float(value) for name, value in metrics.items()})
+        if stop and not ends and number < self._epochs:
+            self.after = number
 
 
 class KeepCheckpoints(keras.callbacks.Callback):  # type: ignore[misc]

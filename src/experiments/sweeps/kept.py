@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from experiments.config.fingerprint import config_fingerprint
-from experiments.sweeps.jobs import Job
+from experiments.sweeps.jobs import Job, Outcome
 from experiments.tracking.provenance import other_machine
 from experiments.tracking.summary import PastRun
 from experiments.tracking.sweep_recorder import SweepRecorder
@@ -14,25 +14,38 @@ class Kept:
     """The runs of a sweep's jobs that were recorded before.
 
     Args:
-        recorder: The sweep's recorder, which finds the runs; without ``resume=true``, it finds none.
+        recorder: The sweep's recorder, which finds the runs.
         jobs: Those that are known when the sweep starts.
+        reuses: Whether runs are looked for though the sweep is not resumed.
+
+    Attributes:
+        answers: The runs that have answered for jobs, by the numbers of these.
     """
 
-    def __init__(self, recorder: SweepRecorder, jobs: Sequence[Job]) -> None:
-        self._recorder = recorder
+    def __init__(self, recorder: SweepRecorder, jobs: Sequence[Job], *, reuses: bool = False) -> None:
+        self._recorder, self._reuses = recorder, reuses
+        self.answers = dict[int, PastRun]()
         self._runs = dict[str, list[PastRun]]()  # by fingerprint
         self._configs = set[str]()  # fingerprints of their configs alone
-        self._look_up(jobs)
+        self.look_up(jobs)
 
     def finished(self, job: Job) -> PastRun | None:
         """The finished run that a job would repeat; None: it has to run."""
-        if job.fingerprint not in self._runs:
-            self._look_up([job])
-        return next((run for run in self._runs[job.fingerprint] if run.status == "FINISHED"), None)
+        return next((run for run in self._runs.get(job.fingerprint, ()) if run.status == "FINISHED"), None)
+
+    def outcome(self, job: Job) -> Outcome | None:
+        """What is known of a job without running it: its own run has ended before, or it would repeat another one."""
+        runs = self._runs.get(job.fingerprint, ())
+        own = [run for run in runs if job.tags and run.has_ended_well and self._recorder.is_own(run, job.tags)]
+        if not (run := next(iter(own), None) or self.finished(job)):
+            return None
+        self.answers[job.number] = run
+        return Outcome(run.objective, "", run.measures, run.pruned, repeats="" if own else run.name)
 
     def is_begun(self, job: Job) -> bool:
         """Whether a job has a run that did not finish, which it goes on with."""
-        return bool(self._runs[job.fingerprint]) and not self.finished(job)
+        runs = self._runs.get(job.fingerprint)
+        return bool(runs) and not self.finished(job) and self._recorder.resumes
 
     def line(self, jobs: Sequence[Job], threads: int | None) -> str:
         """Say how many jobs are kept, and why the others run.
@@ -50,9 +63,10 @@ class Kept:
         kept = [f"; of those kept, {count} ran {how}" for how, count in elsewhere.items() if how]
         return f"resume: {why['']} kept" + (f", {again}: rerun" if again else "") + "".join(kept)
 
-    def _look_up(self, jobs: Sequence[Job]) -> None:
+    def look_up(self, jobs: Sequence[Job]) -> None:
+        """Look for the runs of jobs, as far as they are recorded now."""
         self._runs |= {job.fingerprint: [] for job in jobs}
-        for run in self._recorder.past_runs([job.fingerprint for job in jobs]):
+        for run in self._recorder.past_runs([job.fingerprint for job in jobs], anywhere=self._reuses) if jobs else ():
             self._runs.setdefault(run.tags.get("fingerprint", ""), []).append(run)
             self._configs.add(run.tags.get("fingerprint.config", ""))
 

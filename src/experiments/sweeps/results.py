@@ -45,12 +45,22 @@ def runs_of(jobs: Sequence[Job], past: Sequence["PastRun"], returns: Mapping[int
     """
     known: dict[tuple[str, str], PastRun] = {}
     for child in sorted(past, key=lambda child: child.status != "FINISHED"):
-        for overrides in (child.tags.get("overrides", ""), ""):
-            known.setdefault((child.tags.get("fingerprint", ""), overrides), child)
-    # By the overrides, too, as what cannot matter may be swept; they may have been typed otherwise before.
-    found = [(job, known.get((job.fingerprint, redact(" ".join(job.overrides))))) for job in jobs]
-    rows = [_row(job, child or known.get((job.fingerprint, "")), returns.get(job.number)) for job, child in found]
+        for which in _beside_fingerprint(child.tags, child.tags.get("overrides", "")):
+            known.setdefault((child.tags.get("fingerprint", ""), which), child)
+    rows = []
+    for job in jobs:
+        keys = _beside_fingerprint(job.tags, redact(" ".join(job.overrides)))
+        run = next(filter(None, (known.get((job.fingerprint, key)) for key in keys)), None)
+        rows.append(_row(job, run, returns.get(job.number)))
     return best_first(frame(rows))
+
+
+def _beside_fingerprint(tags: Mapping[str, str], overrides: str) -> list[str]:
+    """What tells runs of one fingerprint apart, the surest first.
+
+    A search may run a config again; a grid may sweep what cannot matter, and may have been typed otherwise before.
+    """
+    return [*([f"trial {tags['trial']}"] if "trial" in tags else []), overrides, ""]
 
 
 def _row(job: Job, child: "PastRun | None", returned: JobReturn | None) -> Row:

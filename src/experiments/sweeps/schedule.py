@@ -10,7 +10,7 @@ from experiments.config import RunFailed
 from experiments.config.fingerprint import config_fingerprint
 from experiments.sweeps import executors
 from experiments.sweeps.executors import Ended, Epoch, Executor
-from experiments.sweeps.jobs import Job, identify
+from experiments.sweeps.jobs import Job, Outcome, identify
 from experiments.sweeps.kept import Kept
 from experiments.sweeps.proposers import Proposer
 from experiments.sweeps.results import LOG
@@ -53,7 +53,7 @@ class Schedule:
         self._waiting = deque[Job]()  # those to try again, and those that another process trains
         self._running = set[int]()
         self._failures = dict[int, int]()
-        self._outcomes = dict[int, Ended]()
+        self._outcomes = dict[int, Outcome]()
         self._gave_up = self._said_who = False
 
     def carry_out(self, view: SweepView) -> None:
@@ -69,12 +69,18 @@ class Schedule:
                 watches = self._waiting and self._executor.has_room()
                 for news in self._executor.news(CLAIMED_SECONDS if watches else None):
                     if isinstance(news, Epoch):
-                        view.epoch(news.job, news.number, news.of, news.metrics)
+                        self._trained(news, view)
                     else:
                         self._ended(news, view)
         except BaseException:
             self._stop()
             raise
+
+    def _trained(self, epoch: Epoch, view: SweepView) -> None:
+        view.epoch(epoch.job, epoch.number, epoch.of, epoch.metrics)
+        stop = self._proposer.epoch(epoch.job, epoch.number, epoch.metrics)
+        if epoch.job.asks:
+            self._executor.answer(epoch.job, stop)
 
     def _next(self, view: SweepView) -> Job | None:
         """The next job; where the sweep is resumed, none that another process trains: it may finish, and be kept."""
@@ -97,30 +103,34 @@ class Schedule:
             if not job.fingerprint:
                 [job] = identify([job])
             self.jobs.append(job)
-            if not (run := self._kept.finished(job)):
+            if self._proposer.follows_results:
+                self._kept.look_up([job])
+            if not (outcome := self._kept.outcome(job)):
                 return replace(job, begun=self._kept.is_begun(job))
-            self._proposer.tell(job, run.objective)
-            view.kept()
+            if self._proposer.follows_results:
+                self._proposer.tell(job, outcome)
+                view.kept(job, outcome)
         return None
 
     def _ended(self, ended: Ended, view: SweepView) -> None:
         job = ended.job
         self._running.remove(job.number)
-        run = self._settle(ended, "FAILED", ended.reason) if ended.objective is None else None
-        if run and run.status == "FINISHED" and not ended.reported:
-            ended = replace(ended, objective=run.objective)  # it was killed after it had ended its record
-        self._outcomes[job.number] = ended
-        if ended.objective is not None:
-            view.finished(job, ended.objective, ended.seconds)
-            self._proposer.tell(job, ended.objective)
+        outcome = ended.outcome
+        run = self._settle(ended, "FAILED", outcome.reason) if outcome.objective is None else None
+        if run and run.has_ended_well and not ended.reported:
+            outcome = Outcome(run.objective, "", run.measures, run.pruned)  # killed after it had ended its record
+        self._outcomes[job.number] = outcome
+        if outcome.objective is not None:
+            self._proposer.tell(job, outcome)
+            view.finished(job, outcome, ended.seconds)
             return
         failures = self._failures[job.number] = self._failures.get(job.number, 0) + 1
         again = failures <= self._retries
-        view.failed(job, ended.reason, job.folder / LOG, again)
         if again:
             self._waiting.appendleft(replace(job, begun=True))
         else:
-            self._proposer.tell(job, None)
+            self._proposer.tell(job, outcome)
+        view.failed(job, outcome.reason, job.folder / LOG, again)
         lost = sum(count > self._retries for count in self._failures.values())
         if self._max_failures is not None and lost >= self._max_failures and not self._gave_up:
             self._gave_up = True
@@ -139,6 +149,7 @@ class Schedule:
             "measured_as": job.objective.measured_as,
             "dataset": job.config.data.name,
             "dataset.digest": job.digest,
+            **job.tags,
         }
         opened = {
             "name": job.name or "run",
@@ -158,13 +169,13 @@ class Schedule:
 
     def returned(self, job: Job) -> JobReturn:
         """What Hydra hands to the sweeper."""
-        ended = self._outcomes.get(job.number)
-        if ended and ended.objective is not None:
+        outcome = self._outcomes.get(job.number)
+        if outcome and outcome.objective is not None:
             made = JobReturn(job.overrides, status=JobStatus.COMPLETED)
-            made.return_value = ended.objective
+            made.return_value = outcome.objective
             return made
         made = JobReturn(job.overrides, status=JobStatus.FAILED)
-        why = ended.reason if ended else "was not started, as too many runs failed"
+        why = outcome.reason if outcome else "was not started, as too many runs failed"
         made.return_value = RunFailed(f"{job.name}: {why}")
         return made
 

@@ -11,7 +11,7 @@ from hydra.plugins.launcher import Launcher
 
 from experiments.config import Problem, Refused, RunFailed
 from experiments.sweeps import batches
-from experiments.sweeps.jobs import Job, identify, prepare
+from experiments.sweeps.jobs import Composer, identify, prepare
 from experiments.sweeps.kept import Kept
 from experiments.sweeps.proposers import Proposer
 from experiments.sweeps.proposers.grid import Grid
@@ -43,51 +43,56 @@ def sweep(sweeper: "ProposerSweeper", arguments: Sequence[str], launcher: Launch
     """
     loader, master = sweeper.context.config_loader, sweeper.master
     module, settings = sweeper.proposer
-    proposer = module.propose(settings, arguments, loader, partial(prepare, loader=loader, master=master))
+    proposer = module.propose(settings, arguments, loader, partial(prepare, composer=Composer(loader, master)))
     if not proposer.jobs:
         raise Refused(Problem("hydra.sweeper.proposer", f"{module.__name__} proposes no job to begin with"))
     with ExitStack() as opened:
         if isinstance(launcher, ExecutorLauncher):
             launcher.executor.prepare(proposer.jobs)
             opened.callback(launcher.executor.close)
-        elif proposer.total is None:
+        elif proposer.follows_results:
             what = "takes all jobs as one batch, but this proposer chooses the next jobs from earlier results"
             raise Refused(Problem("hydra/launcher", what, "hydra/launcher=pool"))
         first = proposer.jobs[0].config
         recorder = opened.enter_context(closing(SweepRecorder(first.tracking, resume=first.resume)))
+        opened.callback(proposer.close)
         proposer.jobs = identify(proposer.jobs)
         return _carry_out(proposer, launcher, recorder, Path(master.hydra.sweep.dir))
 
 
 def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, folder: Path) -> list[JobReturn]:
-    known, console = proposer.jobs, Console()
+    console, resume = Console(), proposer.jobs[0].config.resume
+    known = [] if proposer.follows_results else proposer.jobs
     own = launcher if isinstance(launcher, ExecutorLauncher) else None
-    resume = known[0].config.resume
-    experiments = list(dict.fromkeys(job.config.tracking.experiment for job in known))
-    recorder.open(experiments, proposer.overrides, proposer.swept)
-    kept = Kept(recorder, known)
+    experiments = list(dict.fromkeys(job.config.tracking.experiment for job in proposer.jobs))
+    recorder.open(experiments, proposer.overrides, proposer.swept, proposer.identity, proposer.goes_on_with)
+    kept = Kept(recorder, known, reuses=proposer.reuses)
     todo = [job for job in known if not kept.finished(job)]
-    if own and (todo or proposer.total is None):
+    if own and (todo or proposer.follows_results):
         own.executor.wait_until_ready()
     recorder.begin(folder)
-    if resume:
+    before = proposer.begin(recorder.output or folder)
+    if resume and known:
         say(console, kept.line(known, own.executor.threads if own else None))
-    jobs, returns, status = list(known), dict[int, JobReturn](), "KILLED"
+    for job in known:
+        if outcome := kept.outcome(job):
+            proposer.tell(job, outcome)
+    jobs, returns, status = [*known, *before], dict[int, JobReturn](), "KILLED"
     try:
         if own:
             import_pandas()
             schedule = Schedule(proposer, own.executor, recorder, kept, own.settings)
-            jobs = schedule.jobs if proposer.total is None else jobs
-            carry_out(schedule, own, console, known, proposer.total, len(known) - len(todo))
-            returns = {job.number: schedule.returned(job) for job in jobs if not kept.finished(job)}
+            carry_out(schedule, own, console, proposer)
+            jobs = jobs if known else [*before, *schedule.jobs]
+            returns = {job.number: schedule.returned(job) for job in schedule.jobs if not kept.outcome(job)}
         elif todo:
             made = batches.launch(launcher, todo, recorder.parent, resume)
             returns = dict(zip((job.number for job in todo), made, strict=False))
         status = ""
     finally:
         past = recorder.runs([job.fingerprint for job in jobs], elsewhere=not own, interrupted=status == "KILLED")
-        runs = runs_of(jobs, past, returns)
-        failed = int((runs["status"] != "FINISHED").sum())
+        runs = runs_of(jobs, [*past, *kept.answers.values()], returns)
+        failed = int((~runs["status"].isin(["FINISHED", "PRUNED"])).sum())
         recorded = recorder.end(status or ("FAILED" if failed else "FINISHED"), as_rows(runs))
         show(console, runs, recorder.run_id, recorded)
     if failed:
@@ -95,24 +100,22 @@ def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, 
     return list(returns.values())
 
 
-def carry_out(
-    schedule: Schedule, launcher: ExecutorLauncher, console: Console, known: Sequence[Job], total: int | None, kept: int
-) -> None:
+def carry_out(schedule: Schedule, launcher: ExecutorLauncher, console: Console, proposer: Proposer) -> None:
     """Carry out a schedule, and show how it goes, if anything is to be done."""
-    if total != kept:
-        objectives = list(dict.fromkeys(job.objective for job in known))
-        with SweepView(console, objectives, total, kept, launcher.executor.size) as view:
+    if proposer.total != proposer.done:
+        objectives = list(dict.fromkeys(job.objective for job in proposer.jobs))
+        with SweepView(console, objectives, proposer, launcher.executor.size) as view:
             schedule.carry_out(view)
 
 
 def launch(launcher: ExecutorLauncher, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
     """Carry out the jobs of another package's sweeper. They have no parent run."""
     loader, master = launcher.hydra_context.config_loader, launcher.master
-    jobs = prepare(job_overrides, loader=loader, master=master, first=first)
+    jobs = prepare(job_overrides, Composer(loader, master), first=first)
     launcher.executor.prepare(jobs)
     launcher.executor.wait_until_ready()
     with closing(SweepRecorder(jobs[0].config.tracking, writes=False)) as recorder:
         proposer = Grid(identify(jobs))
         schedule = Schedule(proposer, launcher.executor, recorder, Kept(recorder, proposer.jobs), launcher.settings)
-        carry_out(schedule, launcher, Console(), jobs, len(jobs), 0)
+        carry_out(schedule, launcher, Console(), proposer)
         return [schedule.returned(job) for job in jobs]

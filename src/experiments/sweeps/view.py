@@ -15,29 +15,28 @@ from rich.text import Text
 
 from experiments.config.objective import Objective
 from experiments.ranking.tables import decimals
-from experiments.sweeps.jobs import Job
+from experiments.sweeps.jobs import Job, Outcome
+from experiments.sweeps.proposers import Proposer
 from experiments.system.terminal import say
 
 
 class SweepView:
     """Done, running, failed; time left; the runs under way with their epoch and metrics; the best so far."""
 
-    def __init__(
-        self, console: Console, objectives: Sequence[Objective], total: int | None, kept: int, workers: int
-    ) -> None:
-        self._console, self._workers, self._kept = console, workers, kept
-        self._objectives, self._total = objectives, total
+    def __init__(self, console: Console, objectives: Sequence[Objective], proposer: Proposer, workers: int) -> None:
+        self._console, self._workers, self._objectives = console, workers, objectives
+        self._proposer, self._total, self._before = proposer, proposer.total, proposer.done
         self._running: dict[int, tuple[Job, float, Text]] = {}
         self._best: dict[Objective, tuple[float, str]] = {}
-        self._done = self._failed = 0
+        self._failed = self._pruned = 0
         self._began = time.monotonic()
         self._live = Live(get_renderable=self._picture, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "SweepView":
         how = f"{self._workers} at a time" if self._workers > 1 else "one at a time"
         ranked_by = " and ".join(dict.fromkeys(objective.metric for objective in self._objectives))
-        number = f"{self._total - self._kept} " if self._total is not None else ""
-        self._say(f"{number}runs, {how}, ranked by {ranked_by}")
+        number = f"{self._total - self._before} " if self._total is not None else ""
+        self._say(f"{number}{self._proposer.unit}, {how}, ranked by {ranked_by}")
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -46,9 +45,11 @@ class SweepView:
         if self._console.is_terminal:
             self._live.stop()
 
-    def kept(self) -> None:
-        """Count a job that need not run; those that were known at the start are counted already."""
-        self._kept += self._total is None
+    def kept(self, job: Job, outcome: Outcome) -> None:
+        """Say that a run of an earlier sweep answers for a job."""
+        if outcome.repeats and outcome.objective is not None:
+            self._note_best(job, outcome.objective)
+            self._say(f"{self._place()}  known    {self._result(job, outcome.objective)}: {outcome.repeats}")
 
     def started(self, job: Job) -> None:
         self._running[job.number] = (job, time.monotonic(), Text("starting"))
@@ -61,13 +62,24 @@ class SweepView:
         news = Text(f"epoch {epoch}/{epochs}  {name} {_number(metrics[name])}{last}")
         self._running[job.number] = (job, started, news)
 
-    def finished(self, job: Job, objective: float, seconds: float) -> None:
+    def finished(self, job: Job, outcome: Outcome, seconds: float) -> None:
         del self._running[job.number]
-        self._done += 1
+        assert outcome.objective is not None
+        if outcome.pruned:
+            self._pruned += 1
+            what = f"stopped after epoch {outcome.pruned}  {job.name}"
+        else:
+            self._note_best(job, outcome.objective)
+            what = self._result(job, outcome.objective)
+        self._say(f"{self._place()}  {seconds:5.1f} s  {what}")
+
+    def _note_best(self, job: Job, objective: float) -> None:
         best = self._best.get(job.objective)
         if math.isfinite(objective) and (best is None or (objective < best[0]) == job.objective.lower_is_better):
             self._best[job.objective] = objective, job.name
-        self._say(f"{self._place()}  {seconds:5.1f} s  {job.objective.metric} {_number(objective)}  {job.name}")
+
+    def _result(self, job: Job, objective: float) -> str:
+        return f"{job.objective.metric} {_number(objective)}  {job.name}"
 
     def failed(self, job: Job, reason: str, log: Path, again: bool) -> None:
         del self._running[job.number]
@@ -76,18 +88,16 @@ class SweepView:
         self._say(f"{self._place()}  {what}  {job.name}: {reason}\n    log: {log}", style="red")
 
     def gave_up(self, limit: int) -> None:
-        left = None if self._total is None else self._total - self._ended() - len(self._running)
+        left = None if self._total is None else self._total - self._proposer.done - len(self._running)
         if left != 0:
             number = "more" if left is None else left
-            self._say(f"{number} runs are not started: hydra.launcher.max_failures={limit}", style="red")
-
-    def _ended(self) -> int:
-        return self._kept + self._done + self._failed
+            what = f"{number} {self._proposer.unit} are not started: hydra.launcher.max_failures={limit}"
+            self._say(what, style="red")
 
     def _place(self) -> str:
         if self._total is None:
-            return f"[{self._ended()}]"
-        return f"[{self._ended():{len(str(self._total))}}/{self._total}]"
+            return f"[{self._proposer.done}]"
+        return f"[{self._proposer.done:{len(str(self._total))}}/{self._total}]"
 
     def _say(self, text: str, style: str = "") -> None:
         say(self._console, text, style=style)
@@ -95,14 +105,17 @@ class SweepView:
     def _picture(self) -> Group:
         now = time.monotonic()
         of = "" if self._total is None else f" of {self._total}"
-        counts = [f"{self._done + self._kept}{of} done", f"{len(self._running)} running"]
+        done = self._proposer.done
+        counts = [f"{done - self._failed}{of} done", f"{len(self._running)} running"]
+        if self._pruned:
+            counts.append(f"{self._pruned} stopped early")
         if self._failed:
             counts.append(f"[red]{self._failed} failed[/red]")
-        if self._total is not None and (ran := self._done + self._failed):
-            left = (now - self._began) / ran * (self._total - self._ended())
+        if self._total is not None and (ended := done - self._before):
+            left = (now - self._began) / ended * (self._total - done)
             counts.append(f"about {timedelta(seconds=round(left))} left")
         bar = Table.grid(padding=(0, 2))
-        bar.add_row(ProgressBar(self._total, self._ended(), pulse=self._total is None, width=30), ", ".join(counts))
+        bar.add_row(ProgressBar(self._total, done, pulse=self._total is None, width=30), ", ".join(counts))
         runs = Table.grid(padding=(0, 2))
         for job, started, news in self._running.values():
             runs.add_row(f"{now - started:5.0f} s", Text(job.name, style="cyan"), news)

@@ -90,13 +90,14 @@ def _runs(client: Any, ids: Sequence[str], question: Question) -> Iterator[PastR
 
 def past_run(run: Any) -> PastRun:
     """A run as MLflow has it."""
-    from experiments.tracking.search import UUID, measures, seconds
+    from experiments.tracking.search import UUID, measures, seconds, status
 
     return PastRun(
         uuid=run.data.tags.get(UUID, ""),
         opened={"tags": run.data.tags, "parameters": run.data.params},
-        status=run.info.status if run.info.lifecycle_stage == "active" else DELETED,
+        status=status(run) if run.info.lifecycle_stage == "active" else DELETED,
         objective=measures(run).get("objective"),
+        measures=measures(run),
         seconds=seconds(run) or 0.0,
         stored_id=run.info.run_id,
     )
@@ -144,5 +145,5 @@ def _can_go_on(run: PastRun) -> bool:
     """Whether an interrupted run has a checkpoint, or was not measured yet."""
     if not run.opened.get("dataset"):  # its process died before it had described itself
         return False
-    measured = any(not name.startswith("system/") for name, _ in run.steps)
+    measured = any(not name.startswith("system/") for name, _ in run.values)
     return not measured or any(run.checkpoints.glob("*.npz"))

@@ -25,7 +25,7 @@ from experiments.task import names, of
 from experiments.tracking.artifacts import stored_file, stored_text
 from experiments.tracking.curves import ONCE
 from experiments.tracking.places import local_folder
-from experiments.tracking.search import measured, measures, reads_store
+from experiments.tracking.search import measured, measures, reads_store, status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,8 +73,8 @@ class RecordedRun:
 
     @property
     def status(self) -> str:
-        """FINISHED, FAILED, KILLED or RUNNING."""
-        return str(self.stored.info.status)
+        """FINISHED, PRUNED, FAILED, KILLED or RUNNING."""
+        return status(self.stored)
 
     @property
     def tags(self) -> Mapping[str, str]:

@@ -20,7 +20,7 @@ from experiments.tracking.process import END_SECONDS, process_name
 from experiments.tracking.provenance import environment, working_tree
 from experiments.tracking.recording import Recording
 from experiments.tracking.store import redact
-from experiments.tracking.summary import CHECKPOINTS, PastRun
+from experiments.tracking.summary import CHECKPOINTS, PRUNED, PastRun
 from experiments.tracking.system_metrics import SystemMetrics
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Recorder(Recording):
                 self._open(dataset, chosen, [redact(override) for override in overrides], checkpoints)
         if self.tracking.system_metrics:
             assert self.journal
-            self._system = SystemMetrics(self.journal, self.known.steps if self.known else ())
+            self._system = SystemMetrics(self.journal, self.known.values if self.known else ())
         return self
 
     def _open(
@@ -178,18 +178,27 @@ class Recorder(Recording):
         """Record metrics of epoch `epoch`, which is finished (counted from 0), at that step."""
         if self.journal is None:
             return
-        known = self.known.steps if self.known else ()  # recorded already, with the same values
+        known = self.known.values if self.known else ()  # recorded already, with the same values
         new = {name: float(value) for name, value in metrics.items() if (name, epoch) not in known}
         if new:
             self.journal.append("metrics", sync=False, step=epoch, values=new)
 
     def log_results(
-        self, metrics: Mapping[str, float], history: Mapping[str, Any], report: "Report", weights_digest: str
+        self,
+        metrics: Mapping[str, float],
+        history: Mapping[str, Any],
+        report: "Report",
+        weights_digest: str,
+        pruned: int = 0,
     ) -> None:
-        """Record the measures of the finished model, and what ``report.json`` and the figures are made of."""
+        """Record the measures of the finished model, and what ``report.json`` and the figures are made of.
+
+        If a search has stopped the run, `pruned` is the epoch after which it did.
+        """
         if self.journal:
             self.log_epoch(len(history["loss"]) - 1, metrics)
-            self.journal.append("tags", sync=False, tags={"weights.digest": weights_digest})
+            tags = {"weights.digest": weights_digest} | ({PRUNED: str(pruned)} if pruned else {})
+            self.journal.append("tags", sync=False, tags=tags)
             self.journal.write(REPORT_FILE, record.packed_report(self._config.task.name, history, report))
             self.journal.append("report", file=REPORT_FILE)
 

@@ -18,6 +18,7 @@ from experiments.tracking.search import (
     reads_store,
     refuse_damaged,
     search,
+    status,
     unknown,
 )
 from experiments.tracking.selection import comparable_with_newest
@@ -30,7 +31,7 @@ def finished(run: RecordedRun) -> RecordedRun:
     Raises:
         Refused: It did not.
     """
-    if run.status != "FINISHED":
+    if run.status not in ("FINISHED", "PRUNED"):
         what = f"{run.run_id} is {run.status}: there is no result to compare with"
         raise Refused(Problem("run", what, "run=latest"))
     return run
@@ -68,7 +69,7 @@ def look_up(which: str, tracking: Tracking, *, trust: Sequence[str] = (), writin
 def _latest(client: Any, which: str, experiment: str) -> RecordedRun:
     ids = experiment_ids(client, experiment)
     latest = search(client, ids, "attributes.status = 'FINISHED'", "attributes.start_time DESC", limit=100)
-    found = [run for run in latest if "sweep" not in run.data.tags]  # whose runs may all be older
+    found = [run for run in latest if "sweep" not in run.data.tags and status(run) == "FINISHED"]
     if not found:
         raise Refused(Problem("run", "no run has finished yet; train something first: python -m experiments.run"))
     return RecordedRun(client, client.get_run(found[0].info.run_id), "as the latest")

@@ -14,6 +14,7 @@ from experiments.tracking import sqlite
 from experiments.tracking.client import import_mlflow
 from experiments.tracking.sqlite import sqlite_file
 from experiments.tracking.store import damage, damaged
+from experiments.tracking.summary import PRUNED
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,6 +27,12 @@ COPIES: list[sqlite3.Connection] = []  # of read-only stores; each is there as l
 UUID = "experiments.uuid"  # the tag by which a run, or a model, of ours is found again
 # Tags of a resumed run: when its latest attempt began, in milliseconds since 1970, and how long those before it took.
 WENT_ON_AT, EARLIER_SECONDS = "resumed.at", "resumed.earlier_seconds"
+
+
+def status(run: Any) -> str:
+    """A run's status in MLflow; PRUNED where a search has stopped it: MLflow itself has such a run as FINISHED."""
+    pruned = run.info.status == "FINISHED" and PRUNED in run.data.tags
+    return "PRUNED" if pruned else str(run.info.status)
 
 
 def seconds(run: Any) -> float | None:

@@ -20,6 +20,7 @@ from experiments.tracking.search import (
     reads_store,
     search,
     seconds,
+    status,
 )
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _row(item: Any) -> Row:
     return row(
         run_id=info.run_id,
         name=info.run_name or "",
-        status=info.status,
+        status=status(item),
         parameters=data.params,
         objective=metrics.get("objective"),
         seconds=seconds(item),

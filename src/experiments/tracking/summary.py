@@ -11,6 +11,7 @@ from experiments.tracking.journal import JOURNAL, Journal, is_sweep, opening, re
 
 CHECKPOINTS = "checkpoints"  # a folder beside a run's journal
 NOWHERE = Path(os.devnull)
+PRUNED = "pruned"  # the tag of a run that a search has stopped: the epoch after which it did
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class PastRun:
         folder: Of the journal; the run's output is in the folder around it. `NOWHERE`: the journal is not here.
         uuid: The run's own id, which the journal and the store have.
         opened: The first event; empty: the run did not come that far.
-        status: RUNNING, FINISHED, FAILED, KILLED or DELETED; RUNNING also if its process was killed.
+        status: RUNNING, FINISHED, PRUNED, FAILED, KILLED or DELETED; RUNNING also if its process was killed.
         objective: What the run is ranked by; None: it was not measured.
         seconds: What it took, without pauses before it was resumed.
         failure: Why it failed.
-        steps: The metrics that were recorded, with their steps.
+        values: Of the metrics that its journal has, by name and step.
+        measures: The last value of each metric.
+        pruned: The epoch after which a search stopped it; 0: none did.
         resumed: How often it went on.
         has_model: Whether its model is there.
         time: Of the last event, in milliseconds since 1970.
@@ -39,7 +42,9 @@ class PastRun:
     objective: float | None = None
     seconds: float = 0.0
     failure: str = ""
-    steps: frozenset[tuple[str, int]] = frozenset()
+    values: Mapping[tuple[str, int], float] = field(default_factory=dict)
+    measures: Mapping[str, float] = field(default_factory=dict)
+    pruned: int = 0
     resumed: int = 0
     has_model: bool = False
     time: int = 0
@@ -49,6 +54,11 @@ class PastRun:
     def is_here(self) -> bool:
         """Whether its journal is here."""
         return self.folder != NOWHERE
+
+    @property
+    def has_ended_well(self) -> bool:
+        """Whether it finished, or was stopped by a search."""
+        return self.status in ("FINISHED", "PRUNED")
 
     @property
     def run_id(self) -> str:
@@ -97,7 +107,8 @@ class PastRun:
 def summary(folder: Path) -> PastRun:
     """Sum up a journal."""
     said: dict[str, Any] = {}
-    steps, began, last, seconds = set[tuple[str, int]](), 0, 0, 0.0
+    values, measures, pruned = dict[tuple[str, int], float](), dict[str, float](), 0
+    began, last, seconds = 0, 0, 0.0
     for event, _ in read(folder):
         kind, last = event["event"], event["time"]
         if kind == "opened":
@@ -107,14 +118,18 @@ def summary(folder: Path) -> PastRun:
             said |= {"status": "RUNNING", "failure": "", "resumed": said.get("resumed", 0) + 1}
             began, seconds = event["started"], event["earlier"]
         elif kind == "metrics":
-            steps.update((name, event["step"]) for name in event["values"])
-            said["objective"] = event["values"].get("objective", said.get("objective"))
+            values |= {(name, event["step"]): value for name, value in event["values"].items()}
+            measures |= event["values"]
+        elif kind == "tags":
+            pruned = int(event["tags"].get(PRUNED, 0))
         elif kind == "model":
             said["has_model"] = True
         elif kind == "closed":
-            said |= {"status": event["status"], "failure": event["failure"]}
+            status = "PRUNED" if pruned and event["status"] == "FINISHED" else event["status"]
+            said |= {"status": status, "failure": event["failure"]}
     taken = seconds + max(last - began, 0) / 1000
-    return PastRun(folder, **said, steps=frozenset(steps), seconds=taken, time=last)
+    said |= {"values": values, "measures": measures, "objective": measures.get("objective"), "pruned": pruned}
+    return PastRun(folder, **said, seconds=taken, time=last)
 
 
 def close_abandoned(folder: Path, status: str, reason: str) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,36 +33,49 @@ class SweepRecorder(Recording):
 
     Attributes:
         parent: What its runs name as their parent; empty: they have none.
+        resumes: Whether it goes on with an earlier sweep, if there is one.
+        output: The folder of its output; None before it begins.
     """
 
     said_at_the_end = record.BENEATH
 
     def __init__(self, tracking: Tracking, *, resume: bool = False, writes: bool = True) -> None:
         super().__init__(tracking, "sweep", resume=resume, delivers=writes)
-        self.parent = ""
+        self.parent, self.resumes = "", resume
+        self.output: Path | None = None
         self._before: PastRun | None = None
         self._stored = list[PastRun]()  # in the store, beneath the latest equal sweep
 
-    def open(self, experiments: Sequence[str], overrides: Sequence[str], swept: Mapping[str, str]) -> None:
+    def open(
+        self,
+        experiments: Sequence[str],
+        overrides: Sequence[str],
+        swept: Mapping[str, str],
+        identity: Sequence[str],
+        goes_on_with: Callable[[Sequence[Path]], Path | None],
+    ) -> None:
         """Ask the store whether it takes the sweep; wait for the answer where it is resumed. Nothing is recorded yet.
 
         Args:
             experiments: The MLflow experiments of the runs.
             overrides: Of the command.
             swept: The values that are swept, by key.
+            identity: What it has in common with an earlier sweep that it may go on with.
+            goes_on_with: Chooses from the output folders of such sweeps, the latest first.
 
         Raises:
-            Refused: The store will not take it.
+            Refused: The store will not take it, or it cannot go on with any of the sweeps before.
         """
         if not self.tracking.enabled:
             return
-        what = sorted(override for override in overrides if not override.lstrip("+").startswith(HOW))
+        what = sorted(override for override in identity if not override.lstrip("+").startswith(HOW))
         self._identity = hashlib.sha256("\n".join(what).encode()).hexdigest()
         self._experiments, self._overrides = list(experiments), [redact(item) for item in overrides]
         self._swept = {key: redact(value) for key, value in swept.items()}
         claim = self._claim = index.Claim(self._identity)
         if claim.take(patience=0) and self._resume:  # else an equal sweep is under way, and this one is another
-            self._before = next(iter(self._here(claim, self._experiments)), None)
+            here = {run.output: run for run in reversed(self._here(claim, self._experiments))}
+            self._before = here.get(goes_on_with(list(reversed(here))) or Path())
         if self._writer and not self._resume:
             self._writer.ask(Question())
         elif self._writer:
@@ -77,15 +90,25 @@ class SweepRecorder(Recording):
         claims = map(index.Claim, dict.fromkeys(fingerprints))
         return [run for claim in claims for run in self._here(claim, self._experiments)]
 
-    def past_runs(self, fingerprints: Sequence[str]) -> list[PastRun]:
-        """The runs of an equal sweep before, and those of these fingerprints that were recorded here."""
-        if not (self.tracking.enabled and self._resume):
+    def is_own(self, run: PastRun, tags: Mapping[str, str]) -> bool:
+        """Whether a run is one of this sweep, with these tags."""
+        return run.opened.get("parent") == self.parent and tags.items() <= run.tags.items()
+
+    def past_runs(self, fingerprints: Sequence[str], anywhere: bool = False) -> list[PastRun]:
+        """The runs of an equal sweep before, and those of these fingerprints that were recorded here.
+
+        Args:
+            fingerprints: Of the runs.
+            anywhere: Look in the store, too, for runs that were recorded elsewhere; also for a sweep that is not
+                resumed.
+        """
+        if not (self.tracking.enabled and (self._resume or anywhere)):
             return []
         here = self._of(fingerprints)
         ids = [run.delivered.run_id for run in here if run.delivered.run_id]
         answer = Answer(away="it was not asked")
-        if self._writer and ids:
-            self._writer.ask(Question(self._experiments, run_ids=ids))
+        if self._writer and (ids or anywhere):
+            self._writer.ask(Question(self._experiments, fingerprints[0] if anywhere else "", run_ids=ids))
             answer = self._writer.answer()
         kept = [run for run in here if not is_gone(run, answer)]
         if self._writer:
@@ -95,8 +118,8 @@ class SweepRecorder(Recording):
         for run in here:
             if run not in kept:  # its workers must not keep it either
                 note_delivered(run.folder, self.store, replace(run.delivered, gone=True))
-        others = [run for run in self._stored if run.run_id not in ids and "sweep" not in run.tags]
-        return kept + [run for run in others if run.status != DELETED]
+        others = {run.run_id: run for run in (*self._stored, *answer.runs) if "sweep" not in run.tags}
+        return kept + [run for run in others.values() if run.run_id not in ids and run.status != DELETED]
 
     def runs(self, fingerprints: Sequence[str], *, elsewhere: bool, interrupted: bool) -> list[PastRun]:
         """What became of the runs of the sweep, and those before that count; as far as possible they are delivered.
@@ -140,6 +163,7 @@ class SweepRecorder(Recording):
             else:
                 self._open(folder)
         assert self.journal
+        self.output = self.journal.folder.parent
         self.parent = str(opening(self.journal.folder)["uuid"])
 
     def _open(self, folder: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Protocol
 from pydantic import Field
 
 from experiments.config.schema import Count, Section
-from experiments.sweeps.jobs import Job
+from experiments.sweeps.jobs import Job, Outcome
 
 
 class Settings(Section):
@@ -27,7 +27,7 @@ class Settings(Section):
 
 @dataclass(frozen=True)
 class Epoch:
-    """A job has trained an epoch: its number, of how many, and the metrics."""
+    """A job has trained an epoch: its number, of how many, and the metrics. If `Job.asks`, it waits for an answer."""
 
     job: Job
     number: int
@@ -43,16 +43,14 @@ class Ended:
         job: Which one.
         seconds: How long it took.
         process: The id of its process on this machine, whose journal is closed if left open; 0: it ran elsewhere.
-        objective: What it is ranked by; None: it failed.
-        reason: Why it failed.
+        outcome: What came of it.
         reported: Whether the job itself reported its end; it did not if its process was killed, for one.
     """
 
     job: Job
     seconds: float
     process: int
-    objective: float | None = None
-    reason: str = ""
+    outcome: Outcome
     reported: bool = True
 
 
@@ -98,6 +96,9 @@ class Executor(Protocol):
         Args:
             seconds: How long at most; None: until there are any.
         """
+
+    def answer(self, job: Job, stop: bool) -> None:
+        """Say whether a job, which has reported an epoch and waits, is to stop training."""
 
     def stop(self) -> list[Ended]:
         """End all jobs under way within seconds, whatever they are doing."""

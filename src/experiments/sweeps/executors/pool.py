@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.config.schema import Auto, Count
 from experiments.sweeps import executors, server
 from experiments.sweeps.executors import Ended, Epoch
-from experiments.sweeps.jobs import Job
+from experiments.sweeps.jobs import Job, Outcome
 from experiments.sweeps.worker import work
 from experiments.system.resources import available_cores, visible_gpus
 
@@ -47,7 +48,7 @@ class _Worker:
     connection: Connection
     slot: int
     started: float
-    outcome: tuple[str, Any] | None = None
+    outcome: Outcome | None = None
 
 
 class Pool:
@@ -107,26 +108,32 @@ class Pool:
     def _receive(self, worker: _Worker, news: list[Epoch | Ended]) -> bool:
         """Take one message of a worker; return whether there can be more."""
         try:
-            kind, *values = worker.connection.recv()
+            message = worker.connection.recv()
         except (EOFError, OSError):
             return False
-        if kind == "epoch":
-            news.append(Epoch(worker.job, *values))
+        if isinstance(message, Outcome):
+            worker.outcome = message
         else:
-            worker.outcome = (kind, values[0])
+            news.append(Epoch(worker.job, *message))
         return True
 
     def _ended(self, worker: _Worker) -> Ended:
         """Forget a worker whose process has ended."""
-        kind, value = worker.outcome or ("failed", cause_of_death(worker.process.exitcode))
-        result = {"objective": float(value)} if kind == "done" else {"reason": value}
+        outcome = worker.outcome or Outcome(reason=cause_of_death(worker.process.exitcode))
         seconds, process = time.monotonic() - worker.started, worker.process.pid or 0
         self._running.remove(worker)
         self._slots.add(worker.slot)
         worker.connection.close()
         worker.process.join()
         worker.process.close()
-        return Ended(worker.job, seconds, process, reported=worker.outcome is not None, **result)
+        return Ended(worker.job, seconds, process, outcome, reported=worker.outcome is not None)
+
+    def answer(self, job: Job, stop: bool) -> None:
+        """Send a worker the answer that it waits for."""
+        for worker in self._running:
+            if worker.job is job:
+                with suppress(OSError):  # it was killed
+                    worker.connection.send(stop)
 
     def stop(self) -> list[Ended]:
         """End all workers: with SIGTERM, which ends their runs as KILLED, then with SIGKILL."""

@@ -4,54 +4,96 @@ A module has ``Settings``, the other keys of ``hydra.sweeper`` with their defaul
 `Propose`. A module of a package of one's own is named with it: ``mypackage.mymodule``, with ``trust=[mypackage]``.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from hydra.core.config_loader import ConfigLoader
 
-from experiments.sweeps.jobs import Job
+from experiments.sweeps.jobs import Job, Outcome
 
 
-class Proposer(Protocol):
+class Proposer(ABC):
     """Says what to run next.
 
-    Attributes:
+    Args:
         jobs: Those that it knows before there is any result. They are checked, and their packages and data are loaded
             once for all. There is at least one. A launcher that takes one batch runs them in this order.
-        total: Number of jobs in all; None: that depends on their results.
         overrides: Of all jobs, as they were typed, with those of a preset.
         swept: What differs between jobs, by key, as it was typed.
+        total: Number of jobs in all; None: it depends on their results.
+
+    Attributes:
+        follows_results: Whether the next jobs follow from the results of those before. If so, `jobs` are examples,
+            which are run only if `next` proposes them, too.
+        reuses: Whether a finished run of the same fingerprint answers for a job, though the sweep is not resumed.
+        done: How many of `total` have ended.
+        unit: What `total` and `done` count, in words.
     """
 
-    jobs: Sequence[Job]
-    total: int | None
-    overrides: Sequence[str]
-    swept: Mapping[str, str]
+    follows_results = False
+    reuses = False
+    unit = "runs"
 
+    def __init__(
+        self, jobs: Sequence[Job], overrides: Sequence[str], swept: Mapping[str, str], total: int | None
+    ) -> None:
+        self.jobs, self.overrides, self.swept, self.total, self.done = jobs, overrides, swept, total, 0
+
+    @property
+    def identity(self) -> Sequence[str]:
+        """The overrides that an earlier sweep has in common with this one, if this one goes on with it."""
+        return self.overrides
+
+    def goes_on_with(self, folders: Sequence[Path]) -> Path | None:
+        """The earlier sweep to go on with.
+
+        Args:
+            folders: The output folders of sweeps of the same identity, the latest first.
+
+        Raises:
+            Refused: The sweep was changed.
+        """
+        return next(iter(folders), None)
+
+    def begin(self, folder: Path) -> Sequence[Job]:
+        """Begin, or go on, in the folder of the sweep's output; return jobs that have ended before."""
+        return ()
+
+    @abstractmethod
     def next(self) -> Job | None:
         """The job to start now; None: no other one before more results are known.
 
         A sweep ends when there is none, and none is under way.
         """
 
-    def tell(self, job: Job, objective: float | None) -> None:
-        """Take a job's result: what it is ranked by, now or in an earlier sweep; None: it failed."""
+    def epoch(self, job: Job, number: int, metrics: Mapping[str, float]) -> bool:
+        """Hear of an epoch, counted from 1, of a job; return whether the job is to stop. It does if `Job.asks`."""
+        return False
+
+    def tell(self, job: Job, outcome: Outcome) -> None:
+        """Hear what came of a job that was proposed."""
+        self.done += 1
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to close
+        """The sweep has ended, in whatever way."""
 
 
 class Propose(Protocol):
-    """The function ``propose`` of a module of this folder."""
+    """How a proposer is made."""
 
     def __call__(
         self, settings: Any, overrides: Sequence[str], loader: ConfigLoader, prepare: Callable[..., list[Job]]
     ) -> Proposer:
-        """Begin a sweep.
+        """Make one.
 
         Args:
-            settings: An instance of the module's ``Settings``.
+            settings: The module's ``Settings``, with the values of the config.
             overrides: Of the command line.
-            loader: Hydra's config loader, which lists the files of groups.
-            prepare: Function that composes and checks jobs: `jobs.prepare` with loader and config already set.
+            loader: Hydra's, to look at groups of files.
+            prepare: Composes and checks jobs: see `jobs.prepare`.
 
         Raises:
-            Refused: They cannot be carried out.
+            Refused: A job cannot run.
         """

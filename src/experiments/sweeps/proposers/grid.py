@@ -18,6 +18,7 @@ from experiments.config.overrides import nested_too_deeply
 from experiments.config.problems import assign, first_lines, quoted, shown
 from experiments.config.schema import Count, Section
 from experiments.sweeps.jobs import Job
+from experiments.sweeps.proposers import Proposer
 
 # Up to so many runs, the message about a sweep that is too large says how to allow it.
 LARGEST_REMEDY = 100_000
@@ -37,22 +38,17 @@ class Settings(Section):
     max_runs: Count = 1000
 
 
-class Grid:
+class Grid(Proposer):
     """Proposes jobs in their order, whatever comes of them."""
 
     def __init__(self, jobs: Sequence[Job], overrides: Sequence[str] = (), swept: Mapping[str, str] | None = None):
-        self.jobs = jobs
-        self.total: int | None = len(jobs)
-        self.overrides, self.swept = overrides, swept or {}
+        super().__init__(jobs, overrides, swept or {}, len(jobs))
         self._proposed = 0
 
     def next(self) -> Job | None:
         """The next one, if any is left."""
         self._proposed += 1
         return self.jobs[self._proposed - 1] if self._proposed <= len(self.jobs) else None
-
-    def tell(self, job: Job, objective: float | None) -> None:
-        """Nothing follows from a result."""
 
 
 def propose(

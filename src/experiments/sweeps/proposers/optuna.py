@@ -1,0 +1,244 @@
+"""Proposes trials: each is chosen from the results of those before, and may be stopped early."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from optuna.trial import FrozenTrial, TrialState
+
+from experiments.config import Problem, Refused
+from experiments.config.objective import Objective, objective_of
+from experiments.sweeps.jobs import Job, Outcome, identify
+from experiments.sweeps.proposers import Proposer
+from experiments.sweeps.search.methods import Off
+from experiments.sweeps.search.parsing import parse
+from experiments.sweeps.search.settings import Settings
+from experiments.sweeps.search.space import Space
+from experiments.sweeps.search.study import FILE, Direction, Study, describe, differences
+
+REPEATS = 10  # trials in a row that repeat earlier ones, after which the next ones are drawn at random
+MOST_REPEATS = 1000  # the same, after which a search ends
+COMPARED = 6  # a config's next seed depends on its results from so many configs on
+# Overrides that a search may change when it goes on: how much it does, and what it is told of on its own.
+FREE = ("hydra", "objective", "resume", "trust", "tracking")
+
+
+@dataclass
+class _Trial:
+    """A trial under way.
+
+    Attributes:
+        number: Of the trial.
+        jobs: One for each seed.
+        values: The results of the seeds so far.
+        repeats: The run of an earlier sweep, or trial, that answers for it; empty: it was run.
+        is_busy: Whether its next job was proposed.
+    """
+
+    number: int
+    jobs: Sequence[Job]
+    values: list[float] = field(default_factory=list)
+    repeats: str = ""
+    is_busy: bool = False
+
+    @property
+    def next_job(self) -> Job:
+        return self.jobs[len(self.values)]
+
+
+class Search(Proposer):
+    """Proposes the trials of a search.
+
+    Args:
+        settings: Of the search.
+        space: What to choose from.
+        prepare: Composes and checks jobs.
+    """
+
+    follows_results = True
+    unit = "trials"
+
+    def __init__(self, settings: Settings, space: Space, prepare: Callable[..., list[Job]]) -> None:
+        jobs = prepare(space.corners(), common=space.fixed)
+        swept = {dimension.name: dimension.text for dimension in space.all()}
+        super().__init__(jobs, space.fixed, swept, settings.n_trials)
+        self.reuses = settings.reuse
+        self._settings, self._space, self._prepare = settings, space, prepare
+        self._objective = _same_objective(self.jobs)
+        direction: Direction = "minimize" if self._objective.lower_is_better else "maximize"
+        self._described = describe(space, self._objective.metric, direction)
+        epochs = max(job.config.epochs for job in self.jobs)
+        sampling, pruner = settings.sampler.build(space, settings.seed), settings.pruner.build(epochs)
+        self._study = Study(direction, sampling, pruner)
+        self._prunes = not isinstance(settings.pruner, Off)
+        self._seeds = [f"seed={seed}" for seed in settings.seeds] or [""]
+        self._trials = dict[int, _Trial]()  # under way
+        self._equal = list[_Trial]()  # to one that is under way, which will answer for them
+        self._points = set[tuple[str, ...]]()  # that were tried
+        self._in_a_row = 0  # trials that repeat earlier ones
+
+    @property
+    def identity(self) -> Sequence[str]:
+        """The overrides of all trials, but for those that say how the search is carried out, or are compared later."""
+        return ["search", *(text for text in self.overrides if not text.lstrip("+").startswith(FREE))]
+
+    def goes_on_with(self, folders: Sequence[Path]) -> Path | None:
+        """The latest of the earlier searches that is the same."""
+        files = [folder / FILE for folder in folders if (folder / FILE).is_file()]
+        found = [differences(file, self._described) for file in files]
+        for file, problems in zip(files, found, strict=True):
+            if not problems:
+                return file.parent
+        if found:
+            raise Refused([replace(problem, remedy="resume=false") for problem in found[0]])
+        return None
+
+    def begin(self, folder: Path) -> list[Job]:
+        """Open the study. Trials of an earlier one count; those that were under way go on."""
+        self._deadline = time.monotonic() + (self._settings.timeout or float("inf"))
+        folder.mkdir(parents=True, exist_ok=True)
+        self._study.open(folder / FILE, self._described)
+        past = list[Job]()
+        for found in self._study.trials:
+            overrides = self._space.of(found.params)
+            trial = _Trial(found.number, self._jobs_of(found.number, overrides))
+            self._points.add(tuple(overrides))
+            if found.state.is_finished():
+                past += trial.jobs[: len(found.user_attrs.get("values", [0]))]
+            else:
+                self._trials[found.number] = trial
+        self._count()
+        return past
+
+    def _jobs_of(self, number: int, overrides: Sequence[str]) -> list[Job]:
+        """The jobs of a trial, one for each seed."""
+        listed = [[*overrides, seed] if seed else list(overrides) for seed in self._seeds]
+        jobs = identify(self._prepare(listed, first=number * len(listed), common=self._space.fixed))
+        tags = {"trial": str(number)}
+        return [replace(job, tags=tags, asks=self._prunes and place == 0) for place, job in enumerate(jobs)]
+
+    def next(self) -> Job | None:
+        """The next seed of a trial under way, else a new trial."""
+        for trial in self._trials.values():
+            if not trial.is_busy:
+                trial.is_busy = True
+                return trial.next_job
+        while not self._is_over():
+            if new := self._ask():
+                new.is_busy = True
+                return new.next_job
+        return None
+
+    def _is_over(self) -> bool:
+        enough = self.done + len(self._trials) >= self._settings.n_trials
+        late = time.monotonic() > self._deadline
+        tried = self._study.exhausted or (self._space.size is not None and len(self._points) >= self._space.size)
+        return enough or late or tried or self._in_a_row >= MOST_REPEATS
+
+    def _ask(self) -> _Trial | None:
+        """A new trial; None: it cannot run, or repeats one that is under way."""
+        number, overrides = self._study.ask(self._space, at_random=self._in_a_row >= REPEATS)
+        self._points.add(tuple(overrides))
+        self._in_a_row += 1
+        try:
+            trial = _Trial(number, self._jobs_of(number, overrides))
+        except Refused as refused:
+            print(f"trial {number} cannot run: {refused.reason}", file=sys.stderr)
+            self._end(number, TrialState.FAIL, {"failure": refused.reason})
+            return None
+        if trial.jobs[0].fingerprint in {each.jobs[0].fingerprint for each in self._trials.values()}:
+            self._equal.append(trial)
+            return None
+        self._trials[number] = trial
+        return trial
+
+    def epoch(self, job: Job, number: int, metrics: Mapping[str, float]) -> bool:
+        """Report an epoch to the pruner; its answer is whether to stop."""
+        value = metrics.get(self._objective.metric)
+        return job.asks and value is not None and self._study.report(int(job.tags["trial"]), number, value)
+
+    def tell(self, job: Job, outcome: Outcome) -> None:
+        """End a trial, or have its next seed run."""
+        trial = self._trials[int(job.tags["trial"])]
+        trial.is_busy = False
+        trial.repeats = outcome.repeats if trial.repeats or not trial.values else ""
+        if not outcome.repeats:
+            self._in_a_row = 0
+        if outcome.objective is None:
+            self._end(trial.number, TrialState.FAIL, {"failure": outcome.reason})
+        elif outcome.pruned:
+            self._end(trial.number, TrialState.PRUNED, {"pruned": outcome.pruned})
+        else:
+            trial.values.append(outcome.objective)
+            if len(trial.values) == len(trial.jobs) or not self._is_promising(trial):
+                noted = {"values": trial.values, "repeats": trial.repeats}
+                self._end(trial.number, TrialState.COMPLETE, noted, fmean(trial.values))
+
+    def _end(self, number: int, state: TrialState, noted: Mapping[str, Any], value: float | None = None) -> None:
+        self._study.tell(number, state, value, noted)
+        self._count()
+        if ended := self._trials.pop(number, None):
+            same = [trial for trial in self._equal if trial.jobs[0].fingerprint == ended.jobs[0].fingerprint]
+            for trial in same:
+                self._equal.remove(trial)
+                self._trials[trial.number] = trial
+
+    def _count(self) -> None:
+        self.done = sum(self._counts(trial) for trial in self._study.trials if trial.state.is_finished())
+
+    def _is_promising(self, trial: _Trial) -> bool:
+        """Whether a config is worth another seed: its mean is in the better half of those with as many."""
+        if self._settings.seeds_for == "all":
+            return True
+        count = len(trial.values)
+        others = [values for each in self._study.trials if (values := each.user_attrs.get("values"))]
+        others += [each.values for each in self._trials.values() if each is not trial]
+        means = [fmean(values[:count]) for values in others if len(values) >= count]
+        if len(means) + 1 < COMPARED:
+            return True
+        own, sign = fmean(trial.values), -1 if self._objective.lower_is_better else 1
+        better = sum(sign * mean > sign * own for mean in means)
+        return better < (len(means) + 1) / 2
+
+    def _counts(self, trial: FrozenTrial) -> bool:
+        if trial.state == TrialState.FAIL:
+            return self._settings.count_failed
+        return not trial.user_attrs.get("repeats")
+
+    def close(self) -> None:
+        """Close the study's file, if it was opened."""
+        self._study.close()
+
+
+def _same_objective(jobs: Sequence[Job]) -> Objective:
+    """The objective of all jobs.
+
+    Raises:
+        Refused: They have several, or it is measured on the test set.
+    """
+    objectives = {objective_of(job.config, "").measured_as: objective_of(job.config, "") for job in jobs}
+    if len(objectives) > 1:
+        listed = "; ".join(objectives)
+        raise Refused(Problem("objective", f"a search needs one for all of its trials, got several: {listed}"))
+    [objective] = objectives.values()
+    if objective.metric.startswith("test_"):
+        what = f"got {objective.metric}, but a search chooses by it, and the test set must not choose a model"
+        held_out = jobs[0].config.validates
+        raise Refused(Problem("objective", what, "objective=auto" if held_out else "data.validation_size=0.1"))
+    return objective
+
+
+def propose(
+    settings: Settings, overrides: Sequence[str], loader: ConfigLoader, prepare: Callable[..., list[Job]]
+) -> Search:
+    """Read the space, and check its corners.
+
+    Raises:
+        Refused: They cannot run, or cannot be searched.
+    """
+    return Search(settings, parse(overrides, settings.params, loader), prepare)

@@ -1,0 +1,153 @@
+"""Reads the space of a search from overrides, and from the ``params`` of a file."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from experiments.config import Problem, Refused, sweep_values
+from experiments.config.overrides import nested_too_deeply
+from experiments.config.problems import assign, first_lines, quoted, shown
+from experiments.sweeps.search.space import Dimension, Space
+
+PARAMS = "hydra.sweeper.params"
+# What cannot be searched: the start of a key, and why.
+NOT_SEARCHED = {
+    "seed": "a seed is no hyperparameter: a search would choose the luckiest one; each trial can be run with several",
+    "hydra": "is about the search itself, which has one value of it",
+    "tracking": "says where runs are recorded, which is one place for a search",
+    "resume": "is about the search itself, which has one value of it",
+}
+
+
+def parse(overrides: Sequence[str], params: Mapping[str, Any], loader: ConfigLoader) -> Space:
+    """Read a space.
+
+    Args:
+        overrides: Of the command line. They replace what `params` says of the same key.
+        params: Of a file: values by key, as text; a mapping of choices to more of the same where keys depend on one.
+        loader: Hydra's, of the files that a group has.
+
+    Raises:
+        Refused: With all problems.
+    """
+    problems = list[Problem]()
+    parser = OverridesParser.create(loader)
+    typed = {item.get_key_element(): item for item in parser.parse_overrides(list(overrides))}
+    dimensions = _of_params(params, PARAMS, "", parser, problems)
+    fixed = [str(item.input_line) for item in typed.values() if not item.is_sweep_override()]
+    for key, item in typed.items():
+        dimensions = _replaced(dimensions, key, str(item.input_line).partition("=")[2])
+        if item.is_sweep_override() and (found := _dimension(item, "", key, problems)):
+            dimensions = [*(each for each in dimensions if each.key != key), found]
+    searched = {dimension.key for dimension in dimensions}
+    space = Space(
+        [each for each in dimensions if each.text], [text for text in fixed if text.partition("=")[0] not in searched]
+    )
+    fixed_by_params = [f"{each.key}={each.ends[0]}" for each in dimensions if not each.text]
+    space = replace(space, fixed=[*fixed_by_params, *space.fixed])
+    problems += [problem for dimension in space.all() for problem in _not_searched(dimension.key)]
+    if not problems and not space.dimensions:
+        example = "'optimizer.learning_rate=tag(log,interval(1e-4,1e-1))'"
+        problems.append(Problem(PARAMS, "there is no key to search", example))
+    if problems:
+        raise Refused(list(dict.fromkeys(problems)))
+    return space
+
+
+def _replaced(dimensions: Sequence[Dimension], key: str, value: str) -> list[Dimension]:
+    """The dimensions without a key that the command line sets; a choice keeps the branch that this is."""
+    kept = list[Dimension]()
+    for each in dimensions:
+        branches = {choice: _replaced(branch, key, value) for choice, branch in each.branches.items()}
+        if each.key != key:
+            kept.append(replace(each, branches=branches))
+        elif value in branches:
+            only = CategoricalDistribution([value])
+            kept.append(replace(each, text=value, distribution=only, branches={value: branches[value]}))
+    return kept
+
+
+def _of_params(
+    params: Mapping[str, Any], where: str, prefix: str, parser: OverridesParser, problems: list[Problem]
+) -> list[Dimension]:
+    found = list[Dimension]()
+    for key, value in params.items():
+        place, name = f"{where}.{key}", f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            branches = {
+                str(choice): _of_params(inner or {}, f"{place}.{choice}", f"{name}={choice}:", parser, problems)
+                for choice, inner in value.items()
+            }
+            text = ",".join(branches)
+            found.append(Dimension(key, name, text, CategoricalDistribution(list(branches)), branches))
+            continue
+        text = f"{key}={value if isinstance(value, str) else shown(value)}"
+        try:
+            if what := nested_too_deeply(text):
+                raise Refused(Problem(place, what))
+            parsed = parser.parse_override(text)
+        except Refused as refused:
+            problems += refused.problems
+        except HydraException as error:
+            problems.append(Problem(place, f"cannot be read: {first_lines(error).partition(' See https')[0]}"))
+        else:
+            if not parsed.is_sweep_override():
+                given = text.partition("=")[2]
+                found.append(Dimension(key, name, "", CategoricalDistribution([given])))
+            elif dimension := _dimension(parsed, prefix, place, problems):
+                found.append(dimension)
+    return found
+
+
+def _dimension(item: Override, prefix: str, where: str, problems: list[Problem]) -> Dimension | None:
+    """The dimension of an override; None where it cannot be one, which becomes a problem."""
+    key, text = item.get_key_element(), str(item.input_line).partition("=")[2]
+    try:
+        distribution = _distribution(item, text)
+    except Refused as refused:
+        problems += [replace(problem, where=where) for problem in refused.problems]
+        return None
+    return Dimension(key, prefix + key, text, distribution)
+
+
+def _distribution(item: Override, text: str) -> BaseDistribution:
+    value: Any = item.value()
+    key, tags = item.get_key_element(), getattr(value, "tags", set[str]())
+    is_range, is_interval = isinstance(value, RangeSweep), isinstance(value, IntervalSweep)
+    if unknown := tags - {"log"}:
+        raise Refused(Problem(key, f"got the tag {min(unknown)}; the only tag of a search is log"))
+    if getattr(value, "shuffle", False):
+        raise Refused(Problem(key, f"got {text}, but a search has an order of its own"))
+    if not is_range and not is_interval:
+        if tags:
+            raise Refused(Problem(key, f"got {text}, but log is for numbers between two ends", ""))
+        sweep_values.count(item)
+        return CategoricalDistribution(list(dict.fromkeys(item.sweep_string_iterator())))
+    if is_range:
+        count, step = sweep_values.count(item), abs(value.step)
+        low, high = sorted([value.start or 0, (value.start or 0) + (count - 1) * value.step])
+    else:
+        low, high, step = value.start, value.end, None
+    if low > high:
+        raise Refused(Problem(key, f"got {text}, which ends before it starts", quoted(f"{key}=interval({high},{low})")))
+    whole = isinstance(low, int) and isinstance(high, int)
+    log = "log" in tags
+    if log and (low <= 0 or (step or 1) != 1 or (step is not None and not whole)):
+        what = f"got {text}, but a logarithmic scale starts above 0, and has no step other than 1"
+        raise Refused(Problem(key, what))
+    if whole:
+        return IntDistribution(low, high, log=log, step=step or 1)
+    return FloatDistribution(float(low), float(high), log=log, step=None if step is None else float(step))
+
+
+def _not_searched(key: str) -> Iterator[Problem]:
+    for start, why in NOT_SEARCHED.items():
+        if key.lstrip("+") == start or key.lstrip("+").startswith((f"{start}.", f"{start}/")):
+            remedy = assign("hydra.sweeper.seeds", [0, 1, 2]) if start == "seed" else ""
+            yield Problem(key, why, remedy)

@@ -1,0 +1,135 @@
+"""The space of a search: the keys that it chooses values for, and what each may be."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import Trial
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A key that a search chooses the value of.
+
+    Attributes:
+        key: As in an override, such as ``optimizer.momentum``.
+        name: In the study: with the choices that the key depends on, such as ``optimizer=sgd:optimizer.momentum``.
+        text: The values, as they were typed.
+        distribution: The same, as Optuna has it; choices are texts.
+        branches: Keys that a choice brings along, by its text.
+    """
+
+    key: str
+    name: str
+    text: str
+    distribution: BaseDistribution
+    branches: Mapping[str, Sequence["Dimension"]] = field(default_factory=dict)
+
+    @property
+    def ends(self) -> list[Any]:
+        """All choices, or the lowest and the highest number."""
+        if isinstance(self.distribution, CategoricalDistribution):
+            return list(self.distribution.choices)
+        assert isinstance(self.distribution, FloatDistribution | IntDistribution)
+        return [self.distribution.low, self.distribution.high]
+
+    @property
+    def values(self) -> list[Any] | None:
+        """All values; None where there are infinitely many."""
+        match self.distribution:
+            case CategoricalDistribution():
+                return list(self.distribution.choices)
+            case IntDistribution(low=low, high=high, step=step):
+                return list(range(low, high + 1, step))
+            case FloatDistribution(low=low, high=high, step=float(step)):
+                return [low + number * step for number in range(round((high - low) / step) + 1)]
+        return None
+
+    def suggest(self, trial: Trial) -> Any:
+        """Have a trial choose a value."""
+        match self.distribution:
+            case CategoricalDistribution(choices=choices):
+                return trial.suggest_categorical(self.name, choices)
+            case IntDistribution(low=low, high=high, step=step, log=log):
+                return trial.suggest_int(self.name, low, high, step=step, log=log)
+            case FloatDistribution(low=low, high=high, step=step, log=log):
+                return trial.suggest_float(self.name, low, high, step=step, log=log)
+        raise AssertionError(self.distribution)
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a trial's overrides are drawn from.
+
+    Attributes:
+        dimensions: The keys to choose values for.
+        fixed: Overrides of all trials.
+    """
+
+    dimensions: Sequence[Dimension]
+    fixed: Sequence[str]
+
+    def draw(self, trial: Trial) -> list[str]:
+        """Have a trial choose; return its overrides."""
+        return self._overrides(lambda dimension: dimension.suggest(trial))
+
+    def of(self, chosen: Mapping[str, Any]) -> list[str]:
+        """The overrides of values that were chosen before, by the names of their dimensions."""
+        return self._overrides(lambda dimension: chosen[dimension.name])
+
+    def corners(self) -> list[list[str]]:
+        """Overrides with each key, one at a time, at all of its ends; the other keys are at their first ones."""
+        found = [{}, *_one_at_a_time(self.dimensions, {})]
+        corners = [self._overrides(partial(_end, ends)) for ends in found]
+        return [list(corner) for corner in dict.fromkeys(map(tuple, corners))]
+
+    def all(self) -> Iterator[Dimension]:
+        """The dimensions, with those of all branches."""
+        yield from _with_branches(self.dimensions)
+
+    @property
+    def size(self) -> int | None:
+        """Number of points; None where there are infinitely many."""
+        return _size(self.dimensions)
+
+    def _overrides(self, value_of: Callable[[Dimension], Any]) -> list[str]:
+        return [*self.fixed, *_chosen(self.dimensions, value_of)]
+
+
+def _end(ends: Mapping[str, Any], dimension: Dimension) -> Any:
+    return ends.get(dimension.name, dimension.ends[0])
+
+
+def _chosen(dimensions: Sequence[Dimension], value_of: Callable[[Dimension], Any]) -> Iterator[str]:
+    for dimension in dimensions:
+        value = value_of(dimension)
+        yield f"{dimension.key}={value if isinstance(value, str) else repr(value)}"
+        yield from _chosen(dimension.branches.get(value, ()), value_of)
+
+
+def _one_at_a_time(dimensions: Sequence[Dimension], above: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for dimension in dimensions:
+        for end in dimension.ends:
+            yield (ends := {**above, dimension.name: end})
+            yield from _one_at_a_time(dimension.branches.get(end, ()), ends)
+
+
+def _with_branches(dimensions: Sequence[Dimension]) -> Iterator[Dimension]:
+    for dimension in dimensions:
+        yield dimension
+        for branch in dimension.branches.values():
+            yield from _with_branches(branch)
+
+
+def _size(dimensions: Sequence[Dimension]) -> int | None:
+    points = 1
+    for dimension in dimensions:
+        if (values := dimension.values) is None:
+            return None
+        within = [_size(dimension.branches.get(value, ())) for value in values]
+        if None in within:
+            return None
+        points *= sum(filter(None, within))
+    return points

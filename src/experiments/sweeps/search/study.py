@@ -1,0 +1,201 @@
+"""The study of a search: Optuna decides in memory, and each change is then written into a file.
+
+So a trial is in the file whole, with all of its parameters, or not at all, and the file says at any time how to go on.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import distribution_to_json
+from optuna.exceptions import StorageInternalError
+from optuna.pruners import BasePruner
+from optuna.samplers import RandomSampler
+from optuna.storages import InMemoryStorage, RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from experiments.config import Problem, Refused, RunFailed
+from experiments.sweeps.search.methods import Sampling
+from experiments.sweeps.search.space import Space
+
+FILE = "study.sqlite"
+NAME = "search"  # the same in each search: Hyperband sorts trials into brackets by it
+SAMPLED = "sampled"  # a user attribute of a trial: what samplers had noted of the study and of the trial when it began
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+Direction = Literal["maximize", "minimize"]
+
+
+class Study:
+    """The trials of a search.
+
+    Args:
+        direction: ``maximize`` or ``minimize``.
+        sampling: Gives the sampler of each trial.
+        pruner: Says which trials are stopped.
+    """
+
+    def __init__(self, direction: Direction, sampling: Sampling, pruner: BasePruner) -> None:
+        self._direction, self._sampling = direction, sampling
+        self._memory = InMemoryStorage()
+        self._study = optuna.create_study(storage=self._memory, study_name=NAME, direction=direction, pruner=pruner)
+        self._id = self._memory.get_study_id_from_name(NAME)
+        self._running = dict[int, Trial]()
+        self._stopped = dict[int, int]()  # by trial, the epoch after which it is stopped
+        self._place: Path | None = None
+        self.exhausted = False
+
+    def open(self, file: Path, described: Mapping[str, Any]) -> None:
+        """Begin a file, or go on with one.
+
+        Args:
+            file: An SQLite database.
+            described: What is searched, see `describe`.
+
+        Raises:
+            RunFailed: The file cannot be written.
+        """
+        with _writing(file):
+            if not file.is_file():
+                self._create(file, described)
+            self._file = RDBStorage(f"sqlite:///{file}")
+            self._file_id = self._file.get_study_id_from_name(NAME)
+            self._place = file
+            for trial in self._file.get_all_trials(self._file_id):
+                self._load(trial)
+
+    def _create(self, file: Path, described: Mapping[str, Any]) -> None:
+        """Make the file, which is whole when it gets its name."""
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.unlink(missing_ok=True)
+        storage = RDBStorage(f"sqlite:///{unfinished}")
+        study = optuna.create_study(storage=storage, study_name=NAME, direction=self._direction)
+        for key, value in described.items():
+            study.set_user_attr(key, value)
+        storage.remove_session()
+        storage.engine.dispose()
+        unfinished.replace(file)
+
+    def _load(self, trial: FrozenTrial) -> None:
+        """Take over a trial of the file. One that was under way has reported nothing yet: it repeats its epochs."""
+        sampled = trial.user_attrs.get(SAMPLED, {"study": {}, "trial": []})
+        if not trial.state.is_finished():
+            trial.intermediate_values = {}
+            trial.system_attrs = {key: trial.system_attrs[key] for key in sampled["trial"]}
+        self._memory.create_new_trial(self._id, template_trial=trial)
+        for key, value in sampled["study"].items():
+            self._memory.set_study_system_attr(self._id, key, value)
+        if not trial.state.is_finished():
+            self._study.sampler = self._sampling(trial.number)
+            self._running[trial.number] = Trial(self._study, _id_of(self._memory, self._id, trial.number))
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials, by their numbers."""
+        return self._study.get_trials(deepcopy=False)
+
+    def ask(self, space: Space, *, at_random: bool = False) -> tuple[int, list[str]]:
+        """Begin a trial; return its number and its overrides."""
+        number = len(self.trials)
+        self._study.sampler = RandomSampler(seed=number) if at_random else self._sampling(number)
+        asked = self._running[number] = self._study.ask()
+        overrides = space.draw(asked)
+        trial = self._study.get_trials()[number]
+        noted = {"study": self._memory.get_study_system_attrs(self._id), "trial": list(trial.system_attrs)}
+        trial.user_attrs = {**trial.user_attrs, SAMPLED: noted}
+        with _writing(self._place):
+            self._file.create_new_trial(self._file_id, template_trial=trial)
+        return number, overrides
+
+    def report(self, number: int, epoch: int, value: float) -> bool:
+        """Report an epoch of a trial; return whether to stop it. An epoch that is repeated gets the same answer."""
+        last = self.trials[number].last_step
+        if last is not None and epoch <= last:
+            return self._stopped.get(number) == epoch
+        trial = self._running[number]
+        trial.report(value, epoch)
+        with _writing(self._place):
+            self._file.set_trial_intermediate_value(_id_of(self._file, self._file_id, number), epoch, value)
+        if trial.should_prune():
+            self._stopped[number] = epoch
+        return self._stopped.get(number) == epoch
+
+    def tell(self, number: int, state: TrialState, value: float | None, noted: Mapping[str, Any]) -> None:
+        """End a trial.
+
+        Args:
+            number: Of the trial.
+            state: COMPLETE, PRUNED or FAIL.
+            value: If it is COMPLETE.
+            noted: What is to be known of it: user attributes.
+        """
+        trial = self._running.pop(number)
+        self._study.sampler = self._sampling(number)
+        for key, each in noted.items():
+            trial.set_user_attr(key, each)
+        try:
+            self._study.tell(number, value, state=state)
+        except RuntimeError as error:  # a sampler has no more points; the trial was told all the same
+            if "Study.stop" not in str(error):
+                raise
+            self.exhausted = True
+        ended, file = self.trials[number], self._file
+        with _writing(self._place):
+            own = _id_of(file, self._file_id, number)
+            for key, each in noted.items():
+                file.set_trial_user_attr(own, key, each)
+            for key, each in ended.system_attrs.items():
+                file.set_trial_system_attr(own, key, each)
+            file.set_trial_state_values(own, state, ended.values)
+
+    def close(self) -> None:
+        """Close the file, if it was opened."""
+        if self._place:
+            self._file.remove_session()
+            self._file.engine.dispose()
+
+
+def describe(space: Space, objective: str, direction: str) -> dict[str, Any]:
+    """What a search is, as its file says it: a search that goes on must be the same."""
+    searched = {each.name: [each.text, distribution_to_json(each.distribution)] for each in space.all()}
+    return {"space": searched, "objective": objective, "direction": direction}
+
+
+def differences(file: Path, described: Mapping[str, Any]) -> list[Problem]:
+    """How a search differs from the one of a file; empty: it can go on with it.
+
+    Raises:
+        Refused: The file cannot be read.
+    """
+    try:
+        storage = RDBStorage(f"sqlite:///{file}")
+        before = storage.get_study_user_attrs(storage.get_study_id_from_name(NAME))
+        then, now = before["space"], described["space"]
+        pairs = [(key, then.get(key), now.get(key)) for key in {**then, **now}]
+        changed = [(key, a and a[0], b and b[0]) for key, a, b in pairs if (a and a[1]) != (b and b[1])]
+        pairs = [(key, before[key], described[key]) for key in ("objective", "direction")]
+        changed += [(key, a, b) for key, a, b in pairs if a != b]
+    except (SQLAlchemyError, StorageInternalError, KeyError, TypeError, IndexError) as error:
+        what = f"{file} cannot be read: {type(error).__name__}: {error}"
+        raise Refused(Problem("resume", what.splitlines()[0], "resume=false")) from error
+    what = "was {} when the search began, is {} now"
+    return [Problem(key, what.format(a or "not searched", b or "not searched")) for key, a, b in changed]
+
+
+def _id_of(storage: Any, study: int, number: int) -> int:
+    return int(storage.get_trial_id_from_study_id_trial_number(study, number))
+
+
+@contextmanager
+def _writing(file: Path | None) -> Iterator[None]:
+    """Say in one line why the file cannot be written."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError, OSError) as error:
+        cause = error.__cause__ or error
+        why = str(getattr(cause, "orig", None) or cause).splitlines()[0]
+        raise RunFailed(f"{file} cannot be written: {why}; the same command with resume=true goes on") from error

@@ -1,0 +1,183 @@
+"""The study of a search: exact after it was closed at any moment, with every sampler and pruner."""
+
+import math
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import optuna
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+from optuna.trial import TrialState
+
+from experiments.cli.checks import CONF
+from experiments.config import Refused, RunFailed
+from experiments.sweeps.search.methods import AnyPruner, AnySampler
+from experiments.sweeps.search.parsing import parse
+from experiments.sweeps.search.settings import Settings
+from experiments.sweeps.search.space import Space
+from experiments.sweeps.search.study import FILE, Study, describe, differences
+
+pytestmark = pytest.mark.usefixtures("hydra_here")
+EPOCHS = 9
+SPACES = {
+    "numbers": ["optimizer.learning_rate=tag(log,interval(1e-4,1e-1))", "model.dropout=interval(0,0.5)"],
+    "points": ["optimizer=adam,sgd,rmsprop", "batch_size=range(1,9)"],
+}
+FINITE = ("grid", "brute_force")
+EXACT = ["tpe", "random", "grid", "qmc", "brute_force"]  # nsga2 has generations, which it does not promise to repeat
+PRUNERS = ["median", "percentile", "hyperband", "successive_halving", "patient", "threshold", "off"]
+
+
+def space_for(sampler: str) -> Space:
+    return parse(SPACES["points" if sampler in FINITE else "numbers"], {}, GlobalHydra.instance().config_loader())
+
+
+def settings(sampler: str = "random", pruner: str = "off", **more: Any) -> Settings:
+    def of_file(kind: str, name: str) -> Any:
+        return OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "sweeper" / kind / f"{name}.yaml"))
+
+    chosen = {"sampler": of_file("sampler", sampler), "pruner": of_file("pruner", pruner)}
+    if pruner == "threshold":
+        chosen["pruner"]["lower"] = 0.1
+    return Settings(**chosen, **more)
+
+
+def opened(file: Path, sampler: str, pruner: str) -> tuple[Study, Space]:
+    chosen, space = settings(sampler, pruner), space_for(sampler)
+    study = Study("maximize", chosen.sampler.build(space, 3), chosen.pruner.build(EPOCHS))
+    study.open(file, describe(space, "val_accuracy", "maximize"))
+    return study, space
+
+
+def curve(overrides: list[str]) -> Iterator[float]:
+    """Values by epoch that follow from the overrides alone."""
+    quality = math.fmod(sum(map(ord, "".join(overrides))) / 97, 1)
+    yield from (quality * (1 - 0.7**epoch) for epoch in range(1, EPOCHS + 1))
+
+
+def carry_out(file: Path, sampler: str, pruner: str, trials: int, interrupted: bool) -> list[tuple[Any, ...]]:
+    """Search; if it is interrupted, the study is forgotten and opened again, several times a trial."""
+    study, space = opened(file, sampler, pruner)
+
+    def again() -> Study:
+        study.close()
+        return opened(file, sampler, pruner)[0]
+
+    while len(study.trials) < trials and not study.exhausted:
+        number, overrides = study.ask(space)
+        values, epoch, stops = list(curve(overrides)), 0, False
+        while epoch < EPOCHS and not stops:
+            epoch += 1
+            if now := interrupted and epoch in (1, 4):
+                study = again()
+            for repeated in range(1, epoch + 1) if now else [epoch]:
+                stops = study.report(number, repeated, values[repeated - 1])
+                assert not (stops and repeated < epoch)
+        if interrupted:
+            study = again()
+            answers = [study.report(number, repeated, values[repeated - 1]) for repeated in range(1, epoch + 1)]
+            assert answers[-1] == stops
+        state = TrialState.PRUNED if stops else TrialState.COMPLETE
+        study.tell(number, state, None if stops else values[-1], {"pruned": epoch if stops else 0})
+        study = again() if interrupted and not study.exhausted else study
+    study.close()
+    found = optuna.load_study(study_name="search", storage=f"sqlite:///{file}").trials
+    return [(t.number, t.state, t.params, t.values, t.intermediate_values, t.system_attrs) for t in found]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "pruner"), [*((sampler, "median") for sampler in EXACT), *(("tpe", pruner) for pruner in PRUNERS[1:])]
+)
+def test_an_interrupted_search_is_the_same_as_one_that_was_not(tmp_path: Path, sampler: str, pruner: str) -> None:
+    whole = carry_out(tmp_path / "whole.sqlite", sampler, pruner, 11, interrupted=False)
+    pieces = carry_out(tmp_path / "pieces.sqlite", sampler, pruner, 11, interrupted=True)
+    assert pieces == whole
+    assert len({str(each[2]) for each in whole}) == 11
+    if pruner not in ("off", "patient"):
+        assert {each[1] for each in whole} == {TrialState.PRUNED, TrialState.COMPLETE}
+
+
+@pytest.mark.parametrize("sampler", FINITE)
+def test_a_finite_space_is_exhausted(tmp_path: Path, sampler: str) -> None:
+    found = carry_out(tmp_path / FILE, sampler, "off", 100, interrupted=False)
+    assert len(found) == len({str(each[2]) for each in found}) == 24
+
+
+def test_a_genetic_search_goes_on(tmp_path: Path) -> None:
+    found = carry_out(tmp_path / FILE, "nsga2", "off", 8, interrupted=True)
+    assert [each[0] for each in found] == list(range(8))
+
+
+def test_an_epoch_that_is_repeated_gets_the_same_answer(tmp_path: Path) -> None:
+    study, space = opened(tmp_path / FILE, "random", "threshold")
+    number, _ = study.ask(space)
+    answers = [study.report(number, epoch, value) for epoch, value in ((1, 0.5), (2, 0.05), (1, 0.5), (2, 0.05))]
+    assert answers == [False, True, False, True]
+
+
+def test_a_trial_is_in_the_file_whole_before_it_starts(tmp_path: Path) -> None:
+    study, space = opened(tmp_path / FILE, "tpe", "median")
+    number, overrides = study.ask(space)
+    [trial] = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / FILE}").trials
+    assert (trial.number, trial.state) == (number, TrialState.RUNNING)
+    assert space.of(trial.params) == overrides
+
+
+def test_what_has_changed_is_named(tmp_path: Path) -> None:
+    study, space = opened(tmp_path / FILE, "random", "off")
+    study.close()
+    file = tmp_path / FILE
+    assert differences(file, describe(space, "val_accuracy", "maximize")) == []
+    other = parse(["model.dropout=interval(0,0.6)", "batch_size=1,2"], {}, GlobalHydra.instance().config_loader())
+    found = {each.where: each.what for each in differences(file, describe(other, "val_loss", "minimize"))}
+    assert found == {
+        "optimizer.learning_rate": "was tag(log,interval(1e-4,1e-1)) when the search began, is not searched now",
+        "model.dropout": "was interval(0,0.5) when the search began, is interval(0,0.6) now",
+        "batch_size": "was not searched when the search began, is 1,2 now",
+        "objective": "was val_accuracy when the search began, is val_loss now",
+        "direction": "was maximize when the search began, is minimize now",
+    }
+
+
+@pytest.mark.parametrize("content", [b"", b"no database at all, but long enough to be one" * 50])
+def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    _, space = opened(tmp_path / "other", "random", "off")
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(Refused, match="cannot be read"):
+        differences(tmp_path / FILE, describe(space, "val_accuracy", "maximize"))
+
+
+def test_a_file_that_cannot_be_written_ends_the_search_in_one_line(tmp_path: Path) -> None:
+    study, space = opened(tmp_path / FILE, "random", "off")
+    with sqlite3.connect(tmp_path / FILE) as other:
+        other.execute("DROP TABLE trial_params")
+    with pytest.raises(RunFailed, match=r"study\.sqlite cannot be written: no such table: trial_params"):
+        study.ask(space)
+
+
+@pytest.mark.parametrize(("kind", "schema"), [("sampler", AnySampler), ("pruner", AnyPruner)])
+def test_each_method_has_a_file_with_its_defaults(kind: str, schema: Any) -> None:
+    methods = get_args(get_args(schema)[0])
+    files = {file.stem for file in (CONF / "hydra" / "sweeper" / kind).glob("*.yaml")}
+    assert files == {get_args(method.model_fields["name"].annotation)[0] for method in methods}
+    for name in files:
+        built = getattr(settings(**{kind: name}), kind)
+        defaults = {key: field.default for key, field in type(built).model_fields.items() if not field.is_required()}
+        given = built.model_dump()
+        differing = {key for key, value in defaults.items() if given[key] != value}
+        assert differing <= {"lower"}
+
+
+@pytest.mark.parametrize("sampler", FINITE)
+def test_a_finite_sampler_refuses_infinitely_many_values(sampler: str) -> None:
+    with pytest.raises(Refused, match="has infinitely many values"):
+        settings(sampler).sampler.build(space_for("tpe"), 0)
+
+
+def test_a_grid_refuses_keys_that_depend_on_a_choice() -> None:
+    params = {"optimizer": {"sgd": {"optimizer.momentum": "0,0.9"}, "adam": None}}
+    with pytest.raises(Refused, match="knows no keys that depend on a choice"):
+        settings("grid").sampler.build(parse([], params, GlobalHydra.instance().config_loader()), 0)

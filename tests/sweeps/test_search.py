@@ -1,0 +1,315 @@
+"""A search: which trials it proposes, and what becomes of it through the command line."""
+
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import optuna
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from optuna.trial import FrozenTrial
+
+from experiments.sweeps.jobs import Composer, Job, Outcome, prepare
+from experiments.sweeps.proposers.optuna import Search, propose
+from experiments.sweeps.search.study import FILE
+from tests.prepared import Started
+from tests.sweeps.processes import children, query, sweep, wait_until
+from tests.sweeps.search.test_study import settings
+
+RunCli = Callable[..., CompletedProcess[str]]
+DIGITS = ("data=digits", "data.limit=300", "data.validation_size=0.25", "epochs=4", "model.layer_sizes=[8]")
+SPACE = ("optimizer=choice(adam,sgd)", "optimizer.learning_rate=tag(log,interval(1e-3,1e-1))")
+SEARCH = ("hydra/sweeper=optuna", "hydra.launcher.workers=1", *DIGITS)
+FINITE = ("batch_size=16,32,64", "optimizer=adam,sgd")
+
+
+def study(folder: Path) -> list[FrozenTrial]:
+    [file] = folder.glob(f"mlruns/multirun/*/*/{FILE}")
+    return optuna.load_study(study_name="search", storage=f"sqlite:///{file}").trials
+
+
+def facts(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
+    """All of trials that has to be the same in the same search."""
+    return [(each.number, each.state.name, each.params, each.values, each.intermediate_values) for each in trials]
+
+
+@pytest.fixture
+def search(hydra_here: None, tmp_path: Path) -> Iterator[Callable[..., Search]]:
+    """Make searches on digits, whose studies are in an empty folder."""
+    loader = GlobalHydra.instance().config_loader()
+    composer = Composer(loader, loader.load_configuration("config", [], RunMode.MULTIRUN))
+    made: list[Search] = []
+
+    def make(*overrides: str, **keys: Any) -> Search:
+        fixed = [*DIGITS, "tracking=off"]
+        found = propose(settings(**keys), [*fixed, *overrides], loader, partial(prepare, composer=composer))
+        found.begin(tmp_path)
+        made.append(found)
+        return found
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def carry_out(search: Search, result: Callable[[Job], Outcome]) -> list[Job]:
+    """Run all jobs, one at a time; return them."""
+    jobs = []
+    while job := search.next():
+        jobs.append(job)
+        search.tell(job, result(job))
+    return jobs
+
+
+def by_batch_size(job: Job) -> Outcome:
+    return Outcome(job.config.batch_size / 100 + job.config.seed / 1000)
+
+
+def test_trials_are_proposed_up_to_the_total(search: Callable[..., Search]) -> None:
+    found = search(*SPACE, n_trials=5)
+    jobs = carry_out(found, by_batch_size)
+    assert found.done == found.total == 5
+    assert [job.tags for job in jobs] == [{"trial": str(number)} for number in range(5)]
+    assert [job.number for job in jobs] == list(range(5))
+    assert all(job.name.startswith("optimizer=") for job in jobs), "what all trials have is no part of a name"
+    assert not any(job.asks for job in jobs), "there is no pruner"
+
+
+def test_the_same_seed_proposes_the_same_trials(search: Callable[..., Search], tmp_path: Path) -> None:
+    first = [job.overrides for job in carry_out(search(*SPACE, sampler="tpe", n_trials=12), by_batch_size)]
+    (tmp_path / FILE).unlink()
+    assert first == [job.overrides for job in carry_out(search(*SPACE, sampler="tpe", n_trials=12), by_batch_size)]
+    (tmp_path / FILE).unlink()
+    other = [job.overrides for job in carry_out(search(*SPACE, sampler="tpe", n_trials=12, seed=1), by_batch_size)]
+    assert not set(first) & set(other)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "grid", "brute_force", "qmc"])
+def test_a_finite_space_ends_when_every_point_was_tried(search: Callable[..., Search], sampler: str) -> None:
+    """No point is run twice: a repeated one is answered by the first."""
+    results: dict[str, Outcome] = {}
+    ran: list[str] = []
+
+    def result(job: Job) -> Outcome:
+        if known := results.get(job.name):
+            return Outcome(known.objective, repeats="run 1")
+        ran.append(job.name)
+        return results.setdefault(job.name, by_batch_size(job))
+
+    found = search(*FINITE, sampler=sampler, n_trials=50)
+    carry_out(found, result)
+    assert len(ran) == len(set(ran)) == found.done == 6
+
+
+def test_what_equals_a_trial_under_way_waits_for_it(search: Callable[..., Search]) -> None:
+    found = search("batch_size=16,32", n_trials=50)
+    first = found.next()
+    second = found.next()
+    assert first
+    assert second
+    assert first.config.batch_size != second.config.batch_size
+    assert found.next() is None, "both points are under way"
+    found.tell(first, Outcome(0.5))
+    waiting = []
+    while job := found.next():
+        waiting.append(job)
+        found.tell(job, Outcome(0.5, repeats="run 1"))
+    assert {job.config.batch_size for job in waiting} <= {first.config.batch_size}
+    found.tell(second, Outcome(0.6))
+    carry_out(found, lambda job: Outcome(0.6, repeats="run 2"))
+    assert found.done == 2
+
+
+@pytest.mark.parametrize(("counted", "tried"), [(True, 4), (False, 6)])
+def test_failed_trials_count_if_so_asked(search: Callable[..., Search], counted: bool, tried: int) -> None:
+    found = search(*SPACE, n_trials=4, count_failed=counted)
+    failing = {0, 1}
+    jobs = carry_out(found, lambda job: Outcome(reason="NaN") if job.number in failing else Outcome(0.5))
+    assert len(jobs) == tried
+
+
+def test_no_trial_begins_after_the_timeout(search: Callable[..., Search], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    found = search(*SPACE, n_trials=40, timeout=3.5)
+    assert len(carry_out(found, by_batch_size)) == 3
+
+
+def test_a_value_is_the_mean_over_the_seeds_of_promising_configs(search: Callable[..., Search], tmp_path: Path) -> None:
+    found = search("batch_size=range(1,100)", n_trials=12, seeds=[0, 1, 2])
+    jobs = carry_out(found, by_batch_size)
+    by_trial: dict[int, list[Job]] = {}
+    for job in jobs:
+        by_trial.setdefault(int(job.tags["trial"]), []).append(job)
+    assert [job.config.seed for job in by_trial[0]] == [0, 1, 2]
+    runs = {number: len(of_trial) for number, of_trial in by_trial.items()}
+    assert all(runs[number] == 3 for number in range(5)), "the first five configs are run with all seeds"
+    for number in range(5, 12):
+        first = by_trial[number][0].config.batch_size
+        better = sum(by_trial[other][0].config.batch_size > first for other in range(number))
+        assert (runs[number] > 1) == (better < (number + 1) / 2)
+    assert len(jobs) < 36
+    found.close()
+    trials = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / FILE}").trials
+    for trial in trials:
+        first = by_trial[trial.number][0].config.batch_size
+        assert trial.values == pytest.approx([first / 100 + (runs[trial.number] - 1) / 2000])
+
+
+def test_all_configs_are_run_with_all_seeds_on_request(search: Callable[..., Search]) -> None:
+    found = search("batch_size=range(1,100)", n_trials=8, seeds=[3, 4], seeds_for="all")
+    assert [job.config.seed for job in carry_out(found, by_batch_size)] == [3, 4] * 8
+
+
+def test_epochs_are_pruned_on_the_first_seed_only(search: Callable[..., Search]) -> None:
+    found = search(*SPACE, pruner="threshold", n_trials=2, seeds=[0, 1])
+    first = found.next()
+    assert first
+    assert first.asks
+    assert not found.epoch(first, 1, {"val_accuracy": 0.5})
+    found.tell(first, Outcome(0.5))
+    second = found.next()
+    assert second
+    assert (second.config.seed, second.asks) == (1, False)
+    assert not found.epoch(second, 1, {"val_accuracy": 0.0})
+    found.tell(second, Outcome(0.5))
+    third = found.next()
+    assert third
+    assert found.epoch(third, 1, {"val_accuracy": 0.0})
+    found.tell(third, Outcome(0.0, pruned=1))
+    assert found.next() is None, "a config that was stopped gets no other seed"
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A search that stops some of its trials, and its output."""
+    folder = tmp_path_factory.mktemp("search")
+    status, output = sweep(
+        folder, *SEARCH, *SPACE, "hydra.sweeper.n_trials=8", "hydra.sweeper.pruner.n_startup_trials=2"
+    )
+    assert status == 0, output
+    return folder, output
+
+
+def test_a_search_runs_stops_and_ranks_its_trials(done: tuple[Path, str]) -> None:
+    folder, output = done
+    lines = output.splitlines()
+    assert lines[0] == "8 trials, one at a time, ranked by val_accuracy"
+    states = [trial.state.name for trial in study(folder)]
+    pruned = states.count("PRUNED")
+    assert 0 < pruned < 6
+    assert sum("stopped after epoch" in line for line in lines) == pruned
+    assert [line.split()[0] for line in lines[1:9]] == [f"[{number}/8]" for number in range(1, 9)]
+    table = [line for line in lines if re.match(r" *(\d+)? +(adam|sgd) ", line)]
+    assert sum("PRUNED" in line for line in table) == pruned
+    assert len(table) == 8
+
+
+def test_its_runs_are_recorded_with_trial_and_epoch(done: tuple[Path, str]) -> None:
+    folder, _ = done
+    tags = "SELECT t.value, r.status, p.value FROM tags t JOIN runs r USING (run_uuid)"
+    pruned = " LEFT JOIN tags p ON p.run_uuid = t.run_uuid AND p.key = 'pruned' WHERE t.key = 'trial'"
+    recorded = {int(trial): (status, after) for trial, status, after in query(folder, tags + pruned)}
+    for trial in study(folder):
+        after = str(trial.user_attrs["pruned"]) if trial.state.name == "PRUNED" else None
+        assert recorded[trial.number] == ("FINISHED", after)
+        if after:
+            assert trial.last_step == int(after) < 4
+
+
+def test_a_stopped_run_is_left_out_and_can_be_made_again(done: tuple[Path, str], fork_cli: RunCli) -> None:
+    folder, _ = done
+    [[stopped], *_] = query(folder, "SELECT run_uuid FROM tags WHERE key = 'pruned'")
+    again = fork_cli(f"run={stopped}", module="reproduce", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert "identical: all" in again.stdout
+    refused = fork_cli(f"run={stopped}", module="promote", cwd=folder)
+    assert refused.returncode == 2
+    assert "is PRUNED; only a finished run can be promoted" in refused.stderr
+    best = max((trial for trial in study(folder) if trial.state.name == "COMPLETE"), key=lambda trial: trial.value)
+    predicted = fork_cli("run=best", module="predict", cwd=folder)
+    number = query(folder, f"SELECT run_uuid FROM tags WHERE key = 'trial' AND value = '{best.number}'")[0][0]
+    assert number in predicted.stdout, predicted.stdout
+
+
+def test_a_search_that_was_killed_ends_as_one_that_was_not(
+    done: tuple[Path, str], fork_start: Callable[..., Started], fork_cli: RunCli, tmp_path: Path
+) -> None:
+    command = ("-m", *SEARCH, *SPACE, "hydra.sweeper.n_trials=8", "hydra.sweeper.pruner.n_startup_trials=2")
+    process = fork_start(*command)
+    wait_until(lambda: len(children(tmp_path)) >= 3)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    ended = fork_cli(*command, "resume=true")
+    assert ended.returncode == 0, ended.stderr
+    assert facts(study(tmp_path)) == facts(study(done[0]))
+    trials = [value for [value] in query(tmp_path, "SELECT value FROM tags WHERE key = 'trial'")]
+    assert sorted(trials) == [str(number) for number in range(8)]
+    assert {status for _, status, _ in children(tmp_path)} == {"FINISHED"}
+
+
+def test_a_larger_total_goes_on_and_another_space_is_refused(
+    done: tuple[Path, str], fork_cli: RunCli, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(done[0], folder)
+    pruner = "hydra.sweeper.pruner.n_startup_trials=2"
+    other = "optimizer.learning_rate=tag(log,interval(1e-3,1))"
+    refused = fork_cli("-m", *SEARCH, SPACE[0], other, pruner, "resume=true", cwd=folder)
+    assert refused.returncode == 2
+    what = "was tag(log,interval(1e-3,1e-1)) when the search began, is tag(log,interval(1e-3,1)) now"
+    assert f"error: optimizer.learning_rate: {what}\n       try  resume=false\n" == refused.stderr
+    more = fork_cli("-m", *SEARCH, *SPACE, pruner, "hydra.sweeper.n_trials=9", "resume=true", cwd=folder)
+    assert more.returncode == 0, more.stderr
+    assert more.stdout.splitlines()[0] == "1 trials, one at a time, ranked by val_accuracy"
+    assert facts(study(folder))[:8] == facts(study(done[0]))
+    assert len(study(folder)) == 9
+
+
+def test_what_has_finished_before_is_not_run_again(fork_cli: RunCli, tmp_path: Path) -> None:
+    single = fork_cli(*DIGITS, "optimizer=adam", "batch_size=16")
+    assert single.returncode == 0, single.stderr
+    command = ("-m", *SEARCH, *FINITE, "hydra/sweeper/pruner=off", "hydra.sweeper.n_trials=20")
+    first = fork_cli(*command)
+    assert first.returncode == 0, first.stderr
+    assert len(children(tmp_path)) == 5, "one of six was known"
+    again = fork_cli(*command)
+    assert again.returncode == 0, again.stderr
+    assert len(children(tmp_path)) == 5, "all six were known"
+    anew = fork_cli(*command, "hydra.sweeper.reuse=false", "hydra.sweeper.n_trials=2")
+    assert anew.returncode == 0, anew.stderr
+    assert len(children(tmp_path)) == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (["seed=0,1"], "error: seed: a seed is no hyperparameter"),
+        (["epochs=3"], "error: hydra.sweeper.params: there is no key to search"),
+        ([*FINITE, "data.validation_size=0"], "error: objective: got test_accuracy, but a search chooses by it"),
+        ([*FINITE, "objective=test_accuracy"], "error: objective: got test_accuracy, but a search chooses by it"),
+        ([*FINITE, "hydra.sweeper.n_trials=0"], "error: hydra.sweeper.n_trials: got 0, expected"),
+        ([*FINITE, "hydra.sweeper.seeds=[1,1]"], "error: hydra.sweeper.seeds: got [1, 1], expected each seed once"),
+        ([*FINITE, "hydra/sweeper/pruner=medain"], "error: hydra/sweeper/pruner: there is no medain; did you mean"),
+        ([*FINITE, "hydra.sweeper.pruner.n_warmup_steps=-1"], "error: hydra.sweeper.pruner.n_warmup_steps: got -1"),
+        ([*FINITE, "hydra/sweeper/pruner=threshold"], "error: hydra.sweeper.pruner: has neither a lower nor an upper"),
+        ([*FINITE, "hydra/launcher=basic"], "error: hydra/launcher: takes all jobs as one batch"),
+        (["batch_size=choice(8,0)"], "error: batch_size: got 0"),
+        (
+            ["loss=sparse_categorical_crossentropy,poisson", "objective=val_loss"],
+            "error: objective: a search needs one",
+        ),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(fork_cli: RunCli, tmp_path: Path, words: list[str], refusal: str) -> None:
+    ended = fork_cli("-m", "hydra/sweeper=optuna", *DIGITS, *words)
+    assert ended.returncode == 2, ended.stdout
+    assert ended.stderr.startswith(refusal), ended.stderr
+    assert not (tmp_path / "mlruns").exists()
