@@ -154,6 +154,8 @@ def _in_store(case: Case, outcome: Outcome, after: dict[Path, Rows]) -> Iterator
         for file in sorted({*outcome.rows, *after}):
             before, now = outcome.rows.get(file, {}), after.get(file, {})
             changed = {table for table in {*before, *now} if before.get(table) != now.get(table)}
+            if not before.get("experiments"):
+                changed -= {"experiments"}  # MLflow adds the one that it calls Default
             if case.command == "promote" and outcome.status == 0:
                 changed -= REGISTRY
             if changed:
@@ -177,7 +179,7 @@ def _runs(case: Case, outcome: Outcome, found: list[tuple[tuple[Any, ...], Rows]
         if set(statuses) - {"FINISHED"}:
             yield f"exit status 0, but runs are {', '.join(statuses)}"
         shown = set(SHOWN) & set(case.arguments)
-        if not found and not shown and not case.mentions("tracking", "resume", "enabled", "mlflow"):
+        if not found and not shown and not case.mentions("tracking", "resume", "enabled", "mlflow", "MLFLOW"):
             yield "exit status 0, but nothing is recorded"
         for row, rows in found:
             if row[6] == "FINISHED":

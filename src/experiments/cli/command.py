@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from experiments.cli import arguments as typed
 from experiments.cli.checks import CONF, Checked, check_arguments, make_folder
 from experiments.cli.exit import DONE, FAILED, REFUSED, Ended, exit_status, leave
-from experiments.config import Config, Refused
+from experiments.config import Config, Problem, Refused
 from experiments.config.composition import unusable
 from experiments.config.files import own_folders
 from experiments.config.overrides import ids_as_text, without_plus
@@ -68,6 +68,9 @@ def command(
 def _start(task: Callable[[Any], Any], config_name: str, schema: type[Section], words: list[str]) -> None:
     """Check a command, then have Hydra carry it out, or show what its options ask for."""
     arguments = typed.read(words)
+    if arguments.shell_completion and "COMP_LINE" not in os.environ and "query=bash" in words:
+        what = "query=bash is how the shell asks, which says in COMP_LINE what was typed; completion is turned on by"
+        raise Refused(Problem("-sc", what, 'eval "$(experiments -sc install=bash)"'))
     options = [word for word in words if word not in arguments.overrides]
     arguments.overrides = [ids_as_text(without_plus(word)) for word in arguments.overrides]
     own_folders[:] = typed.config_folders(arguments, config_name)

@@ -23,6 +23,8 @@ from experiments.sweeps.server import PRELOAD, STARTED
 from experiments.system import imports
 from experiments.tracking.provenance import environment, working_tree
 
+# Modules that only the launcher needs; they import Optuna.
+PROPOSING = ("experiments.sweeps.proposers.", "experiments.sweeps.search")
 # Why no worker can be forked from this process, if so.
 trouble: Refused | RunFailed | None = None
 
@@ -42,7 +44,7 @@ def preload() -> None:
         # for the end of the data.
         os.environ["TF_XLA_FLAGS"] = f'{flags} --tf_xla_persistent_cache_directory="{wanted["folder"]}"'
     for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
-        if module.name != __name__:
+        if module.name != __name__ and not module.name.startswith(PROPOSING):
             importlib.import_module(module.name)
     for package in wanted["trust"]:
         importlib.import_module(package)
