@@ -488,7 +488,7 @@ def test_commands_have_one_name(start: list[Any], tmp_path: Path) -> None:
     assert "optimizer=adam" in call(*complete, COMP_LINE="experiments run optimizer=").stdout.split()
     assert "tracking." in call(*complete, COMP_LINE="experiments compare tr").stdout.split()
     assert "hydra_bash_completion" in call("-sc", "install=bash").stdout
-    by_hand = call(*complete)
+    by_hand = call("run", *complete)
     assert (by_hand.returncode, by_hand.stdout) == (2, "")
     assert by_hand.stderr.startswith("error: -sc: query=bash is how the shell asks")
 
