@@ -114,6 +114,7 @@ def test_the_choices_of_the_notebook_are_the_defaults() -> None:
         "loss": "sparse_categorical_crossentropy",
         "tracking": "mlflow",
         "experiment": None,
+        "search": None,
     }
     assert (config.epochs, config.batch_size, config.model.layer_sizes) == (5, 128, [512])
 

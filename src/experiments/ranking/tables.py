@@ -126,7 +126,7 @@ def columns(comparison: Comparison, curves: Mapping[int, str]) -> list[Column]:
     found = [Column("", list(map(str, configs.index)))]
     for key in settings:
         cells = [*configs[PARAMS + key], *parameters(lost, [key])[key]]
-        found.append(Column(headers[key], cells, is_setting=True))
+        found.append(Column(headers[key], list(map(terminal.short_numbers, cells)), is_setting=True))
     seeds = [seed if several else "" for seed in parameters(lost, ["seed"])["seed"]]
     statuses = ["no result" if status == "FINISHED" else status for status in lost["status"]]
     results = [f"{mean:.{digits}f}" for mean in configs["mean"]]

@@ -23,6 +23,7 @@ from experiments.config.keys import is_group
 from experiments.config.objective import Objective, objective_of
 from experiments.config.problems import assign
 from experiments.data import outlines
+from experiments.system.terminal import short_numbers
 from experiments.tracking.store import redact
 
 
@@ -60,7 +61,7 @@ class Job:
     @property
     def name(self) -> str:
         """What tells it apart from the other jobs."""
-        return redact(" ".join(self.told_apart_by))
+        return redact(short_numbers(" ".join(self.told_apart_by)))
 
     @cached_property
     def objective(self) -> Objective:

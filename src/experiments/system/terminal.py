@@ -1,5 +1,6 @@
 """The one place where text is printed: foreign text is shown as it is, and lines fit the terminal."""
 
+import re
 import sys
 from collections.abc import Iterable
 from typing import IO, Any
@@ -26,6 +27,11 @@ class Console(rich.console.Console):
         """Render as rich does, and escape the control characters that are not rich's own."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+def short_numbers(text: str) -> str:
+    """A text whose numbers with six decimals and more, as a search chooses them, have four digits that count."""
+    return re.sub(r"(?<![\w.])\d+\.\d{6,}(e[+-]?\d+)?(?![\w.])", lambda found: f"{float(found[0]):.4g}", text)
 
 
 def say(console: rich.console.Console, *lines: str, style: str = "", whole: bool = False) -> None:

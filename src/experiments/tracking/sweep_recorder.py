@@ -23,6 +23,11 @@ from experiments.tracking.summary import PastRun, close_abandoned, summary
 HOW = ("resume", "trust", "tracking")
 
 
+def _name(key: str) -> str:
+    """A key as a name that MLflow takes."""
+    return key.lstrip("+").translate({ord("@"): ":", ord("="): "/"})
+
+
 class SweepRecorder(Recording):
     """Records a sweep.
 
@@ -175,8 +180,7 @@ class SweepRecorder(Recording):
             name=redact(self.tracking.run_name or f"sweep {record.run_name(self._overrides)}"),
             parent=None,
             tags=origin(self.tracking, self._overrides, "python -m experiments.run -m") | {"sweep": self._identity},
-            # MLflow takes no + in a name, and no @.
-            parameters={key.lstrip("+").replace("@", ":"): value[:6000] for key, value in self._swept.items()},
+            parameters={_name(key): value[:6000] for key, value in self._swept.items()},
             dataset=None,
         )
 

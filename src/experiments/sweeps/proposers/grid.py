@@ -5,13 +5,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Annotated, Any
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import OverrideParseException
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from experiments.config import Problem, Refused, sweep_values
 from experiments.config.overrides import nested_too_deeply
@@ -24,16 +24,10 @@ from experiments.sweeps.proposers import Proposer
 LARGEST_REMEDY = 100_000
 
 
-def _values(value: Any) -> Any:
-    if isinstance(value, dict):
-        raise ValueError(f"got {value}, expected the values as text, such as 'adam,sgd' or 'range(3)'")
-    return value
-
-
 class Settings(Section):
     """Keys of ``hydra.sweeper``; ``conf/hydra/sweeper/grid.yaml`` says what they mean."""
 
-    params: dict[str, Annotated[Any, AfterValidator(_values)]] = Field(default_factory=dict)
+    params: dict[str, Any] = Field(default_factory=dict)
     skip_invalid: bool = False
     max_runs: Count = 1000
 
@@ -73,6 +67,12 @@ def preset_overrides(params: Mapping[str, Any], loader: ConfigLoader) -> list[st
     """
     overrides, problems = [], list[Problem]()
     for key, value in params.items():
+        if isinstance(value, Mapping):
+            what = (
+                f"got {value}, expected the values as text, such as 'adam,sgd'; only a search has keys that depend on a"
+            )
+            problems.append(Problem(f"hydra.sweeper.params.{key}", f"{what} choice", "hydra/sweeper=optuna"))
+            continue
         text = f"{key}={value if isinstance(value, str) else shown(value)}"
         overrides.append(text)
         if what := nested_too_deeply(text):

@@ -22,6 +22,7 @@ NOT_SEARCHED = {
     "hydra": "is about the search itself, which has one value of it",
     "tracking": "says where runs are recorded, which is one place for a search",
     "resume": "is about the search itself, which has one value of it",
+    "trust": "packages are trusted on the command line only",
 }
 
 
