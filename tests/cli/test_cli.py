@@ -558,6 +558,16 @@ def test_help_of_a_command_describes_it_and_fits(name: str) -> None:
     assert "APP_CONFIG_GROUPS" not in composed.hydra.help.template
 
 
+def test_a_folder_whose_name_hydra_would_resolve_is_refused(run_cli: RunCli, tmp_path: Path) -> None:
+    folder = tmp_path / "${seed}"
+    folder.mkdir()
+    for sweep in ([], ["-m"]):
+        done = run_cli(*sweep, "data=digits", cwd=folder)
+        assert done.returncode == 2
+        assert "Hydra takes ${ in the name of a folder for a reference to a key" in done.stderr
+    assert (os.listdir(tmp_path), os.listdir(folder)) == (["${seed}"], [])
+
+
 @pytest.mark.parametrize(
     ("module", "arguments", "said"),
     [

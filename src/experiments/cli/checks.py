@@ -206,12 +206,14 @@ def make_folder(config: DictConfig, sweep: bool) -> list[str]:
         A list with the override that fixes the folder's name, if that contains the time; else an empty list.
 
     Raises:
-        Refused: It cannot be made or written.
+        Refused: It cannot be made, written, or named to Hydra.
     """
     key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
     written = cast(Any, OmegaConf.to_container(config.hydra["sweep" if sweep else "run"]))["dir"]
     try:
         folder = Path(str(OmegaConf.select(config, key))).absolute()
+        if "${" in f"{folder} {Path.cwd()}":
+            raise ValueError("Hydra takes ${ in the name of a folder for a reference to a key")
         _made[:] = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
         folder.mkdir(parents=True, exist_ok=True)
         trouble = "" if os.access(folder, os.W_OK | os.X_OK) else "Permission denied"
