@@ -212,6 +212,24 @@ def test_a_search_runs_stops_and_ranks_its_trials(done: tuple[Path, str]) -> Non
     assert len(table) == 8
 
 
+def test_the_parent_keeps_the_study_and_the_best_config(
+    done: tuple[Path, str], fork_cli: RunCli, tmp_path: Path
+) -> None:
+    folder, _ = done
+    [best] = folder.glob("mlruns/artifacts/*/artifacts/search/best.yaml")
+    assert facts(study(folder)) == facts(
+        optuna.load_study(study_name="search", storage=f"sqlite:///{best.with_name(FILE)}").trials
+    )
+    value = max(trial.value for trial in study(folder) if trial.state.name == "COMPLETE")
+    assert f"val_accuracy {value:.4f}, the best of 8." in best.read_text().splitlines()[1]
+    presets = tmp_path / "own" / "experiment"
+    presets.mkdir(parents=True)
+    shutil.copy(best, presets / "best.yaml")
+    again = fork_cli("--config-dir", "own", "experiment=best")
+    assert again.returncode == 0, again.stderr
+    assert f"final_val_accuracy {value:.4f}" in again.stdout
+
+
 def test_its_runs_are_recorded_with_trial_and_epoch(done: tuple[Path, str]) -> None:
     folder, _ = done
     tags = "SELECT t.value, r.status, p.value FROM tags t JOIN runs r USING (run_uuid)"

@@ -93,7 +93,7 @@ def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, 
         past = recorder.runs([job.fingerprint for job in jobs], elsewhere=not own, interrupted=status == "KILLED")
         runs = runs_of(jobs, [*past, *kept.answers.values()], returns)
         failed = int((~runs["status"].isin(["FINISHED", "PRUNED"])).sum())
-        recorded = recorder.end(status or ("FAILED" if failed else "FINISHED"), as_rows(runs))
+        recorded = recorder.end(status or ("FAILED" if failed else "FINISHED"), as_rows(runs), proposer.files())
         show(console, runs, recorder.run_id, recorded)
     if failed:
         raise RunFailed(f"{failed} of {len(runs)} runs did not finish; the same command with resume=true goes on")

@@ -212,14 +212,17 @@ class SweepRecorder(Recording):
         except (OSError, RunFailed):  # the disk is full, for one; the other runs go on
             return None
 
-    def end(self, status: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    def end(self, status: str, rows: Sequence[Mapping[str, Any]], files: Mapping[str, bytes | str]) -> list[str]:
         """Record the ranked results, and end the parent run; return lines that say where it is recorded.
 
         Args:
             status: FINISHED, FAILED or KILLED.
             rows: See `sweep_results.write`; each with its ``uuid``, or an empty text.
+            files: More artifacts, by name.
         """
         if self.journal:
+            for name, content in files.items():
+                self.journal.add_file(name, content)
             self.journal.append("results", rows=list(rows), experiments=self._experiments)
             self._end(status)
         return self.recorded

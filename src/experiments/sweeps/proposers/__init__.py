@@ -76,6 +76,10 @@ class Proposer(ABC):
         """Hear what came of a job that was proposed."""
         self.done += 1
 
+    def files(self) -> Mapping[str, bytes | str]:
+        """Files for the parent run's artifacts, by name, as the sweep ends, however it does."""
+        return {}
+
     def close(self) -> None:  # noqa: B027 - most have nothing to close
         """The sweep has ended, in whatever way."""
 

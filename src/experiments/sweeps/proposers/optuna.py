@@ -11,11 +11,12 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from optuna.trial import FrozenTrial, TrialState
 
-from experiments.config import Problem, Refused
-from experiments.config.objective import Objective, objective_of
+from experiments.config import Refused
 from experiments.sweeps.jobs import Job, Outcome, identify
 from experiments.sweeps.proposers import Proposer
+from experiments.sweeps.search.best import preset
 from experiments.sweeps.search.methods import Off
+from experiments.sweeps.search.objective import same_objective
 from experiments.sweeps.search.parsing import parse
 from experiments.sweeps.search.settings import Settings
 from experiments.sweeps.search.space import Space
@@ -57,19 +58,22 @@ class Search(Proposer):
     Args:
         settings: Of the search.
         space: What to choose from.
+        loader: Hydra's.
         prepare: Composes and checks jobs.
     """
 
     follows_results = True
     unit = "trials"
 
-    def __init__(self, settings: Settings, space: Space, prepare: Callable[..., list[Job]]) -> None:
+    def __init__(
+        self, settings: Settings, space: Space, loader: ConfigLoader, prepare: Callable[..., list[Job]]
+    ) -> None:
         jobs = prepare(space.corners(), common=space.fixed)
         swept = {dimension.name: dimension.text for dimension in space.all()}
         super().__init__(jobs, space.fixed, swept, settings.n_trials)
         self.reuses = settings.reuse
-        self._settings, self._space, self._prepare = settings, space, prepare
-        self._objective = _same_objective(self.jobs)
+        self._settings, self._space, self._loader, self._prepare = settings, space, loader, prepare
+        self._objective = same_objective(self.jobs)
         direction: Direction = "minimize" if self._objective.lower_is_better else "maximize"
         self._described = describe(space, self._objective.metric, direction)
         epochs = max(job.config.epochs for job in self.jobs)
@@ -210,27 +214,21 @@ class Search(Proposer):
             return self._settings.count_failed
         return not trial.user_attrs.get("repeats")
 
+    def files(self) -> Mapping[str, bytes | str]:
+        """The study, and the best config as a preset."""
+        if not (file := self._study.file):
+            return {}
+        found: dict[str, bytes | str] = {f"search/{file.name}": file.read_bytes()}
+        if best := self._study.best:
+            head = (
+                f"Trial {best.number} of a search: {self._objective.metric} {best.value:.4f}, the best of {self.done}."
+            )
+            found["search/best.yaml"] = preset(self._space.of(best.params), self._loader, head)
+        return found
+
     def close(self) -> None:
         """Close the study's file, if it was opened."""
         self._study.close()
-
-
-def _same_objective(jobs: Sequence[Job]) -> Objective:
-    """The objective of all jobs.
-
-    Raises:
-        Refused: They have several, or it is measured on the test set.
-    """
-    objectives = {objective_of(job.config, "").measured_as: objective_of(job.config, "") for job in jobs}
-    if len(objectives) > 1:
-        listed = "; ".join(objectives)
-        raise Refused(Problem("objective", f"a search needs one for all of its trials, got several: {listed}"))
-    [objective] = objectives.values()
-    if objective.metric.startswith("test_"):
-        what = f"got {objective.metric}, but a search chooses by it, and the test set must not choose a model"
-        held_out = jobs[0].config.validates
-        raise Refused(Problem("objective", what, "objective=auto" if held_out else "data.validation_size=0.1"))
-    return objective
 
 
 def propose(
@@ -241,4 +239,4 @@ def propose(
     Raises:
         Refused: They cannot run, or cannot be searched.
     """
-    return Search(settings, parse(overrides, settings.params, loader), prepare)
+    return Search(settings, parse(overrides, settings.params, loader), loader, prepare)

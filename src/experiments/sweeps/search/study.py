@@ -46,7 +46,7 @@ class Study:
         self._id = self._memory.get_study_id_from_name(NAME)
         self._running = dict[int, Trial]()
         self._stopped = dict[int, int]()  # by trial, the epoch after which it is stopped
-        self._place: Path | None = None
+        self.file: Path | None = None
         self.exhausted = False
 
     def open(self, file: Path, described: Mapping[str, Any]) -> None:
@@ -62,10 +62,10 @@ class Study:
         with _writing(file):
             if not file.is_file():
                 self._create(file, described)
-            self._file = RDBStorage(f"sqlite:///{file}")
-            self._file_id = self._file.get_study_id_from_name(NAME)
-            self._place = file
-            for trial in self._file.get_all_trials(self._file_id):
+            self._stored = RDBStorage(f"sqlite:///{file}")
+            self._stored_id = self._stored.get_study_id_from_name(NAME)
+            self.file = file
+            for trial in self._stored.get_all_trials(self._stored_id):
                 self._load(trial)
 
     def _create(self, file: Path, described: Mapping[str, Any]) -> None:
@@ -107,8 +107,8 @@ class Study:
         trial = self._study.get_trials()[number]
         noted = {"study": self._memory.get_study_system_attrs(self._id), "trial": list(trial.system_attrs)}
         trial.user_attrs = {**trial.user_attrs, SAMPLED: noted}
-        with _writing(self._place):
-            self._file.create_new_trial(self._file_id, template_trial=trial)
+        with _writing(self.file):
+            self._stored.create_new_trial(self._stored_id, template_trial=trial)
         return number, overrides
 
     def report(self, number: int, epoch: int, value: float) -> bool:
@@ -118,8 +118,8 @@ class Study:
             return self._stopped.get(number) == epoch
         trial = self._running[number]
         trial.report(value, epoch)
-        with _writing(self._place):
-            self._file.set_trial_intermediate_value(_id_of(self._file, self._file_id, number), epoch, value)
+        with _writing(self.file):
+            self._stored.set_trial_intermediate_value(_id_of(self._stored, self._stored_id, number), epoch, value)
         if trial.should_prune():
             self._stopped[number] = epoch
         return self._stopped.get(number) == epoch
@@ -143,20 +143,25 @@ class Study:
             if "Study.stop" not in str(error):
                 raise
             self.exhausted = True
-        ended, file = self.trials[number], self._file
-        with _writing(self._place):
-            own = _id_of(file, self._file_id, number)
+        ended, file = self.trials[number], self._stored
+        with _writing(self.file):
+            own = _id_of(file, self._stored_id, number)
             for key, each in noted.items():
                 file.set_trial_user_attr(own, key, each)
             for key, each in ended.system_attrs.items():
                 file.set_trial_system_attr(own, key, each)
             file.set_trial_state_values(own, state, ended.values)
 
+    @property
+    def best(self) -> FrozenTrial | None:
+        """The trial with the best value; None: there is none."""
+        return next(iter(self._study.best_trials), None)
+
     def close(self) -> None:
         """Close the file, if it was opened."""
-        if self._place:
-            self._file.remove_session()
-            self._file.engine.dispose()
+        if self.file:
+            self._stored.remove_session()
+            self._stored.engine.dispose()
 
 
 def describe(space: Space, objective: str, direction: str) -> dict[str, Any]:
