@@ -60,6 +60,8 @@ def read(text: str, parser: OverridesParser) -> Override:
         return parser.parse_overrides([text])[0]
     except (ValueError, RecursionError) as error:  # a number of more digits than Python reads
         raise OverrideParseException(text, str(error)) from error
+    except AttributeError as error:  # with PYTHONOPTIMIZE, Hydra's own checks are left out
+        raise OverrideParseException(text, "it cannot be read") from error
 
 
 def parse(overrides: Sequence[str], loader: ConfigLoader, sweep: bool) -> tuple[list[Override], list[Problem]]:

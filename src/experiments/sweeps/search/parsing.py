@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from experiments.config import Problem, Refused, sweep_values
-from experiments.config.overrides import nested_too_deeply
+from experiments.config.overrides import read
 from experiments.config.problems import assign, first_lines, quoted, shown
 from experiments.sweeps.search.space import Dimension, Space
 
@@ -90,11 +90,7 @@ def _of_params(
             continue
         text = f"{key}={value if isinstance(value, str) else shown(value)}"
         try:
-            if what := nested_too_deeply(text):
-                raise Refused(Problem(place, what))
-            parsed = parser.parse_override(text)
-        except Refused as refused:
-            problems += refused.problems
+            parsed = read(text, parser)
         except HydraException as error:
             problems.append(Problem(place, f"cannot be read: {first_lines(error).partition(' See https')[0]}"))
         else:
