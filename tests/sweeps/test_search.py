@@ -306,6 +306,20 @@ def test_what_has_finished_before_is_not_run_again(fork_cli: RunCli, tmp_path: P
     assert len(children(tmp_path)) == 7
 
 
+def test_hydras_own_plugin_for_optuna_is_refused(run_cli: RunCli, tmp_path: Path) -> None:
+    plugin = tmp_path / "site" / "hydra_plugins" / "hydra_optuna_sweeper"
+    plugin.mkdir(parents=True)
+    (plugin / "__init__.py").touch()
+    node = (
+        "ConfigStore.instance().store(group='hydra/sweeper/sampler', name='tpe', node={'_target_': 'x'}, provider='x')"
+    )
+    (plugin / "config.py").write_text(f"from hydra.core.config_store import ConfigStore\n{node}\n")
+    refused = run_cli("-m", *SEARCH, *FINITE, PYTHONPATH=str(tmp_path / "site"))
+    assert refused.returncode == 2
+    what = "the package hydra-optuna-sweeper has a sweeper of the same name, and Hydra cannot tell them apart"
+    assert refused.stderr == f"error: hydra/sweeper: {what}\n       try  pip uninstall hydra-optuna-sweeper\n"
+
+
 @pytest.mark.parametrize(
     ("words", "refusal"),
     [

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
+from importlib.util import find_spec
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import Override
@@ -80,6 +81,7 @@ def compose_usable(
         Refused: There is nothing to compose from.
     """
     _refuse_unknown_config(config_name, loader)
+    _refuse_other_optuna(overrides)
     parsed, problems = typed.parse(overrides, loader, sweep)
     single = [item for item in parsed if not item.is_sweep_override()]
     groups = [item for item in single if is_group(loader, item.key_or_group)]
@@ -101,6 +103,13 @@ def compose_usable(
     except Exception as error:  # an override has changed what Hydra needs
         problems.append(unusable(error))
     return composed, problems
+
+
+def _refuse_other_optuna(overrides: Sequence[str]) -> None:
+    """Refuse a search where Hydra's own plugin for Optuna is installed, too: Hydra would merge the two."""
+    if "hydra/sweeper=optuna" in overrides and find_spec("hydra_plugins.hydra_optuna_sweeper"):
+        what = "the package hydra-optuna-sweeper has a sweeper of the same name, and Hydra cannot tell them apart"
+        raise Refused(Problem("hydra/sweeper", what, "pip uninstall hydra-optuna-sweeper"))
 
 
 def _can_be_chosen(override: Override, loader: ConfigLoader) -> bool:
