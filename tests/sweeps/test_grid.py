@@ -1,6 +1,7 @@
 """The size of a sweep, counted before it is expanded, and the settings of the grid."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from hydra.types import RunMode
 
 from experiments.config import Problem, Refused
 from experiments.config.composition import compose_usable
+from experiments.config.sweep_values import spaced
 from experiments.sweeps.jobs import Composer, prepare
 from experiments.sweeps.parts import check_settings
-from experiments.sweeps.proposers.grid import Settings, combinations, preset_overrides, without_repeats
+from experiments.sweeps.proposers.grid import Settings, combinations, preset_overrides, propose, without_repeats
 from tests.sweeps.processes import QUICK, sweep
 
 pytestmark = pytest.mark.usefixtures("hydra_here")
@@ -96,7 +98,7 @@ def test_an_interval_has_no_values() -> None:
     ("settings", "expected"),
     [
         ({"params": 3}, ("hydra.sweeper.params", "got 3, expected a mapping")),
-        ({"params": ["seed=1,2"]}, ("hydra.sweeper.params", "got ['seed=1,2'], expected a mapping")),
+        ({"params": ["seed=1,2"]}, ("hydra.sweeper.params[0]", "got 'seed=1,2', expected a mapping")),
         ({"skip_invalid": "maybe"}, ("hydra.sweeper.skip_invalid", "got maybe, expected true or false")),
         ({"skip_invalid": 3}, ("hydra.sweeper.skip_invalid", "got 3, expected true or false")),
         ({"max_runs": 0}, ("hydra.sweeper.max_runs", "got 0, expected a whole number of at least 1")),
@@ -113,7 +115,7 @@ def test_wrong_settings_are_refused(settings: dict[str, Any], expected: tuple[st
 
 def test_the_values_of_a_preset_are_checked_as_those_of_the_command() -> None:
     values = {"optimizer": "adam,sgd", "model.dropout": None, "metrics": ["accuracy"], "epochs": 3}
-    written = preset_overrides(values, loader())
+    written, _ = preset_overrides(values, loader())
     assert written == ["optimizer=adam,sgd", "model.dropout=null", "metrics=[accuracy]", "epochs=3"]
     with pytest.raises(Refused, match="only a search has keys that depend on a choice") as refused:
         preset_overrides({"optimizer": {"sgd": {"optimizer.momentum": "0,0.9"}}}, loader())
@@ -156,3 +158,67 @@ def test_an_endless_sweep_leaves_nothing(tmp_path: Path) -> None:
     assert status == 2
     assert output.startswith("error: hydra.sweeper.max_runs: the sweep has 10^300 runs")
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def proposed(params: Any, *typed: str) -> list[str]:
+    """The combinations of a preset's values, without what all have."""
+    sweep_config = loader().load_configuration("config", [], RunMode.MULTIRUN)
+    prepared = partial(prepare, composer=Composer(loader(), sweep_config))
+    found = propose(Settings(params=params), ["data=digits", *typed], loader(), prepared)
+    return [" ".join(text for text in job.overrides if text != "data=digits") for job in found.jobs]
+
+
+def test_several_grids_are_run_one_after_the_other() -> None:
+    grids = [{"optimizer": "adam,sgd", "batch_size": "32"}, {"optimizer": "rmsprop", "batch_size": "16,64"}]
+    assert proposed(grids, "epochs=1") == [
+        "optimizer=adam batch_size=32 epochs=1",
+        "optimizer=sgd batch_size=32 epochs=1",
+        "optimizer=rmsprop batch_size=16 epochs=1",
+        "optimizer=rmsprop batch_size=64 epochs=1",
+    ]
+    assert len(proposed([*grids, grids[0]])) == 4, "what two grids have in common runs once"
+
+
+def test_keys_change_together() -> None:
+    together = {"batch_size, epochs": [[32, 1], [64, 2]], "optimizer": "adam,sgd"}
+    assert proposed(together) == [
+        "batch_size=32 epochs=1 optimizer=adam",
+        "batch_size=32 epochs=1 optimizer=sgd",
+        "batch_size=64 epochs=2 optimizer=adam",
+        "batch_size=64 epochs=2 optimizer=sgd",
+    ]
+
+
+@pytest.mark.parametrize("value", ["1,2", [1, 2], [[1, 2], [3]], {"a": 1}])
+def test_values_of_keys_that_change_together_are_lists(value: Any) -> None:
+    with pytest.raises(Refused, match="expected a list of lists with a value for each of batch_size, epochs"):
+        proposed({"batch_size,epochs": value})
+
+
+def test_too_many_runs_of_several_grids_are_refused() -> None:
+    with pytest.raises(Refused, match="the sweep has 1,200 runs"):
+        proposed([{"epochs": "range(1,601)"}, {"epochs": "range(601,1201)"}])
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("x=linspace(0,1,5)", "x=0,0.25,0.5,0.75,1"),
+        ("x=logspace(1e-4,1e-1,4)", "x=0.0001,0.001,0.01,0.1"),
+        ("x=linspace(1,-1,3)", "x=1,0,-1"),
+        ("x=choice(1,2)", "x=choice(1,2)"),
+    ],
+)
+def test_numbers_at_equal_distances(text: str, written: str) -> None:
+    assert spaced(text) == written
+
+
+@pytest.mark.parametrize(
+    "text", ["x=linspace(1,2)", "x=logspace(0,1,3)", "x=logspace(-1,1,3)", "x=linspace(a,1,3)", "x=linspace(0,1,1)"]
+)
+def test_numbers_at_equal_distances_are_three_numbers(text: str) -> None:
+    with pytest.raises(Refused, match="expected two numbers") as refused:
+        spaced(text)
+    assert spaced(text, strict=False) == text
+    remedy = refused.value.problems[0].remedy.strip("'")
+    assert spaced(remedy) != remedy

@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import Config, Problem, Refused, check
@@ -105,7 +105,9 @@ def _written_files(config: DictConfig) -> list[Problem]:
 
 def _sweep_problems(config: DictConfig) -> list[Problem]:
     problems, params = output_problems(config), OmegaConf.select(config, "hydra.sweeper.params")
-    if isinstance(params, DictConfig) and any("trust" in re.findall(r"\w+", str(key)) for key in params):
+    grids = params if isinstance(params, ListConfig) else [params]
+    keys = [str(key) for grid in grids if isinstance(grid, DictConfig) for key in grid]
+    if any("trust" in re.findall(r"\w+", key) for key in keys):
         what = "packages are trusted on the command line only"
         problems.append(Problem("hydra.sweeper.params.trust", what, "trust=[mypackage]"))
     if not config.hydra.sweeper._target_.endswith(".ProposerSweeper"):

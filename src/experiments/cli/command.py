@@ -25,6 +25,7 @@ from experiments.config.composition import unusable
 from experiments.config.files import own_folders
 from experiments.config.overrides import ids_as_text, without_plus
 from experiments.config.schema import Section
+from experiments.config.sweep_values import spaced
 from experiments.system import streams
 from experiments.tracking import store
 
@@ -72,7 +73,7 @@ def _start(task: Callable[[Any], Any], config_name: str, schema: type[Section], 
         what = "query=bash is how the shell asks, which says in COMP_LINE what was typed; completion is turned on by"
         raise Refused(Problem("-sc", what, 'eval "$(experiments -sc install=bash)"'))
     options = [word for word in words if word not in arguments.overrides]
-    arguments.overrides = [ids_as_text(without_plus(word)) for word in arguments.overrides]
+    arguments.overrides = [ids_as_text(without_plus(spaced(word, strict=False))) for word in arguments.overrides]
     own_folders[:] = typed.config_folders(arguments, config_name)
     with hydra.initialize_config_dir(str(CONF), "run" if schema is Config else config_name, "1.3"):
         if not arguments.shell_completion:

@@ -80,7 +80,7 @@ def parse(overrides: Sequence[str], loader: ConfigLoader, sweep: bool) -> tuple[
     while left:
         text = left.pop(0)
         try:
-            override = read(text, parser)
+            override = read(sweep_values.spaced(text), parser)
             if any(len(os.fsencode(part)) > NAME_LENGTH for part in re.split("[./@]", override.get_key_element())):
                 groups = ", ".join(loader.list_groups(""))
                 raise Refused(Problem(override.get_key_element(), f"there is no such key; known: {groups}, …"))

@@ -1,6 +1,7 @@
 """The values that an override gives a sweep: how many, counted without listing them."""
 
 import math
+import re
 from fractions import Fraction
 
 from hydra.core.override_parser.types import Glob, Override, RangeSweep
@@ -30,6 +31,42 @@ def count(override: Override) -> int:
     if not (number := len(list(override.sweep_string_iterator()))):
         raise Refused(Problem(key, f"{text} gives no value"))
     return number
+
+
+MOST_SPACED = 10_000  # values
+SPACED = re.compile(r"(?P<key>[^=]+)=(?P<how>linspace|logspace)\((?P<arguments>[^()]*)\)")
+
+
+def spaced(override: str, *, strict: bool = True) -> str:
+    """Write ``linspace(START,STOP,COUNT)`` and ``logspace(START,STOP,COUNT)``, ends included, as a list of values.
+
+    Args:
+        override: Any.
+        strict: Whether an override that cannot be written so is refused; else it stays as it is.
+
+    Raises:
+        Refused: The arguments are not three numbers.
+    """
+    if not (found := SPACED.fullmatch(override)):
+        return override
+    key, how, arguments = found["key"], found["how"], found["arguments"].split(",")
+    try:
+        start, stop, count = float(arguments[0]), float(arguments[1]), int(arguments[2])
+        fits = len(arguments) == 3 and 2 <= count <= MOST_SPACED and math.isfinite(start) and math.isfinite(stop)
+        if not fits or (how == "logspace" and min(start, stop) <= 0):
+            raise ValueError
+        share = [place / (count - 1) for place in range(count)]
+        if how == "linspace":
+            values = [start + (stop - start) * each for each in share]
+        else:
+            values = [start * (stop / start) ** each for each in share]
+    except (ValueError, IndexError, OverflowError) as error:
+        if not strict:
+            return override
+        above = " above 0" if how == "logspace" else ""
+        what = f"got {how}({found['arguments']}), expected two numbers{above} and how many values, at least 2"
+        raise Refused(Problem(key, what, quoted(f"{key}={how}(0.001,0.1,3)"))) from error
+    return f"{key}={','.join(f'{value:.12g}' for value in values)}"
 
 
 def _count_range(value: RangeSweep, key: str, text: str) -> int:

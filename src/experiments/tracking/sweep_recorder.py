@@ -25,7 +25,7 @@ HOW = ("resume", "trust", "tracking")
 
 def _name(key: str) -> str:
     """A key as a name that MLflow takes."""
-    return key.lstrip("+").translate({ord("@"): ":", ord("="): "/"})
+    return key.lstrip("+").translate({ord("@"): ":", ord("="): "/", ord(","): "/"})
 
 
 class SweepRecorder(Recording):

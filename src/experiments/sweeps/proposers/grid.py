@@ -2,19 +2,18 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import OverrideParseException
-from pydantic import Field
 
 from experiments.config import Problem, Refused, sweep_values
-from experiments.config.overrides import nested_too_deeply
+from experiments.config.overrides import read
 from experiments.config.problems import assign, first_lines, quoted, shown
 from experiments.config.schema import Count, Section
 from experiments.sweeps.jobs import Job
@@ -22,12 +21,13 @@ from experiments.sweeps.proposers import Proposer
 
 # Up to so many runs, the message about a sweep that is too large says how to allow it.
 LARGEST_REMEDY = 100_000
+PARAMS = "hydra.sweeper.params"
 
 
 class Settings(Section):
     """Keys of ``hydra.sweeper``; ``conf/hydra/sweeper/grid.yaml`` says what they mean."""
 
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Any] | list[dict[str, Any]] | None = None
     skip_invalid: bool = False
     max_runs: Count = 1000
 
@@ -48,53 +48,82 @@ class Grid(Proposer):
 def propose(
     settings: Settings, overrides: Sequence[str], loader: ConfigLoader, prepare: Callable[..., list[Job]]
 ) -> Grid:
-    """Expand, compose and check all combinations.
+    """Expand, compose and check all combinations, of several grids one after the other.
 
     Raises:
         Refused: A combination cannot run, or there are too many.
     """
-    overrides = [*preset_overrides(settings.params, loader), *overrides]
-    parsed = OverridesParser.create(loader).parse_overrides(overrides)
-    jobs = prepare(combinations(parsed, settings.max_runs), skip_invalid=settings.skip_invalid)
-    return Grid(without_repeats(jobs), overrides, swept(parsed))
+    grids = settings.params if isinstance(settings.params, list) else [settings.params or {}]
+    places = [f"{PARAMS}[{number}]" for number in range(len(grids))] if len(grids) > 1 else [PARAMS]
+    typed, wanted, listed, values = list(overrides), list[list[str]](), list[str](), dict[str, str]()
+    for params, place in zip(grids, places, strict=True):
+        texts, together = preset_overrides(params, loader, place)
+        parsed = OverridesParser.create(loader).parse_overrides([*texts, *typed])
+        wanted += combinations(parsed, settings.max_runs, together.values(), before=len(wanted))
+        listed += [*texts, *(f"{key}={shown(value)}" for key, value in together.items())]
+        values |= swept(parsed) | {key: shown(value) for key, value in together.items()}
+    jobs = prepare(wanted, skip_invalid=settings.skip_invalid)
+    return Grid(without_repeats(jobs), [*listed, *typed], values)
 
 
-def preset_overrides(params: Mapping[str, Any], loader: ConfigLoader) -> list[str]:
+Together = dict[str, list[list[str]]]
+"""Keys that change together, as ``batch_size,epochs``, and the overrides of each of their values."""
+
+
+def preset_overrides(
+    params: Mapping[str, Any], loader: ConfigLoader, where: str = PARAMS
+) -> tuple[list[str], Together]:
     """Write the values of a preset, ``hydra.sweeper.params``, as overrides.
 
     Raises:
         Refused: An override cannot be read, or gives no values.
     """
-    overrides, problems = [], list[Problem]()
+    overrides, together, problems = list[str](), Together(), list[Problem]()
+    parser = OverridesParser.create(loader)
     for key, value in params.items():
-        if isinstance(value, Mapping):
-            what = (
-                f"got {value}, expected the values as text, such as 'adam,sgd'; only a search has keys that depend on a"
-            )
-            problems.append(Problem(f"hydra.sweeper.params.{key}", f"{what} choice", "hydra/sweeper=optuna"))
-            continue
-        text = f"{key}={value if isinstance(value, str) else shown(value)}"
-        overrides.append(text)
-        if what := nested_too_deeply(text):
-            problems.append(Problem(f"hydra.sweeper.params.{key}", what))
-            continue
+        place = f"{where}.{key}"
         try:
-            sweep_values.count(OverridesParser.create(loader).parse_overrides([text])[0])
+            if "," in key:
+                together[key] = _together(key, value)
+                for text in (text for values in together[key] for text in values):
+                    read(text, parser)
+                continue
+            if isinstance(value, Mapping):
+                what = f"got {value}, expected the values as text; only a search has keys that depend on a choice"
+                raise Refused(Problem(place, what, "hydra/sweeper=optuna"))
+            overrides.append(sweep_values.spaced(f"{key}={value if isinstance(value, str) else shown(value)}"))
+            sweep_values.count(read(overrides[-1], parser))
         except OverrideParseException as error:
-            problems.append(
-                Problem(
-                    f"hydra.sweeper.params.{key}", f"cannot be read: {first_lines(error).partition(' See https')[0]}"
-                )
-            )
+            problems.append(Problem(place, f"cannot be read: {first_lines(error).partition(' See https')[0]}"))
         except Refused as refused:
-            problems += [replace(item, where=f"hydra.sweeper.params.{key}", remedy="") for item in refused.problems]
+            remedies = ("hydra/sweeper=optuna",)
+            problems += [
+                replace(item, where=place, remedy=item.remedy if item.remedy in remedies else "")
+                for item in refused.problems
+            ]
     if problems:
         raise Refused(problems)
-    return overrides
+    return overrides, together
 
 
-def combinations(overrides: Sequence[Override], max_runs: int) -> list[list[str]]:
-    """Expand the sweep into one list of overrides per job. A repeated key takes its last value.
+def _together(key: str, value: Any) -> list[list[str]]:
+    keys = [each.strip() for each in key.split(",")]
+    if not isinstance(value, list) or not all(isinstance(each, list) and len(each) == len(keys) for each in value):
+        what = f"got {value}, expected a list of lists with a value for each of {', '.join(keys)}"
+        raise Refused(Problem(key, what))
+    return [[f"{name}={shown(item)}" for name, item in zip(keys, each, strict=True)] for each in value]
+
+
+def combinations(
+    overrides: Sequence[Override], max_runs: int, together: Iterable[list[list[str]]] = (), before: int = 0
+) -> list[list[str]]:
+    """Expand a grid into one list of overrides per job. A repeated key takes its last value.
+
+    Args:
+        overrides: Of the grid.
+        max_runs: How many jobs there may be.
+        together: Overrides of keys that change together, in the order of their values.
+        before: Number of jobs of other grids.
 
     Raises:
         Refused: There are more jobs than `max_runs`, or an override gives no values.
@@ -103,19 +132,20 @@ def combinations(overrides: Sequence[Override], max_runs: int) -> list[list[str]
     if problems := [problem for override in by_key.values() for problem in _interval(override)]:
         raise Refused(problems)
     counts = {key: sweep_values.count(override) for key, override in by_key.items()}
-    if (number := math.prod(counts.values())) > max_runs:
+    zipped = list(together)
+    if (number := before + math.prod(counts.values()) * math.prod(map(len, zipped))) > max_runs:
         largest = sorted((key for key in counts if counts[key] > 1), key=lambda key: -counts[key])
         values = ", ".join(f"{_shown(counts[key])} values of {key}" for key in largest[:4]) + ", …" * bool(largest[4:])
         what = f"the sweep has {_shown(number)} runs ({values}), more than the {max_runs:,} that are allowed"
         remedy = assign("hydra.sweeper.max_runs", number) if number <= LARGEST_REMEDY else ""
         raise Refused(Problem("hydra.sweeper.max_runs", what, remedy))
     values_by_key = [
-        [f"{key}={value}" for value in override.sweep_string_iterator()]
+        [[f"{key}={value}"] for value in override.sweep_string_iterator()]
         if override.is_sweep_override()
-        else [str(override.input_line)]
+        else [[str(override.input_line)]]
         for key, override in by_key.items()
     ]
-    return [list(job) for job in product(*values_by_key)]
+    return [list(chain(*job)) for job in product(*zipped, *values_by_key)]
 
 
 def _shown(number: int) -> str:

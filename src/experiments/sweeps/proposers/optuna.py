@@ -239,4 +239,4 @@ def propose(
     Raises:
         Refused: They cannot run, or cannot be searched.
     """
-    return Search(settings, parse(overrides, settings.params, loader), loader, prepare)
+    return Search(settings, parse(overrides, settings.params or {}, loader), loader, prepare)

@@ -90,7 +90,10 @@ def _of_params(
             continue
         text = f"{key}={value if isinstance(value, str) else shown(value)}"
         try:
+            text = sweep_values.spaced(text)
             parsed = read(text, parser)
+        except Refused as refused:
+            problems += [replace(problem, where=place) for problem in refused.problems]
         except HydraException as error:
             problems.append(Problem(place, f"cannot be read: {first_lines(error).partition(' See https')[0]}"))
         else:

@@ -19,7 +19,7 @@ def _unlike(seeds: list[int]) -> list[int]:
 class Settings(Section):
     """Keys of ``hydra.sweeper``; ``conf/hydra/sweeper/optuna.yaml`` says what they mean."""
 
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Any] | None = None
     n_trials: Count = 40
     timeout: Positive | None = None
     seed: Seed = 0
