@@ -20,6 +20,7 @@ LONG = "x" * 501
         ((f"tracking.experiment={LONG}",), "tracking.experiment", "'tracking.experiment=${data.name}'"),
         ((f"tracking.run_name={LONG}",), "tracking.run_name", "tracking.run_name=null"),
         ((f"+tracking.tags.a={'x' * 8001}",), "tracking.tags.a", ""),
+        (("+tracking.tags.a='\udcff'",), "tracking.tags.a", ""),
         ((f"metrics=[accuracy,{{auc:{{name:{LONG}}}}}]",), "metrics[1]", "metrics=[accuracy,auc]"),
         (("metrics=[accuracy,{auc:{name:..}}]",), "metrics[1]", "metrics=[accuracy,auc]"),
         (("metrics=[accuracy,{auc:{name:'a,b'}}]",), "metrics[1]", "metrics=[accuracy,auc]"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments.config.measures import identity, named_metrics, without_repeats
-from experiments.config.problems import Problem, assign, shown
+from experiments.config.problems import Problem, assign, dotted, shown
 from experiments.config.schema import Config
 
 # Numbers of characters, as in mlflow/utils/validation.py. A run's name has 250 in MLflow's tables.
@@ -22,6 +22,8 @@ def unrecordable(config: Config) -> Iterator[Problem]:
     yield from _metrics(config)
     if not config.tracking.enabled:
         return
+    for path in _without_encoding(config.model_dump(exclude_unset=True)):
+        yield Problem(dotted(path), "holds bytes that are no UTF-8 text, which cannot be recorded")
     tracking = config.tracking
     if not 0 < (length := len(tracking.experiment)) <= LONGEST_EXPERIMENT:
         what = f"got a name of {length} characters, expected 1 to {LONGEST_EXPERIMENT}"
@@ -39,6 +41,16 @@ def unrecordable(config: Config) -> Iterator[Problem]:
         if not _is_key(key):
             what = f"cannot be recorded as a parameter: its name has at most {LONGEST_KEY} of {ALLOWED}"
             yield Problem(key[:120], what)
+
+
+def _without_encoding(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The places of texts that came from other bytes than UTF-8, as those of a command line may."""
+    if isinstance(value, str):
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            yield path
+    elif isinstance(value, Mapping | list | tuple):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _without_encoding(item, (*path, key))
 
 
 def _metrics(config: Config) -> Iterator[Problem]:

@@ -124,7 +124,7 @@ class Journal:
             if callable(content):
                 content(place)
             else:
-                place.write_bytes(content if isinstance(content, bytes) else content.encode())
+                place.write_bytes(content if isinstance(content, bytes) else content.encode(errors="backslashreplace"))
             with place.open("rb") as file:
                 os.fsync(file.fileno())
 
