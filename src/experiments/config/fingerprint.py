@@ -52,7 +52,7 @@ WITHOUT_EFFECT = re.compile(r"\w*_(VERBOSE|LOG\w*|NUM_THREADS)|TF_USE_LEGACY_KER
 # Where XLA keeps its programs and writes its dumps.
 XLA_FILES = re.compile(r"""--(tf_xla_persistent_cache|xla_dump)\w*(=("[^"]*"|'[^']*'|\S*))?""")
 # Losses that are no means over images: the mean over batches depends on how large those are.
-LOSSES_OF_BATCHES = frozenset({"dice", "tversky"})
+LOSSES_OF_BATCHES = frozenset({"circle", "dice", "tversky"})
 MEANS = frozenset({"sum_over_batch_size", "mean", "mean_with_sample_weight"})
 
 
