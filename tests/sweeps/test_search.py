@@ -291,6 +291,29 @@ def test_a_larger_total_goes_on_and_another_space_is_refused(
     assert len(study(folder)) == 9
 
 
+def test_a_search_without_a_record_and_with_failing_trials(fork_cli: RunCli, tmp_path: Path) -> None:
+    rates = "optimizer.learning_rate=1e30,0.01"
+    command = ("-m", *SEARCH, rates, "optimizer=sgd", "hydra/sweeper/sampler=brute_force", "hydra.sweeper.n_trials=2")
+    ended = fork_cli(*command, "tracking=off")
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    assert "FAILED" in ended.stdout
+    assert sorted(trial.state.name for trial in study(tmp_path)) == ["COMPLETE", "FAIL"]
+
+
+def test_a_search_does_not_go_on_with_what_was_changed(
+    done: tuple[Path, str], fork_cli: RunCli, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(done[0], folder)
+    more = ("hydra.sweeper.n_trials=9", "resume=true")
+    seeds = fork_cli("-m", *SEARCH, *SPACE, *more, "hydra.sweeper.seeds=[1,2]", cwd=folder)
+    assert seeds.returncode == 2
+    assert "error: hydra.sweeper.seeds: was [] when the search began, is [1, 2] now" in seeds.stderr
+    flags = fork_cli("-m", *SEARCH, *SPACE, *more, cwd=folder, TF_ENABLE_ONEDNN_OPTS="0")
+    assert flags.returncode == 2
+    assert "code, data, versions, flags or values of all trials were others" in flags.stderr
+
+
 def test_what_has_finished_before_is_not_run_again(fork_cli: RunCli, tmp_path: Path) -> None:
     single = fork_cli(*DIGITS, "optimizer=adam", "batch_size=16")
     assert single.returncode == 0, single.stderr

@@ -125,8 +125,8 @@ def _composed(job: Job, settings: Mapping[str, Any]) -> Any:
             config.tracking.offline = True  # the launcher has its journal delivered
             config.tracking.parent = settings["parent"]
             config.tracking.run_name = config.tracking.run_name or job.name or None
-        for key, value in job.tags.items():
-            config.tracking.tags[key] = value
+        if job.tags and config.tracking.enabled:
+            config.tracking.tags = {**config.tracking.tags, **job.tags}
         if config.runtime.threads == "auto":
             config.runtime.threads = settings["threads"]
     return config

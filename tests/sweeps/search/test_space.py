@@ -82,6 +82,10 @@ def test_a_group_of_files_can_be_searched_by_pattern() -> None:
         ([], {"optimizer": {"sgd": {"seed": "0,1"}}}, "seed", "a seed is no hyperparameter"),
         ([], {"optimizer": {"sgd": {"epochs": "range(3,1)"}}}, "hydra.sweeper.params.optimizer.sgd.epochs", "no value"),
         ([], {"epochs": "choice("}, "hydra.sweeper.params.epochs", "cannot be read"),
+        ([], {"epochs": {"low": 1, "high": 5}}, "hydra.sweeper.params.epochs", "expected choices, each with the keys"),
+        ([], {"optimizer": {"adam": ["epochs"]}}, "hydra.sweeper.params.optimizer", "expected choices, each with the"),
+        ([], {"optimizer": {}}, "hydra.sweeper.params.optimizer", "expected choices, each with the keys"),
+        ([], {"optimizer": ["adam", "sgd"]}, "hydra.sweeper.params.optimizer", "the choices as text: adam,sgd"),
     ],
 )
 def test_what_cannot_be_searched(overrides: list[str], params: dict[str, Any], where: str, what: str) -> None:
@@ -127,6 +131,8 @@ def test_the_command_line_replaces_what_a_file_says() -> None:
     assert [dimension.key for dimension in only_sgd.all()] == ["optimizer", "optimizer.learning_rate", "epochs"]
     assert only_sgd.dimensions[0].ends == ["sgd"]
     assert only_sgd.fixed == ["optimizer.momentum=0.5", "batch_size=128"]
+    two = space("optimizer=adam,sgd", **BRANCHES)
+    assert [dimension.key for dimension in two.all()].count("optimizer.learning_rate") == 2
     other = space("optimizer=adadelta", **BRANCHES)
     assert [dimension.key for dimension in other.all()] == ["batch_size"]
     assert "optimizer=adadelta" in other.fixed

@@ -48,7 +48,7 @@ def settings(sampler: str = "random", pruner: str = "off", **more: Any) -> Setti
 def opened(file: Path, sampler: str, pruner: str) -> tuple[Study, Space]:
     chosen, space = settings(sampler, pruner), space_for(sampler)
     study = Study("maximize", chosen.sampler.build(space, 3), chosen.pruner.build(EPOCHS))
-    study.open(file, describe(space, "val_accuracy", "maximize"))
+    study.open(file, describe(space, "val_accuracy", "maximize", [], "f"))
     return study, space
 
 
@@ -130,16 +130,19 @@ def test_what_has_changed_is_named(tmp_path: Path) -> None:
     study, space = opened(tmp_path / FILE, "random", "off")
     study.close()
     file = tmp_path / FILE
-    assert differences(file, describe(space, "val_accuracy", "maximize")) == []
+    assert differences(file, describe(space, "val_accuracy", "maximize", [], "f")) == []
     other = parse(["model.dropout=interval(0,0.6)", "batch_size=1,2"], {}, GlobalHydra.instance().config_loader())
-    found = {each.where: each.what for each in differences(file, describe(other, "val_loss", "minimize"))}
+    found = {each.where: each.what for each in differences(file, describe(other, "val_loss", "minimize", [1], "f"))}
     assert found == {
         "optimizer.learning_rate": "was tag(log,interval(1e-4,1e-1)) when the search began, is not searched now",
         "model.dropout": "was interval(0,0.5) when the search began, is interval(0,0.6) now",
         "batch_size": "was not searched when the search began, is 1,2 now",
         "objective": "was val_accuracy when the search began, is val_loss now",
         "direction": "was maximize when the search began, is minimize now",
+        "hydra.sweeper.seeds": "was [] when the search began, is [1] now",
     }
+    [problem] = differences(file, describe(space, "val_accuracy", "maximize", [], "other"))
+    assert "code, data, versions, flags or values of all trials were others" in problem.what
 
 
 @pytest.mark.parametrize("content", [b"", b"no database at all, but long enough to be one" * 50])
@@ -147,7 +150,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
     _, space = opened(tmp_path / "other", "random", "off")
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(Refused, match="cannot be read"):
-        differences(tmp_path / FILE, describe(space, "val_accuracy", "maximize"))
+        differences(tmp_path / FILE, describe(space, "val_accuracy", "maximize", [], "f"))
 
 
 def test_a_file_that_cannot_be_written_ends_the_search_in_one_line(tmp_path: Path) -> None:

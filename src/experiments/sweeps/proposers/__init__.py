@@ -30,11 +30,13 @@ class Proposer(ABC):
         reuses: Whether a finished run of the same fingerprint answers for a job, though the sweep is not resumed.
         done: How many of `total` have ended.
         unit: What `total` and `done` count, in words.
+        tolerates_failures: Whether the sweep has finished though some of its runs have failed.
     """
 
     follows_results = False
     reuses = False
     unit = "runs"
+    tolerates_failures = False
 
     def __init__(
         self, jobs: Sequence[Job], overrides: Sequence[str], swept: Mapping[str, str], total: int | None

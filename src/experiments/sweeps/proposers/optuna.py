@@ -64,6 +64,7 @@ class Search(Proposer):
 
     follows_results = True
     unit = "trials"
+    tolerates_failures = True
 
     def __init__(
         self, settings: Settings, space: Space, loader: ConfigLoader, prepare: Callable[..., list[Job]]
@@ -75,7 +76,7 @@ class Search(Proposer):
         self._settings, self._space, self._loader, self._prepare = settings, space, loader, prepare
         self._objective = same_objective(self.jobs)
         direction: Direction = "minimize" if self._objective.lower_is_better else "maximize"
-        self._described = describe(space, self._objective.metric, direction)
+        self._direction = direction
         epochs = max(job.config.epochs for job in self.jobs)
         sampling, pruner = settings.sampler.build(space, settings.seed), settings.pruner.build(epochs)
         self._study = Study(direction, sampling, pruner)
@@ -94,7 +95,7 @@ class Search(Proposer):
     def goes_on_with(self, folders: Sequence[Path]) -> Path | None:
         """The latest of the earlier searches that is the same."""
         files = [folder / FILE for folder in folders if (folder / FILE).is_file()]
-        found = [differences(file, self._described) for file in files]
+        found = [differences(file, self._described()) for file in files]
         for file, problems in zip(files, found, strict=True):
             if not problems:
                 return file.parent
@@ -102,11 +103,15 @@ class Search(Proposer):
             raise Refused([replace(problem, remedy="resume=false") for problem in found[0]])
         return None
 
+    def _described(self) -> dict[str, Any]:
+        direction, seeds = self._direction, self._settings.seeds
+        return describe(self._space, self._objective.metric, direction, seeds, self.jobs[0].fingerprint)
+
     def begin(self, folder: Path) -> list[Job]:
         """Open the study. Trials of an earlier one count; those that were under way go on."""
         self._deadline = time.monotonic() + (self._settings.timeout or float("inf"))
         folder.mkdir(parents=True, exist_ok=True)
-        self._study.open(folder / FILE, self._described)
+        self._study.open(folder / FILE, self._described())
         past = list[Job]()
         for found in self._study.trials:
             overrides = self._space.of(found.params)
@@ -223,7 +228,7 @@ class Search(Proposer):
             head = (
                 f"Trial {best.number} of a search: {self._objective.metric} {best.value:.4f}, the best of {self.done}."
             )
-            found["search/best.yaml"] = preset(self._space.of(best.params), self._loader, head)
+            found["search/best.yaml"] = preset(self._jobs_of(best.number, self._space.of(best.params))[0], head)
         return found
 
     def close(self) -> None:

@@ -1,35 +1,24 @@
 """The best config of a search as a file that ``experiment=`` accepts."""
 
-from collections.abc import Sequence
-from typing import Any
+import pickle
 
 import yaml
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from experiments.config.keys import is_group
+from experiments.cli.checks import choices
+from experiments.sweeps.jobs import Job
+
+# What a preset does not say: presets themselves, where runs are recorded, and how they are carried out.
+LEFT_OUT = {"experiment", "search", "tracking", "trust", "resume", "runtime"}
 
 
-def preset(overrides: Sequence[str], loader: ConfigLoader, head: str) -> str:
-    """Write overrides as a preset.
+def preset(job: Job, head: str) -> str:
+    """Write the config of a job as a preset, with all of its values: it does not depend on the files that it came from.
 
     Args:
-        overrides: Of a run.
-        loader: Hydra's, which knows the groups.
+        job: The job.
         head: What the first line says of it.
     """
-    groups, keys = list[dict[str, Any]](), dict[str, Any]()
-    for item in OverridesParser.create(loader).parse_overrides(list(overrides)):
-        name = item.key_or_group
-        if name.startswith(("hydra", "tracking", "resume", "trust")) or item.is_delete():
-            continue
-        if is_group(loader, name):
-            groups.append({f"override /{name}": item.value()})
-            continue
-        *sections, last = name.split(".")
-        place = keys
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = item.value()
-    content = {"defaults": groups, **keys} if groups else keys
-    return f"# @package _global_\n# {head}\n{yaml.safe_dump(content, sort_keys=False)}"
+    composed = pickle.loads(job.composed)  # noqa: S301 - it is ours
+    groups = [{f"override /{group}": name} for group, name in choices(composed) if group not in LEFT_OUT]
+    values = job.config.model_dump(mode="json", exclude=LEFT_OUT, exclude_unset=True)
+    return f"# @package _global_\n# {head}\n{yaml.safe_dump({'defaults': groups, **values}, sort_keys=False)}"

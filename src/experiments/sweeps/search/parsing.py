@@ -39,13 +39,15 @@ def parse(overrides: Sequence[str], params: Mapping[str, Any], loader: ConfigLoa
     """
     problems = list[Problem]()
     parser = OverridesParser.create(loader)
-    typed = {item.get_key_element(): item for item in parser.parse_overrides(list(overrides))}
+    typed = {item.get_key_element().lstrip("+"): item for item in parser.parse_overrides(list(overrides))}
     dimensions = _of_params(params, PARAMS, "", parser, problems)
     fixed = [str(item.input_line) for item in typed.values() if not item.is_sweep_override()]
     for key, item in typed.items():
+        branches = next((each.branches for each in dimensions if each.key.lstrip("+") == key), {})
         dimensions = _replaced(dimensions, key, str(item.input_line).partition("=")[2])
         if item.is_sweep_override() and (found := _dimension(item, "", key, problems)):
-            dimensions = [*(each for each in dimensions if each.key != key), found]
+            kept = {end: branches[end] for end in found.ends if end in branches}
+            dimensions = [*(each for each in dimensions if each.key != key), replace(found, branches=kept)]
     searched = {dimension.key for dimension in dimensions}
     space = Space(
         [each for each in dimensions if each.text], [text for text in fixed if text.partition("=")[0] not in searched]
@@ -80,29 +82,50 @@ def _of_params(
     found = list[Dimension]()
     for key, value in params.items():
         place, name = f"{where}.{key}", f"{prefix}{key}"
-        if isinstance(value, Mapping):
+        if problem := _misplaced(key, value, place, parser):
+            problems.append(problem)
+        elif isinstance(value, Mapping):
             branches = {
                 str(choice): _of_params(inner or {}, f"{place}.{choice}", f"{name}={choice}:", parser, problems)
                 for choice, inner in value.items()
             }
             text = ",".join(branches)
             found.append(Dimension(key, name, text, CategoricalDistribution(list(branches)), branches))
-            continue
-        text = f"{key}={value if isinstance(value, str) else shown(value)}"
-        try:
-            text = sweep_values.spaced(text)
-            parsed = read(text, parser)
-        except Refused as refused:
-            problems += [replace(problem, where=place) for problem in refused.problems]
-        except HydraException as error:
-            problems.append(Problem(place, f"cannot be read: {first_lines(error).partition(' See https')[0]}"))
         else:
-            if not parsed.is_sweep_override():
-                given = text.partition("=")[2]
-                found.append(Dimension(key, name, "", CategoricalDistribution([given])))
-            elif dimension := _dimension(parsed, prefix, place, problems):
-                found.append(dimension)
+            found += _of_text(key, value, place, prefix, parser, problems)
     return found
+
+
+def _misplaced(key: str, value: Any, place: str, parser: OverridesParser) -> Problem | None:
+    """Why a value of `params` has no meaning; None: it has one."""
+    if isinstance(value, Mapping):
+        inner = [each for each in value.values() if each is not None and not isinstance(each, Mapping)]
+        if not value or inner:
+            what = f"got {value}, expected choices, each with the keys that it brings along, or null"
+            return Problem(place, what)
+    if isinstance(value, list) and parser.config_loader and parser.config_loader.get_group_options(key):
+        texts = ",".join(map(str, value))
+        return Problem(place, f"got {value}, expected the choices as text: {texts}") if key != "callbacks" else None
+    return None
+
+
+def _of_text(
+    key: str, value: Any, place: str, prefix: str, parser: OverridesParser, problems: list[Problem]
+) -> Iterator[Dimension]:
+    """The dimension of one value; a value that is not searched has none but its own."""
+    name, text = f"{prefix}{key}", f"{key}={value if isinstance(value, str) else shown(value)}"
+    try:
+        text = sweep_values.spaced(text)
+        parsed = read(text, parser)
+    except Refused as refused:
+        problems += [replace(problem, where=place) for problem in refused.problems]
+    except HydraException as error:
+        problems.append(Problem(place, f"cannot be read: {first_lines(error).partition(' See https')[0]}"))
+    else:
+        if not parsed.is_sweep_override():
+            yield Dimension(key, name, "", CategoricalDistribution([text.partition("=")[2]]))
+        elif dimension := _dimension(parsed, prefix, place, problems):
+            yield dimension
 
 
 def _dimension(item: Override, prefix: str, where: str, problems: list[Problem]) -> Dimension | None:

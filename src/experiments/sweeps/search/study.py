@@ -3,7 +3,7 @@
 So a trial is in the file whole, with all of its parameters, or not at all, and the file says at any time how to go on.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -164,10 +164,19 @@ class Study:
             self._stored.engine.dispose()
 
 
-def describe(space: Space, objective: str, direction: str) -> dict[str, Any]:
-    """What a search is, as its file says it: a search that goes on must be the same."""
+def describe(space: Space, objective: str, direction: str, seeds: Sequence[int], fingerprint: str) -> dict[str, Any]:
+    """What a search is, as its file says it: a search that goes on must be the same.
+
+    Args:
+        space: What is searched.
+        objective: The metric.
+        direction: ``maximize`` or ``minimize``.
+        seeds: Of each trial.
+        fingerprint: Of a trial that is at the lower ends of the space: of what all have in common.
+    """
     searched = {each.name: [each.text, distribution_to_json(each.distribution)] for each in space.all()}
-    return {"space": searched, "objective": objective, "direction": direction}
+    told = {"objective": objective, "direction": direction, "hydra.sweeper.seeds": str(list(seeds))}
+    return {"space": searched, **told, "fingerprint": fingerprint}
 
 
 def differences(file: Path, described: Mapping[str, Any]) -> list[Problem]:
@@ -182,11 +191,15 @@ def differences(file: Path, described: Mapping[str, Any]) -> list[Problem]:
         then, now = before["space"], described["space"]
         pairs = [(key, then.get(key), now.get(key)) for key in {**then, **now}]
         changed = [(key, a and a[0], b and b[0]) for key, a, b in pairs if (a and a[1]) != (b and b[1])]
-        pairs = [(key, before[key], described[key]) for key in ("objective", "direction")]
+        pairs = [(key, before[key], described[key]) for key in described if key not in ("space", "fingerprint")]
         changed += [(key, a, b) for key, a, b in pairs if a != b]
+        same = before["fingerprint"] == described["fingerprint"]
     except (SQLAlchemyError, StorageInternalError, KeyError, TypeError, IndexError) as error:
         what = f"{file} cannot be read: {type(error).__name__}: {error}"
         raise Refused(Problem("resume", what.splitlines()[0], "resume=false")) from error
+    if not changed and not same:
+        what = "goes on with a search whose code, data, versions, flags or values of all trials were others"
+        return [Problem("resume", what)]
     what = "was {} when the search began, is {} now"
     return [Problem(key, what.format(a or "not searched", b or "not searched")) for key, a, b in changed]
 
