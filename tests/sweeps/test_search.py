@@ -10,18 +10,18 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-import optuna
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from optuna.trial import FrozenTrial
 
+from experiments.config import Problem, Refused
 from experiments.sweeps.jobs import Composer, Job, Outcome, prepare
 from experiments.sweeps.proposers.optuna import Search, propose
 from experiments.sweeps.search.study import FILE
 from tests.prepared import Started
 from tests.sweeps.processes import children, query, sweep, wait_until
-from tests.sweeps.search.test_study import settings
+from tests.sweeps.search.test_study import settings, trials_of
 
 RunCli = Callable[..., CompletedProcess[str]]
 DIGITS = ("data=digits", "data.limit=300", "data.validation_size=0.25", "epochs=4", "model.layer_sizes=[8]")
@@ -32,7 +32,7 @@ FINITE = ("batch_size=16,32,64", "optimizer=adam,sgd")
 
 def study(folder: Path) -> list[FrozenTrial]:
     [file] = folder.glob(f"mlruns/multirun/*/*/{FILE}")
-    return optuna.load_study(study_name="search", storage=f"sqlite:///{file}").trials
+    return trials_of(file)
 
 
 def facts(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
@@ -108,6 +108,25 @@ def test_a_finite_space_ends_when_every_point_was_tried(search: Callable[..., Se
     assert len(ran) == len(set(ran)) == found.done == 6
 
 
+def test_a_trial_that_cannot_run_has_failed_and_is_no_hindrance_later(
+    search: Callable[..., Search], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = search("batch_size=range(1,9)", n_trials=3)
+    made = found._jobs_of
+
+    def refused(number: int, overrides: list[str]) -> list[Job]:
+        if number == 1:
+            raise Refused(Problem("batch_size", "does not go with the others"))
+        return made(number, overrides)
+
+    monkeypatch.setattr(found, "_jobs_of", refused)
+    assert len(carry_out(found, by_batch_size)) == 2
+    assert "trial 1 cannot run: batch_size: does not go with the others" in capsys.readouterr().err
+    again = search("batch_size=range(1,9)", n_trials=3)
+    assert again.done == 3
+    assert again.next() is None
+
+
 def test_what_equals_a_trial_under_way_waits_for_it(search: Callable[..., Search]) -> None:
     found = search("batch_size=16,32", n_trials=50)
     first = found.next()
@@ -157,7 +176,7 @@ def test_a_value_is_the_mean_over_the_seeds_of_promising_configs(search: Callabl
         assert (runs[number] > 1) == (better < (number + 1) / 2)
     assert len(jobs) < 36
     found.close()
-    trials = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / FILE}").trials
+    trials = trials_of(tmp_path / FILE)
     for trial in trials:
         first = by_trial[trial.number][0].config.batch_size
         assert trial.values == pytest.approx([first / 100 + (runs[trial.number] - 1) / 2000])
@@ -217,9 +236,7 @@ def test_the_parent_keeps_the_study_and_the_best_config(
 ) -> None:
     folder, _ = done
     [best] = folder.glob("mlruns/artifacts/*/artifacts/search/best.yaml")
-    assert facts(study(folder)) == facts(
-        optuna.load_study(study_name="search", storage=f"sqlite:///{best.with_name(FILE)}").trials
-    )
+    assert facts(study(folder)) == facts(trials_of(best.with_name(FILE)))
     value = max(trial.value for trial in study(folder) if trial.state.name == "COMPLETE")
     assert f"val_accuracy {value:.4f}, the best of 8." in best.read_text().splitlines()[1]
     presets = tmp_path / "own" / "experiment"
@@ -286,7 +303,7 @@ def test_a_larger_total_goes_on_and_another_space_is_refused(
     assert f"error: optimizer.learning_rate: {what}\n       try  resume=false\n" == refused.stderr
     more = fork_cli("-m", *SEARCH, *SPACE, pruner, "hydra.sweeper.n_trials=9", "resume=true", cwd=folder)
     assert more.returncode == 0, more.stderr
-    assert more.stdout.splitlines()[0] == "1 trials, one at a time, ranked by val_accuracy"
+    assert more.stdout.splitlines()[0] == "1 trial, one at a time, ranked by val_accuracy"
     assert facts(study(folder))[:8] == facts(study(done[0]))
     assert len(study(folder)) == 9
 

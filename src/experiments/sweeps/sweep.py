@@ -71,14 +71,14 @@ def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, 
     if own and (todo or proposer.follows_results):
         own.executor.wait_until_ready()
     recorder.begin(folder)
-    before = proposer.begin(recorder.output or folder)
     if resume and known:
         say(console, kept.line(known, own.executor.threads if own else None))
     for job in known:
         if outcome := kept.outcome(job):
             proposer.tell(job, outcome)
-    jobs, returns, status = [*known, *before], dict[int, JobReturn](), "KILLED"
+    jobs, returns, status = list(known), dict[int, JobReturn](), "KILLED"
     try:
+        before = proposer.begin(recorder.output or folder)
         if own:
             import_pandas()
             schedule = Schedule(proposer, own.executor, recorder, kept, own.settings)

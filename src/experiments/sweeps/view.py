@@ -35,8 +35,9 @@ class SweepView:
     def __enter__(self) -> "SweepView":
         how = f"{self._workers} at a time" if self._workers > 1 else "one at a time"
         ranked_by = " and ".join(dict.fromkeys(objective.metric for objective in self._objectives))
-        number = f"{self._total - self._before} " if self._total is not None else ""
-        self._say(f"{number}{self._proposer.unit}, {how}, ranked by {ranked_by}")
+        number = None if self._total is None else self._total - self._before
+        units = self._proposer.unit.removesuffix("s") if number == 1 else self._proposer.unit
+        self._say(f"{'' if number is None else f'{number} '}{units}, {how}, ranked by {ranked_by}")
         if self._console.is_terminal:
             self._live.start()
         return self

@@ -3,6 +3,7 @@
 import math
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,7 +11,8 @@ import optuna
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
-from optuna.trial import TrialState
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from experiments.cli.checks import CONF
 from experiments.config import Refused, RunFailed
@@ -22,6 +24,7 @@ from experiments.sweeps.search.study import FILE, Study, describe, differences
 
 pytestmark = pytest.mark.usefixtures("hydra_here")
 EPOCHS = 9
+OPENED: list[Study] = []
 SPACES = {
     "numbers": ["optimizer.learning_rate=tag(log,interval(1e-4,1e-1))", "model.dropout=interval(0,0.5)"],
     "points": ["optimizer=adam,sgd,rmsprop", "batch_size=range(1,9)"],
@@ -45,10 +48,27 @@ def settings(sampler: str = "random", pruner: str = "off", **more: Any) -> Setti
     return Settings(**chosen, **more)
 
 
+def trials_of(file: Path) -> list[FrozenTrial]:
+    storage = RDBStorage(f"sqlite:///{file}")
+    try:
+        return optuna.load_study(study_name="search", storage=storage).trials
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def _files_are_closed() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
 def opened(file: Path, sampler: str, pruner: str) -> tuple[Study, Space]:
     chosen, space = settings(sampler, pruner), space_for(sampler)
     study = Study("maximize", chosen.sampler.build(space, 3), chosen.pruner.build(EPOCHS))
     study.open(file, describe(space, "val_accuracy", "maximize", [], "f"))
+    OPENED.append(study)
     return study, space
 
 
@@ -84,7 +104,7 @@ def carry_out(file: Path, sampler: str, pruner: str, trials: int, interrupted: b
         study.tell(number, state, None if stops else values[-1], {"pruned": epoch if stops else 0})
         study = again() if interrupted and not study.exhausted else study
     study.close()
-    found = optuna.load_study(study_name="search", storage=f"sqlite:///{file}").trials
+    found = trials_of(file)
     return [(t.number, t.state, t.params, t.values, t.intermediate_values, t.system_attrs) for t in found]
 
 
@@ -121,7 +141,7 @@ def test_an_epoch_that_is_repeated_gets_the_same_answer(tmp_path: Path) -> None:
 def test_a_trial_is_in_the_file_whole_before_it_starts(tmp_path: Path) -> None:
     study, space = opened(tmp_path / FILE, "tpe", "median")
     number, overrides = study.ask(space)
-    [trial] = optuna.load_study(study_name="search", storage=f"sqlite:///{tmp_path / FILE}").trials
+    [trial] = trials_of(tmp_path / FILE)
     assert (trial.number, trial.state) == (number, TrialState.RUNNING)
     assert space.of(trial.params) == overrides
 
@@ -155,7 +175,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_a_file_that_cannot_be_written_ends_the_search_in_one_line(tmp_path: Path) -> None:
     study, space = opened(tmp_path / FILE, "random", "off")
-    with sqlite3.connect(tmp_path / FILE) as other:
+    with closing(sqlite3.connect(tmp_path / FILE)) as other:
         other.execute("DROP TABLE trial_params")
     with pytest.raises(RunFailed, match=r"study\.sqlite cannot be written: no such table: trial_params"):
         study.ask(space)

@@ -33,10 +33,15 @@ class Settings(executors.Settings):
 
 def executor(settings: Settings, launcher: "ExecutorLauncher") -> "Pool":
     """The pool of a launcher."""
+    return Pool(settings.workers, task_of(launcher), launcher.hydra_context)
+
+
+def task_of(launcher: "ExecutorLauncher") -> str:
+    """The function that jobs call, as ``module:name``."""
     function = launcher.task_function
     module = sys.modules[function.__module__]
     name = module.__spec__.name if module.__name__ == "__main__" and module.__spec__ else module.__name__
-    return Pool(settings.workers, f"{name}:{getattr(function, '__name__', '')}", launcher.hydra_context)
+    return f"{name}:{getattr(function, '__name__', '')}"
 
 
 @dataclass

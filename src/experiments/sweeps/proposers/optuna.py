@@ -22,6 +22,7 @@ from experiments.sweeps.search.settings import Settings
 from experiments.sweeps.search.space import Space
 from experiments.sweeps.search.study import FILE, Direction, Study, describe, differences
 
+CANNOT_RUN = "cannot run"  # the user attribute of a trial whose config was refused, so that it has no run
 REPEATS = 10  # trials in a row that repeat earlier ones, after which the next ones are drawn at random
 MOST_REPEATS = 1000  # the same, after which a search ends
 COMPARED = 6  # a config's next seed depends on its results from so many configs on
@@ -75,11 +76,10 @@ class Search(Proposer):
         self.reuses = settings.reuse
         self._settings, self._space, self._loader, self._prepare = settings, space, loader, prepare
         self._objective = same_objective(self.jobs)
-        direction: Direction = "minimize" if self._objective.lower_is_better else "maximize"
-        self._direction = direction
+        self._direction: Direction = "minimize" if self._objective.lower_is_better else "maximize"
         epochs = max(job.config.epochs for job in self.jobs)
         sampling, pruner = settings.sampler.build(space, settings.seed), settings.pruner.build(epochs)
-        self._study = Study(direction, sampling, pruner)
+        self._study = Study(self._direction, sampling, pruner)
         self._prunes = not isinstance(settings.pruner, Off)
         self._seeds = [f"seed={seed}" for seed in settings.seeds] or [""]
         self._trials = dict[int, _Trial]()  # under way
@@ -115,8 +115,10 @@ class Search(Proposer):
         past = list[Job]()
         for found in self._study.trials:
             overrides = self._space.of(found.params)
-            trial = _Trial(found.number, self._jobs_of(found.number, overrides))
             self._points.add(tuple(overrides))
+            if CANNOT_RUN in found.user_attrs:
+                continue
+            trial = _Trial(found.number, self._jobs_of(found.number, overrides))
             if found.state.is_finished():
                 past += trial.jobs[: len(found.user_attrs.get("values", [0]))]
             else:
@@ -141,6 +143,8 @@ class Search(Proposer):
             if new := self._ask():
                 new.is_busy = True
                 return new.next_job
+        if not self._trials and time.monotonic() <= self._deadline:
+            self.total = self.done  # there is no more to try
         return None
 
     def _is_over(self) -> bool:
@@ -158,7 +162,7 @@ class Search(Proposer):
             trial = _Trial(number, self._jobs_of(number, overrides))
         except Refused as refused:
             print(f"trial {number} cannot run: {refused.reason}", file=sys.stderr)
-            self._end(number, TrialState.FAIL, {"failure": refused.reason})
+            self._end(number, TrialState.FAIL, {"failure": refused.reason, CANNOT_RUN: True})
             return None
         if trial.jobs[0].fingerprint in {each.jobs[0].fingerprint for each in self._trials.values()}:
             self._equal.append(trial)
@@ -225,9 +229,8 @@ class Search(Proposer):
             return {}
         found: dict[str, bytes | str] = {f"search/{file.name}": file.read_bytes()}
         if best := self._study.best:
-            head = (
-                f"Trial {best.number} of a search: {self._objective.metric} {best.value:.4f}, the best of {self.done}."
-            )
+            value = f"{self._objective.metric} {best.value:.4f}"
+            head = f"Trial {best.number} of a search: {value}, the best of {self.done}."
             found["search/best.yaml"] = preset(self._jobs_of(best.number, self._space.of(best.params))[0], head)
         return found
 

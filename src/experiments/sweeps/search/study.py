@@ -3,8 +3,9 @@
 So a trial is in the file whole, with all of its parameters, or not at all, and the file says at any time how to go on.
 """
 
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,12 +73,10 @@ class Study:
         """Make the file, which is whole when it gets its name."""
         unfinished = file.with_suffix(".unfinished")
         unfinished.unlink(missing_ok=True)
-        storage = RDBStorage(f"sqlite:///{unfinished}")
-        study = optuna.create_study(storage=storage, study_name=NAME, direction=self._direction)
-        for key, value in described.items():
-            study.set_user_attr(key, value)
-        storage.remove_session()
-        storage.engine.dispose()
+        with _opened(unfinished) as storage:
+            study = optuna.create_study(storage=storage, study_name=NAME, direction=self._direction)
+            for key, value in described.items():
+                study.set_user_attr(key, value)
         unfinished.replace(file)
 
     def _load(self, trial: FrozenTrial) -> None:
@@ -160,8 +159,7 @@ class Study:
     def close(self) -> None:
         """Close the file, if it was opened."""
         if self.file:
-            self._stored.remove_session()
-            self._stored.engine.dispose()
+            _close(self._stored)
 
 
 def describe(space: Space, objective: str, direction: str, seeds: Sequence[int], fingerprint: str) -> dict[str, Any]:
@@ -186,15 +184,17 @@ def differences(file: Path, described: Mapping[str, Any]) -> list[Problem]:
         Refused: The file cannot be read.
     """
     try:
-        storage = RDBStorage(f"sqlite:///{file}")
-        before = storage.get_study_user_attrs(storage.get_study_id_from_name(NAME))
+        with closing(sqlite3.connect(file)) as plain:
+            plain.execute("PRAGMA quick_check(1)").fetchall()  # of a damaged file, Optuna would stay open
+        with _opened(file) as storage:
+            before = storage.get_study_user_attrs(storage.get_study_id_from_name(NAME))
         then, now = before["space"], described["space"]
         pairs = [(key, then.get(key), now.get(key)) for key in {**then, **now}]
         changed = [(key, a and a[0], b and b[0]) for key, a, b in pairs if (a and a[1]) != (b and b[1])]
         pairs = [(key, before[key], described[key]) for key in described if key not in ("space", "fingerprint")]
         changed += [(key, a, b) for key, a, b in pairs if a != b]
         same = before["fingerprint"] == described["fingerprint"]
-    except (SQLAlchemyError, StorageInternalError, KeyError, TypeError, IndexError) as error:
+    except (sqlite3.Error, SQLAlchemyError, StorageInternalError, KeyError, TypeError, IndexError) as error:
         what = f"{file} cannot be read: {type(error).__name__}: {error}"
         raise Refused(Problem("resume", what.splitlines()[0], "resume=false")) from error
     if not changed and not same:
@@ -202,6 +202,21 @@ def differences(file: Path, described: Mapping[str, Any]) -> list[Problem]:
         return [Problem("resume", what)]
     what = "was {} when the search began, is {} now"
     return [Problem(key, what.format(a or "not searched", b or "not searched")) for key, a, b in changed]
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[RDBStorage]:
+    """A study's file, closed at the end."""
+    storage = RDBStorage(f"sqlite:///{file}")
+    try:
+        yield storage
+    finally:
+        _close(storage)
+
+
+def _close(storage: RDBStorage) -> None:
+    storage.remove_session()
+    storage.engine.dispose()
 
 
 def _id_of(storage: Any, study: int, number: int) -> int:
