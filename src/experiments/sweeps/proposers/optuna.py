@@ -26,7 +26,7 @@ CANNOT_RUN = "cannot run"  # the user attribute of a trial whose config was refu
 REPEATS = 10  # trials in a row that repeat earlier ones, after which the next ones are drawn at random
 MOST_REPEATS = 1000  # the same, after which a search ends
 COMPARED = 6  # a config's next seed depends on its results from so many configs on
-# Overrides that a search may change when it goes on: how much it does, and what it is told of on its own.
+# The first words of overrides that do not decide which earlier search a command resumes.
 FREE = ("hydra", "objective", "resume", "trust", "tracking")
 
 
@@ -59,7 +59,6 @@ class Search(Proposer):
     Args:
         settings: Of the search.
         space: What to choose from.
-        loader: Hydra's.
         prepare: Composes and checks jobs.
     """
 
@@ -67,14 +66,12 @@ class Search(Proposer):
     unit = "trials"
     tolerates_failures = True
 
-    def __init__(
-        self, settings: Settings, space: Space, loader: ConfigLoader, prepare: Callable[..., list[Job]]
-    ) -> None:
+    def __init__(self, settings: Settings, space: Space, prepare: Callable[..., list[Job]]) -> None:
         jobs = prepare(space.corners(), common=space.fixed)
         swept = {dimension.name: dimension.text for dimension in space.all()}
         super().__init__(jobs, space.fixed, swept, settings.n_trials)
         self.reuses = settings.reuse
-        self._settings, self._space, self._loader, self._prepare = settings, space, loader, prepare
+        self._settings, self._space, self._prepare = settings, space, prepare
         self._objective = same_objective(self.jobs)
         self._direction: Direction = "minimize" if self._objective.lower_is_better else "maximize"
         epochs = max(job.config.epochs for job in self.jobs)
@@ -247,4 +244,4 @@ def propose(
     Raises:
         Refused: They cannot run, or cannot be searched.
     """
-    return Search(settings, parse(overrides, settings.params or {}, loader), loader, prepare)
+    return Search(settings, parse(overrides, settings.params or {}, loader), prepare)

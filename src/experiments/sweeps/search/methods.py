@@ -16,7 +16,7 @@ from pydantic import Field
 
 from experiments.config import Problem, Refused
 from experiments.config.schema import Auto, Count, NotNegative, Section, Share
-from experiments.sweeps.search.space import Space
+from experiments.sweeps.search.space import Dimension, Space
 
 Whole = Annotated[int, Field(ge=0)]
 Sampling = Callable[[int], BaseSampler]
@@ -49,6 +49,14 @@ def _made(method: Callable[..., M], **arguments: Any) -> M:
 def _anew(make: Callable[[int], BaseSampler], seed: int) -> Sampling:
     """A sampler of its own for each trial, so that a resumed search chooses as one that was not interrupted."""
     return lambda number: make(_seed_of(seed, number))
+
+
+def _finite(dimension: Dimension, sampler: str) -> list[Any]:
+    """All values of a dimension; a sampler that needs them is refused where there are infinitely many."""
+    if (values := dimension.values) is None:
+        what = f"got {sampler}, but {dimension.key}={dimension.text} has infinitely many values"
+        raise Refused(Problem("hydra/sweeper/sampler", what, "hydra/sweeper/sampler=tpe"))
+    return values
 
 
 def _seed_of(seed: int, number: int) -> int:
@@ -90,10 +98,7 @@ class Grid(Section):
             if dimension.branches:
                 what = "got grid, which knows no keys that depend on a choice"
                 raise Refused(Problem("hydra/sweeper/sampler", what, "hydra/sweeper/sampler=brute_force"))
-            if dimension.values is None:
-                what = f"got grid, but {dimension.key}={dimension.text} has infinitely many values"
-                raise Refused(Problem("hydra/sweeper/sampler", what, "hydra/sweeper/sampler=tpe"))
-            values[dimension.name] = dimension.values
+            values[dimension.name] = _finite(dimension, self.name)
         grid = _made(optuna.samplers.GridSampler, search_space=values, seed=seed)
         return lambda number: grid
 
@@ -137,9 +142,7 @@ class BruteForce(Section):
 
     def build(self, space: Space, seed: int) -> Sampling:
         for dimension in space.all():
-            if dimension.values is None:
-                what = f"got brute_force, but {dimension.key}={dimension.text} has infinitely many values"
-                raise Refused(Problem("hydra/sweeper/sampler", what, "hydra/sweeper/sampler=tpe"))
+            _finite(dimension, self.name)
         return _anew(lambda own: _made(optuna.samplers.BruteForceSampler, seed=own), seed)
 
 

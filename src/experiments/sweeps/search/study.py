@@ -138,7 +138,7 @@ class Study:
             trial.set_user_attr(key, each)
         try:
             self._study.tell(number, value, state=state)
-        except RuntimeError as error:  # a sampler has no more points; the trial was told all the same
+        except RuntimeError as error:  # the sampler has no more points; Optuna has recorded the trial before it raises
             if "Study.stop" not in str(error):
                 raise
             self.exhausted = True
