@@ -43,7 +43,7 @@ REPRODUCED = [
     ["epochs=2"],
     [],
 ]
-TIMINGS = ("fit_seconds", "samples_per_second")
+TIMINGS = ("fit_seconds", "seconds_per_epoch", "samples_per_second")
 
 
 def main() -> None:

@@ -147,7 +147,7 @@ def query(folder: Path, statement: str) -> list[Any]:
 
 def outcome(folder: Path) -> dict[str, Any]:
     """Everything that two runs of the same config must have in common."""
-    own = "key NOT IN ('fit_seconds', 'samples_per_second')"
+    own = "key NOT IN ('fit_seconds', 'seconds_per_epoch', 'samples_per_second')"
     points = query(folder, f"SELECT key, step, value FROM metrics WHERE {own} ORDER BY key, step")
     return {"weights": query(folder, "SELECT value FROM tags WHERE key = 'weights.digest'"), "points": points}
 

@@ -35,7 +35,8 @@ REGISTRY = {
     "model_version_tags",
 }
 REGISTRY |= {"logged_model_tags"}  # where MLflow notes the version
-AT_THE_END = ("test_", "final_val_", "objective", "fit_seconds", "samples_per_second", "system/")
+COSTS = {"parameters", "seconds_per_epoch", "model_bytes", "fit_seconds", "samples_per_second"}
+AT_THE_END = ("test_", "final_val_", "objective", "system/", *COSTS)
 BIGGEST = 1.79e308  # MLflow's SQL store keeps infinity as a number above it
 
 
@@ -241,7 +242,7 @@ def _incomplete(run: str, artifacts: str, rows: Rows) -> Iterator[str]:
     for key, points in metrics.items():
         if not key.startswith(AT_THE_END) and sorted(points) != list(range(epochs)):
             yield f"run {run[:8]}: {key} has epochs {sorted(points)} of {epochs}"
-    missing = {"objective", "test_loss", "fit_seconds", "samples_per_second"} - metrics.keys()
+    missing = {"objective", "test_loss", *COSTS} - metrics.keys()
     missing |= {"fingerprint", "dataset.digest", "weights.digest", "objective"} - tags.keys()
     if missing:
         yield f"run {run[:8]} lacks {', '.join(sorted(missing))}"

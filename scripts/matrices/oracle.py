@@ -191,7 +191,7 @@ def differences(one: Path, other: Path) -> Iterator[str]:
     first, second = Recorded(one), Recorded(other)
     if first.tags.get("weights.digest") != second.tags.get("weights.digest"):
         yield "the weights differ"
-    timed = {"fit_seconds", "samples_per_second"}
+    timed = {"fit_seconds", "seconds_per_epoch", "samples_per_second"}
     for name in sorted((first.metrics.keys() | second.metrics.keys()) - timed):
         if first.metrics.get(name) != second.metrics.get(name):
             yield f"{name} is {first.metrics.get(name)} and {second.metrics.get(name)}"

@@ -104,9 +104,10 @@ def train(
         report = evaluate(measure, dataset, last_activation(model))
         measures = {**report.measures, "objective": objective(config, history.metrics, report)}
         digest = models.weights_digest(model)
-        recorder.log_results({**measures, **history.timings}, history.metrics, report, digest, pruning.after)
-        listener.measured(measures, pruning.after)
-        recorder.log_model(models.for_keras_alone(model, config), dataset.test.x[:1], len(history.metrics["loss"]) - 1)
+        costs = {"parameters": float(model.count_params()), **history.timings}
+        recorder.log_results({**measures, **costs}, history.metrics, report, digest, pruning.after)
+        costs |= recorder.log_model(models.for_keras_alone(model, config), dataset.test.x[:1], history.epochs - 1)
+        listener.measured({**measures, **costs}, pruning.after)
     checkpoints.remove()
     show_result(progress.console, report, recorder.recorded, recorder.run_id)
     return Trained(history.metrics, measures, digest)

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.config import Refused
-from experiments.config.objective import Objective, objective_of, recorded_objective
+from experiments.config.objective import (
+    Goal,
+    Objective,
+    broken,
+    goals_of,
+    objective_of,
+    recorded_goals,
+    recorded_objective,
+    written,
+)
 from tests.composing import config
 
 DIGEST = "1ea06ec674c4b7e5"
@@ -152,3 +161,49 @@ def test_a_loss_with_other_penalties_is_another_measure(penalty: list[str]) -> N
     of_loss = [objective(*model, "objective=val_loss").measured_as for model in ([], plain, penalty)]
     assert of_loss[0] == of_loss[1] != of_loss[2]
     assert objective(*penalty).measured_as == objective().measured_as
+
+
+@pytest.mark.parametrize(
+    ("given", "where", "what", "remedy"),
+    [
+        ("[val_accuracy,params]", "objective[1]", "did you mean 'parameters'?", "[val_accuracy,parameters]"),
+        ("[auto,accuracy]", "objective[1]", "did you mean 'val_accuracy'?", "[auto,val_accuracy]"),
+        ("[auto,parameters,parameters]", "objective[2]", "a second time", "[auto,parameters]"),
+        ("[parameters,val_loss]", "objective", "the first objective is a metric", "[val_loss,parameters]"),
+        ("parameters", "objective", "the first objective is a metric", "[auto,parameters]"),
+    ],
+)
+def test_objectives_that_cannot_be_are_refused_with_a_remedy(given: str, where: str, what: str, remedy: str) -> None:
+    with pytest.raises(Refused) as refused:
+        config("data=digits", "data.validation_size=0.2", f"objective={given}")
+    [problem] = refused.value.problems
+    assert (problem.where, problem.remedy) == (where, f"objective={remedy}")
+    assert what in problem.what
+    config("data=digits", "data.validation_size=0.2", problem.remedy)
+
+
+def test_several_objectives_are_written_and_read() -> None:
+    several = config("data=digits", "data.validation_size=0.2", "objective=[auto,val_loss,parameters]")
+    goals = goals_of(several)
+    assert goals == [Goal("val_accuracy", False), Goal("val_loss", True), Goal("parameters", True)]
+    assert recorded_goals(written(goals)) == goals
+    assert [goal.measure for goal in goals] == ["final_val_accuracy", "final_val_loss", "parameters"]
+    assert objective_of(several, DIGEST) == objective()
+    assert goals_of(config("objective=[auto]")) == recorded_goals("") == []
+
+
+@pytest.mark.parametrize(
+    ("constraints", "is_broken"),
+    [
+        ("", False),
+        ('{"parameters": 10}', False),
+        ('{"parameters": 9}', True),
+        ('{"val_loss": 0.5}', False),
+        ('{"val_loss": 0.4}', True),
+        ('{"model_bytes": 1e9}', True),
+        ("mine", False),
+        ("[1]", False),
+    ],
+)
+def test_a_run_breaks_a_constraint(constraints: str, is_broken: bool) -> None:
+    assert broken(constraints, {"parameters": 10, "final_val_loss": 0.45}) == is_broken

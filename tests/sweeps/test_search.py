@@ -238,7 +238,7 @@ def test_the_parent_keeps_the_study_and_the_best_config(
     [best] = folder.glob("mlruns/artifacts/*/artifacts/search/best.yaml")
     assert facts(study(folder)) == facts(trials_of(best.with_name(FILE)))
     value = max(trial.value for trial in study(folder) if trial.state.name == "COMPLETE")
-    assert f"val_accuracy {value:.4f}, the best of 8." in best.read_text().splitlines()[1]
+    assert f" of a search of 8: val_accuracy {value:.6g}." in best.read_text().splitlines()[1]
     presets = tmp_path / "own" / "experiment"
     presets.mkdir(parents=True)
     shutil.copy(best, presets / "best.yaml")
@@ -346,6 +346,39 @@ def test_what_has_finished_before_is_not_run_again(fork_cli: RunCli, tmp_path: P
     assert len(children(tmp_path)) == 7
 
 
+def test_several_objectives_have_a_front_and_constraints_are_kept(fork_cli: RunCli, tmp_path: Path) -> None:
+    sizes = "model.layer_sizes=choice([4],[32],[8])"
+    several = (*SEARCH, sizes, "hydra/sweeper/pruner=off", "epochs=2", "objective=[val_accuracy,parameters]")
+    ended = fork_cli("-m", *several, "hydra/sweeper/sampler=brute_force")
+    assert ended.returncode == 0, ended.stderr
+    found = {tuple(trial.values) for trial in study(tmp_path)}
+    assert {parameters for _, parameters in found} == {310, 610, 2410}
+    best = max(found)
+    front = {
+        one for one in found if not any((a >= one[0] and b < one[1]) or (a > one[0] and b <= one[1]) for a, b in found)
+    }
+    marked = [line.split()[2:4] for line in ended.stdout.splitlines() if re.search(r"\d  \*  ", line)]
+    assert {(value, parameters.replace(",", "")) for value, parameters in marked} == {
+        (f"{value:.4f}", f"{parameters:.0f}") for value, parameters in front
+    }
+    files = {file.name for file in tmp_path.glob("mlruns/artifacts/*/artifacts/search/front/*.yaml")}
+    assert len(files) == len(front)
+    [preset] = tmp_path.glob("mlruns/artifacts/*/artifacts/search/best.yaml")
+    assert f"val_accuracy {best[0]:.6g}, parameters {best[1]:.6g}." in preset.read_text()
+    compared = fork_cli("sweep=latest", module="compare")
+    assert compared.stdout.count("  *  ") == len(front), compared.stdout
+
+    limit = "hydra.sweeper.constraints={parameters: 500}"
+    constrained = fork_cli("-m", *SEARCH, sizes, "epochs=2", "hydra/sweeper/sampler=brute_force", limit)
+    assert constrained.returncode == 0, constrained.stderr
+    table = [line.split() for line in constrained.stdout.splitlines() if re.match(r" *(1 )? +\[", line)]
+    assert [(line[0], "INFEASIBLE" in line) for line in table] == [("1", False), ("[8]", True), ("[32]", True)] or [
+        (line[0], "INFEASIBLE" in line) for line in table
+    ] == [("1", False), ("[32]", True), ("[8]", True)]
+    again = fork_cli("sweep=latest", module="compare")
+    assert again.stdout.count("INFEASIBLE") == 2, again.stdout
+
+
 def test_hydras_own_plugin_for_optuna_is_refused(run_cli: RunCli, tmp_path: Path) -> None:
     plugin = tmp_path / "site" / "hydra_plugins" / "hydra_optuna_sweeper"
     plugin.mkdir(parents=True)
@@ -373,6 +406,12 @@ def test_hydras_own_plugin_for_optuna_is_refused(run_cli: RunCli, tmp_path: Path
         ([*FINITE, "hydra.sweeper.pruner.n_warmup_steps=-1"], "error: hydra.sweeper.pruner.n_warmup_steps: got -1"),
         ([*FINITE, "hydra/sweeper/pruner=threshold"], "error: hydra.sweeper.pruner: has neither a lower nor an upper"),
         ([*FINITE, "hydra/launcher=basic"], "error: hydra/launcher: takes all jobs as one batch"),
+        ([*FINITE, "objective=[val_accuracy,parameters]"], "error: objective: got 2: a trial can be stopped early for"),
+        (
+            [*FINITE, "hydra.sweeper.constraints={parametres: 9}"],
+            "error: hydra.sweeper.constraints.parametres: is neither a cost nor a metric of the validation set; did",
+        ),
+        ([*FINITE, "hydra.sweeper.constraints={parameters: 9}", "tracking=off"], "error: tracking: costs of runs are"),
         (["batch_size=choice(8,0)"], "error: batch_size: got 0"),
         (
             ["loss=sparse_categorical_crossentropy,poisson", "objective=val_loss"],

@@ -15,7 +15,7 @@ DEBUG = ("experiment=debug", "+tracking.tags.team=vision", "tracking.system_metr
 SWEEP = ("-m", "experiment=debug", "optimizer=adam,sgd", "seed=0,1")
 # What is measured of the machine, or follows from the moment, the place and the code; and what is recorded since.
 DIFFERS = re.compile(
-    r"fit_seconds|samples_per_second|system/.*|hardware\..*|host|process|output_folder|mlflow\.user|user_id|version\..*"
+    r"fit_seconds|samples_per_second|parameters|seconds_per_epoch|model_bytes|system/.*|hardware\..*|host|process|output_folder|mlflow\.user|user_id|version\..*"
     r"|fingerprint(\.code|\.config)?|git\..*|mlflow\.source\.git\.commit|runtime\.threads|weights\.digest|experiments\.uuid|task\..*"
 )
 NUMBERS = 0.05  # how far values may be apart on another processor

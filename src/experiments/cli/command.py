@@ -16,6 +16,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from yaml import YAMLError
 
 from experiments.cli import arguments as typed
 from experiments.cli.checks import CONF, Checked, check_arguments, make_folder
@@ -134,7 +135,7 @@ def _show(config_name: str, wrap: bool) -> None:
     try:
         with redirect_stdout(text):
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(print)()
-    except ValueError as error:  # options that exclude each other
+    except (ValueError, YAMLError) as error:  # options that exclude each other; what cannot be completed
         raise Refused(unusable(error)) from error
     finally:
         safe = store.redact(text.getvalue())

@@ -9,7 +9,8 @@ from experiments.config import measures
 from experiments.config.callback_checks import callback_problems, meant_metric, watched_metric
 from experiments.config.measure_checks import measure_problems
 from experiments.config.measures import PROBABILITIES, base_name
-from experiments.config.problems import Problem
+from experiments.config.objective import COSTS
+from experiments.config.problems import Problem, assign, closest, suggest
 from experiments.config.schema import Config, Mlp, Sequential
 
 # Last activations that give margins, the most usual first.
@@ -71,8 +72,14 @@ def _loss_and_activation(config: Config) -> Iterator[Problem]:
 
 def _objective(config: Config) -> Iterator[Problem]:
     metric = config.objective_metric
-    if config.objective != "auto":
-        yield from watched_metric(config, "objective", config.objective)
+    if metric in COSTS:
+        what = f"got {metric}, a cost; the first objective is a metric, and costs follow it"
+        costs = [name for name in config.objectives if name in COSTS]
+        others = [name for name in config.objectives if name not in COSTS]
+        yield Problem("objective", what, assign("objective", [*(others or ["auto"]), *costs]))
+        return
+    if config.objectives[0] != "auto":
+        yield from watched_metric(config, "objective", metric)
         if base_name(metric) not in config.metric_names:
             metric, _ = meant_metric(config, "objective", metric)
     if config.objective_mode == "auto" and measures.mode_of(metric, config.metrics) is None:
@@ -81,6 +88,23 @@ def _objective(config: Config) -> Iterator[Problem]:
             "objective_mode=min or objective_mode=max"
         )
         yield Problem("objective_mode", what)
+    yield from _more_objectives(config)
+
+
+def _more_objectives(config: Config) -> Iterator[Problem]:
+    """What is wrong with objectives after the first: each is a validation metric or a cost, and is named once."""
+    given = config.objectives
+    known = [*COSTS, *(f"val_{name}" for name in config.metric_names if config.validates)]
+    for place, name in enumerate(given[1:], start=1):
+        where = f"objective[{place}]"
+        if name in given[:place]:
+            yield Problem(where, f"got {name} a second time", assign("objective", list(dict.fromkeys(given))))
+        elif name not in known:
+            mended = [closest(name, known) if each == name else each for each in given]
+            yield Problem(where, f"got {name}; {suggest(name, known)}", assign("objective", [*filter(None, mended)]))
+        elif name not in COSTS and measures.mode_of(name, config.metrics) is None:
+            what = f"{name} is a metric of your own, which can only be the first, with objective_mode=min or max"
+            yield Problem(where, what, assign("objective", [name, *(each for each in given if each != name)]))
 
 
 def _lone_halves(config: Config) -> Iterator[Problem]:

@@ -1,7 +1,8 @@
 """What a run is ranked by, and what makes two runs comparable: the one definition of both."""
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import yaml
@@ -10,6 +11,9 @@ from experiments.config import measures
 from experiments.config.measures import base_name, mode_of, named_metrics
 from experiments.config.schema import Config
 
+# What a finished model costs, by the names of its measures. Lower is better.
+MODEL_BYTES = "model_bytes"
+COSTS = ("parameters", "seconds_per_epoch", MODEL_BYTES)
 # Keys of the loss that say what it is given, not what it computes.
 NOT_THE_LOSS = ("name", "labels", "output_activation")
 
@@ -50,6 +54,56 @@ def objective_of(config: Config, digest: str) -> Objective:
         config.model.model_dump(exclude_unset=True),
         {"name": config.data.name, "digest": digest, **config.data.model_dump()},
     )
+
+
+class Goal(NamedTuple):
+    """One of several objectives.
+
+    Attributes:
+        name: A metric, or one of `COSTS`.
+        lower_is_better: Whether it is to be made small.
+    """
+
+    name: str
+    lower_is_better: bool
+
+    @property
+    def measure(self) -> str:
+        """The measure of a finished model that has its value."""
+        return f"final_{self.name}" if self.name.startswith("val_") else self.name
+
+
+def goals_of(config: Config) -> list[Goal]:
+    """The objectives of a config that has several; else none."""
+    more = config.objectives[1:]
+    modes = {name: "min" if name in COSTS else mode_of(name, config.metrics) for name in more}
+    first = Goal(config.objective_metric, bool(config.lower_is_better))
+    return [first, *(Goal(name, modes[name] == "min") for name in more)] if more else []
+
+
+def written(goals: Sequence[Goal]) -> str:
+    """Several objectives as a tag of a run: ``val_accuracy max, parameters min``."""
+    return ", ".join(f"{goal.name} {'min' if goal.lower_is_better else 'max'}" for goal in goals)
+
+
+def recorded_goals(text: str) -> list[Goal]:
+    """The objectives that `written` wrote."""
+    pairs = (each.rpartition(" ") for each in text.split(", ") if each)
+    return [Goal(name, mode == "min") for name, _, mode in pairs]
+
+
+def broken(constraints: str, values: Mapping[str, float]) -> bool:
+    """Whether a finished run breaks one of the constraints of its search.
+
+    Args:
+        constraints: The tag of the run that names the largest value of measures, as JSON; empty: none.
+        values: Its measures.
+    """
+    try:
+        limits = dict[str, float](json.loads(constraints or "{}"))
+        return any(values.get(Goal(name, True).measure, math.inf) > limit for name, limit in limits.items())
+    except (ValueError, TypeError):  # a tag of the user's own
+        return False
 
 
 def recorded_objective(tags: Mapping[str, str], parameters: Mapping[str, str]) -> Objective | None:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from experiments.config.measures import identity, named_metrics, without_repeats
+from experiments.config.objective import COSTS
 from experiments.config.problems import Problem, assign, dotted, shown
 from experiments.config.schema import Config
 
 # Numbers of characters, as in mlflow/utils/validation.py. A run's name has 250 in MLflow's tables.
 LONGEST_EXPERIMENT, LONGEST_KEY, LONGEST_TAG, LONGEST_RUN_NAME = 500, 250, 8000, 250
 # Names of measures that a run records itself.
-TAKEN = frozenset({"loss", "objective", "fit_seconds", "samples_per_second", "learning_rate", "epoch"})
+TAKEN = frozenset({"loss", "objective", "fit_seconds", "samples_per_second", "learning_rate", "epoch", *COSTS})
 PREFIXES = ("val_", "test_", "final_", "system/")
 ALLOWED = "letters, digits, blanks and _ - . : /, and neither .. nor // nor a / at an end"
 

@@ -189,7 +189,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     metrics: list[named.Metric]
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"]
-    objective: str
+    objective: str | Annotated[list[str], Field(min_length=1)]
     objective_mode: measures.Mode | Auto = "auto"
     resume: bool
     trust: list[Package]
@@ -202,11 +202,16 @@ class Config(Section):
 
     @property
     def objective_metric(self) -> str:
-        """What the run is ranked by. Test accuracy only where there is nothing else to go by."""
-        if self.objective != "auto":
-            return self.objective
+        """What the run is ranked by, the first of several. Test accuracy only where there is nothing else to go by."""
+        if (first := self.objectives[0]) != "auto":
+            return first
         main = "accuracy" if "accuracy" in self.metric_names else self.metric_names[:2][-1]
         return f"val_{main}" if self.validates else f"test_{main}"
+
+    @property
+    def objectives(self) -> list[str]:
+        """The objectives as they are given: usually one, which may be ``auto``."""
+        return [self.objective] if isinstance(self.objective, str) else self.objective
 
     @property
     def last_activation(self) -> str | None:

@@ -27,10 +27,22 @@ from experiments.engine.vocabulary import reason
 
 @dataclass(frozen=True)
 class History:
-    """What training measured: each metric's values by epoch, and the time that it took."""
+    """What training measured: each metric's values by epoch, its seconds, and how many inputs an epoch has."""
 
     metrics: Mapping[str, list[float]]
-    timings: Mapping[str, float]
+    seconds: float
+    inputs: int
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs."""
+        return len(self.metrics["loss"])
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds in all, by epoch, and what is trained on in one."""
+        per_second = {"samples_per_second": self.inputs * self.epochs / self.seconds}
+        return {"fit_seconds": self.seconds, "seconds_per_epoch": self.seconds / self.epochs} | per_second
 
 
 def choose(config: Config, dataset: Dataset, threads: int) -> Choices:
@@ -85,9 +97,7 @@ def fit(
     except OSError as error:
         raise RunFailed(f"a callback could not write its file: {reason(error)}") from error
     seconds = time.perf_counter() - started + (before.seconds if before else 0)
-    history = _continued(before, fitted.history)
-    seen = len(dataset.train) * len(history["loss"])
-    return History(history, {"fit_seconds": seconds, "samples_per_second": seen / seconds})
+    return History(_continued(before, fitted.history), seconds, len(dataset.train))
 
 
 def _all(

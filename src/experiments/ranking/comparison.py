@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.config.objective import Objective
+from experiments.config.objective import Goal, Objective
 from experiments.ranking.frame import (
     CIRCUMSTANCES,
     OBJECTIVE,
@@ -20,6 +20,7 @@ from experiments.ranking.frame import (
     parameters,
     records,
 )
+from experiments.ranking.front import common_goals, with_goals
 from experiments.ranking.significance import judge
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Comparison:
         method: How it was decided which configs differ significantly from the best, in one sentence, with its source;
             empty where each config has a single seed, so that nothing can be said.
         repeats: How many runs are left out, as a later one has the same config and seed.
+        goals: The objectives, if the runs have several: `configs` has a column ``goals.NAME`` for each, the mean of its
+            runs, and ``on_front``: whether it is on the Pareto front.
         sorted_by: The parameter or metric that the configs are in the order of; empty: by rank.
     """
 
@@ -61,6 +64,7 @@ class Comparison:
     unfinished: "pd.DataFrame"
     method: str
     repeats: int = 0
+    goals: Sequence[Goal] = ()
     sorted_by: str = ""
 
     @property
@@ -94,14 +98,16 @@ def compare(
     if (configs["n"] > 1).any():
         method = "; ".join(filter(None, [method, INTERVALS]))
     unfinished, repeats = counted[~has_result(counted)], len(runs) - len(counted)
-    return Comparison(title, *objective, keys, configs, ranked, unfinished, method, repeats)
+    goals = common_goals(ranked)
+    configs = with_goals(configs, ranked, goals)
+    return Comparison(title, *objective, keys, configs, ranked, unfinished, method, repeats, goals)
 
 
 def by_run(comparison: Comparison) -> Comparison:
     """The same runs, each ranked for itself: the seed is a setting like any other."""
     runs, lower = comparison.runs, comparison.lower_is_better
     configs, runs, _ = _ranked(runs, list(runs.index), comparison.parameters, lower)
-    return replace(comparison, configs=configs, runs=runs, method="")
+    return replace(comparison, configs=with_goals(configs, runs, comparison.goals), runs=runs, method="")
 
 
 def _ranked(

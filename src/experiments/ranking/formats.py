@@ -8,7 +8,8 @@ from typing import Any
 
 from experiments.ranking.comparison import Comparison, standings
 from experiments.ranking.frame import METRICS, parameters, records, section
-from experiments.ranking.tables import columns, notes, sparklines
+from experiments.ranking.sparklines import sparklines
+from experiments.ranking.tables import columns, notes
 
 SHARED = ("title", "ranked_by", "lower_is_better", "measured_as", "parameters")  # by all runs
 

@@ -14,10 +14,22 @@ if TYPE_CHECKING:
 
 PARAMS, METRICS = "params.", "metrics."
 OBJECTIVE = ("ranked_by", "lower_is_better", "measured_as")  # as in `Objective`
-OF_RUN = ("run_id", "name", "status", "objective", "seconds", "curves", "failure", "log", "uuid", "fingerprint")
+OF_RUN = (
+    "run_id",
+    "name",
+    "status",
+    "objective",
+    "seconds",
+    "curves",
+    "failure",
+    "log",
+    "uuid",
+    "fingerprint",
+    "goals",
+)
 FIELDS = (*OF_RUN, *OBJECTIVE)
-# Parameters, by what their keys start with, that say how and where a run is carried out, not what it is.
-CIRCUMSTANCES = ("runtime.", "tracking.", "trust", "resume", "data.path")
+# Parameters, by what their keys start with, that say how a run is carried out, or what it is ranked by, not what it is.
+CIRCUMSTANCES = ("runtime.", "tracking.", "trust", "resume", "data.path", "objective")
 Row = dict[str, Any]
 
 
@@ -34,6 +46,7 @@ def row(
     log: str = "",
     uuid: str = "",
     fingerprint: str = "",
+    goals: str = "",
     measured: Objective | None = None,
 ) -> Row:
     """One run, as a row of a frame.
@@ -51,9 +64,10 @@ def row(
         log: The file that its output went to.
         uuid: Its own id, which its journal has too.
         fingerprint: Of its config; empty where the record does not say.
+        goals: Its objectives as `objective.written` writes them, if it has several.
         measured: The `Objective` that the value belongs to; None where the record does not say.
     """
-    values = (run_id, name, status, objective, seconds, curves or {}, failure, log, uuid, fingerprint)
+    values = (run_id, name, status, objective, seconds, curves or {}, failure, log, uuid, fingerprint, goals)
     return {
         **dict(zip(FIELDS, (*values, *(measured or (None, None, None))), strict=True)),
         **{PARAMS + key: value for key, value in parameters.items()},

@@ -3,9 +3,8 @@
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
-from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
@@ -14,16 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.config.problems import visible
-from experiments.ranking.comparison import Comparison, curve_of
+from experiments.ranking.comparison import Comparison
 from experiments.ranking.filters import of_configs
 from experiments.ranking.frame import PARAMS, facts, parameters
+from experiments.ranking.front import GOALS
+from experiments.ranking.sparklines import sparklines
 from experiments.system import terminal
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BARS = "▁▂▃▄▅▆▇█"
-CURVE_WIDTH = 12  # characters
 ID_WIDTH = 8
 MARKS = {True: "=", False: "", None: "?"}
 # Steps to narrow a table that is wider than the terminal: the width at which settings are broken into lines, and
@@ -83,6 +82,9 @@ def notes(comparison: Comparison) -> list[str]:
         found += meanings(comparison)
     elif len(comparison.configs) > 1:
         found.append("one seed each: differences may be noise; a sweep over seed=0,1,2,3,4 is tested for that")
+    if comparison.goals:
+        names = " and ".join(goal.name for goal in comparison.goals)
+        found.append(f"* on the Pareto front of {names}: no other config is better in one, and as good in the rest")
     if comparison.repeats:
         found.append(f"runs with the same config and seed as a later one, which are left out: {comparison.repeats}")
     return found
@@ -138,6 +140,7 @@ def columns(comparison: Comparison, curves: Mapping[int, str]) -> list[Column]:
         found.append(Column("n", list(map(str, configs["n"]))))
         if len(configs) > 1:
             found.append(Column("=", [MARKS[verdict] for verdict in configs["indistinguishable_from_best"]]))
+    found += _of_goals(comparison)
     if asked and asked != "seconds" and asked not in settings:
         values = _values(comparison, asked)
         digits = decimals([value for value in values if isinstance(value, float)])
@@ -150,6 +153,16 @@ def columns(comparison: Comparison, curves: Mapping[int, str]) -> list[Column]:
     if not several:
         found.append(Column("run", [run_id[:ID_WIDTH] for run_id in [*comparison.runs["run_id"], *lost["run_id"]]]))
     return found
+
+
+def _of_goals(comparison: Comparison) -> Iterator[Column]:
+    """The values of all objectives but the first, if there are several, and the Pareto front."""
+    for goal in comparison.goals[1:]:
+        values = comparison.configs[GOALS + goal.name].tolist()
+        digits = 0 if all(value.is_integer() for value in values) else decimals(values)
+        yield Column(goal.name, [f"{value:,.{digits}f}" for value in values])
+    if comparison.goals:
+        yield Column("front", ["*" if on_front else "" for on_front in comparison.configs["on_front"]])
 
 
 def _values(comparison: Comparison, key: str) -> list[str | float]:
@@ -173,43 +186,6 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def sparklines(comparison: Comparison) -> dict[int, str]:
-    """The curves of the ranked metric, by rank: means over the seeds, all on one scale.
-
-    Empty if no run recorded two epochs.
-    """
-    metric = curve_of(comparison.ranked_by)
-    by_rank = comparison.runs["curves"].groupby(comparison.runs["rank"])
-    means = {}
-    for rank, recorded in by_rank:
-        epochs = zip_longest(*(curves.get(metric, ()) for curves in recorded))  # some curves end earlier
-        means[rank] = [fmean(value for value in values if value is not None) for values in epochs]
-    if max(map(len, means.values()), default=0) < 2:
-        return {}
-    values = [value for curve in means.values() for value in curve if math.isfinite(value)]
-    low, high = min(values, default=0.0), max(values, default=0.0)
-    return {rank: sparkline(curve, low, high) for rank, curve in means.items()}
-
-
-def sparkline(curve: Sequence[float], low: float, high: float, width: int = CURVE_WIDTH) -> str:
-    """Draw a curve with a block a value; where there are more than `width`, with the means of equal parts.
-
-    Args:
-        curve: The values; those that are not finite leave a gap.
-        low: What the lowest block stands for.
-        high: What the highest block stands for.
-        width: In characters.
-    """
-    count = min(len(curve), width)
-    parts = [curve[place * len(curve) // count : (place + 1) * len(curve) // count] for place in range(count)]
-    line = ""
-    for part in parts:
-        finite = [value for value in part if math.isfinite(value)]
-        share = (fmean(finite) - low) / (high - low) if finite and high > low else 0.5
-        line += BARS[min(max(round(share * (len(BARS) - 1)), 0), len(BARS) - 1)] if finite else " "
-    return line
-
-
 def show_groups(console: Console, groups: Sequence[Comparison]) -> None:
     """Print rankings with their notes and failures; several, each below a line that says how its runs were measured."""
     for comparison in groups:
@@ -226,7 +202,7 @@ def _table(shown: Sequence[Column], width: int | None) -> Table:
         if column.is_setting:
             table.add_column(_broken(column.header, width), overflow="fold", max_width=width)
         else:
-            left = column.header in ("run", "curve", "=")
+            left = column.header in ("run", "curve", "=", "front")
             table.add_column(_broken(column.header, width), justify="left" if left else "right", no_wrap=True)
     for row in zip_longest(*(column.cells for column in shown), fillvalue=""):
         cells = zip(row, shown, strict=True)

@@ -31,7 +31,8 @@ class Kept:
 
     def finished(self, job: Job) -> PastRun | None:
         """The finished run that a job would repeat; None: it has to run."""
-        return next((run for run in self._runs.get(job.fingerprint, ()) if run.status == "FINISHED"), None)
+        runs = self._runs.get(job.fingerprint, ())
+        return next((run for run in runs if run.status in ("FINISHED", "INFEASIBLE")), None)
 
     def outcome(self, job: Job) -> Outcome | None:
         """What is known of a job without running it: its own run has ended before, or it would repeat another one."""
@@ -73,7 +74,7 @@ class Kept:
     def _why(self, job: Job) -> str:
         """Why a job has to run; empty: it need not."""
         statuses = {run.status for run in self._runs[job.fingerprint]}
-        if "FINISHED" in statuses:
+        if self.finished(job):
             return ""
         if statuses:
             return "failed before" if "FAILED" in statuses else "interrupted"

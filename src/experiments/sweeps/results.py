@@ -13,12 +13,14 @@ from hydra.core.utils import JobReturn, JobStatus
 from rich.console import Console
 
 from experiments.config import Refused
+from experiments.config.objective import goals_of, written
 from experiments.ranking import tables
 from experiments.ranking.comparison import best_first, by_run, comparable, compare
 from experiments.ranking.frame import Row, frame, parameters, plain, row
 from experiments.sweeps.jobs import Job
 from experiments.system.terminal import say
 from experiments.tracking.store import redact
+from experiments.tracking.summary import status_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,13 +68,15 @@ def _beside_fingerprint(tags: Mapping[str, str], overrides: str) -> list[str]:
 def _row(job: Job, child: "PastRun | None", returned: JobReturn | None) -> Row:
     told_apart_by = {key: redact(value) for key, _, value in (text.partition("=") for text in job.told_apart_by)}
     log = str(file) if (file := job.folder / LOG).is_file() else ""
-    made = partial(row, name=job.name, parameters=told_apart_by, log=log, measured=job.objective)
+    goals = written(goals_of(job.config))
+    made = partial(row, name=job.name, parameters=told_apart_by, log=log, goals=goals, measured=job.objective)
     if child is not None:
         return made(
             child.run_id,
-            status=child.status,
+            status=status_of(child.status, job.tags, child.measures),
             objective=child.objective,
             seconds=child.seconds,
+            metrics=child.measures,
             failure=child.tags.get("failure", ""),
             uuid=child.uuid,
         )

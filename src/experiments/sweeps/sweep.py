@@ -19,6 +19,7 @@ from experiments.sweeps.results import as_rows, import_pandas, runs_of, show
 from experiments.sweeps.schedule import Schedule
 from experiments.sweeps.view import SweepView
 from experiments.system.terminal import Console, say
+from experiments.tracking.summary import ENDED_WELL
 from experiments.tracking.sweep_recorder import SweepRecorder
 from hydra_plugins.experiments_sweeps import ExecutorLauncher
 
@@ -65,7 +66,8 @@ def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, 
     known = [] if proposer.follows_results else proposer.jobs
     own = launcher if isinstance(launcher, ExecutorLauncher) else None
     experiments = list(dict.fromkeys(job.config.tracking.experiment for job in proposer.jobs))
-    recorder.open(experiments, proposer.overrides, proposer.swept, proposer.identity, proposer.goes_on_with)
+    tags = proposer.tags
+    recorder.open(experiments, proposer.overrides, proposer.swept, proposer.identity, proposer.goes_on_with, tags)
     kept = Kept(recorder, known, reuses=proposer.reuses)
     todo = [job for job in known if not kept.finished(job)]
     if own and (todo or proposer.follows_results):
@@ -92,7 +94,7 @@ def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, 
     finally:
         past = recorder.runs([job.fingerprint for job in jobs], elsewhere=not own, interrupted=status == "KILLED")
         runs = runs_of(jobs, [*past, *kept.answers.values()], returns)
-        failed = int((~runs["status"].isin(["FINISHED", "PRUNED"])).sum())
+        failed = int((~runs["status"].isin(ENDED_WELL)).sum())
         if proposer.tolerates_failures and proposer.done == proposer.total and (runs["status"] == "FINISHED").any():
             failed = 0
         recorded = recorder.end(status or ("FAILED" if failed else "FINISHED"), as_rows(runs), proposer.files())

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.config import Config
-from experiments.config.objective import objective_of
+from experiments.config import Config, RunFailed
+from experiments.config.objective import goals_of, objective_of, written
 from experiments.tracking.provenance import origin
 from experiments.tracking.store import redact_all
 
@@ -75,6 +75,7 @@ def tags_of(config: Config, dataset: "Dataset", overrides: Sequence[str]) -> dic
         "objective": objective.metric,
         "objective.mode": objective.mode,
         "measured_as": objective.measured_as,
+        **({"objectives": written(goals)} if (goals := goals_of(config)) else {}),
         "dataset": dataset.name,
         "dataset.digest": dataset.digest,
     }
@@ -87,6 +88,12 @@ def described(dataset: "Dataset") -> dict[str, Any]:
     outputs = "classes" if dataset.task == "classification" else "outputs"
     profile = sizes | {outputs: dataset.outputs, "input_shape": dataset.input_shape}
     return {"name": dataset.name, "digest": dataset.digest, "source": dataset.source, "profile": profile}
+
+
+def failure_of(trace: str) -> str:
+    """The last line of a traceback, without the name of our own exception."""
+    last = trace.strip().splitlines()[-1] if trace.strip() else ""
+    return last.removeprefix(f"{RunFailed.__module__}.{RunFailed.__qualname__}: ")[:500]
 
 
 def rejections(reasons: Sequence[str]) -> str:

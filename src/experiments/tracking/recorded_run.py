@@ -73,7 +73,7 @@ class RecordedRun:
 
     @property
     def status(self) -> str:
-        """FINISHED, PRUNED, FAILED, KILLED or RUNNING."""
+        """FINISHED, PRUNED, INFEASIBLE, FAILED, KILLED or RUNNING."""
         return status(self.stored)
 
     @property

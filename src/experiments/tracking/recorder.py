@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from experiments.config import Config, Problem, Refused, RunFailed
+from experiments.config import Config, Problem, Refused
 from experiments.config.fingerprint import config_fingerprint, environment_flags, fingerprint, source_digest
+from experiments.config.objective import MODEL_BYTES
 from experiments.engine.checkpoints import Checkpoints
 from experiments.tracking import index, lock, record
 from experiments.tracking.journal import new_uuid, writing
@@ -202,14 +203,18 @@ class Recorder(Recording):
             self.journal.write(REPORT_FILE, record.packed_report(self._config.task.name, history, report))
             self.journal.append("report", file=REPORT_FILE)
 
-    def log_model(self, model: Any, example: Any, step: int) -> None:
-        """Record the Keras model of after epoch `step` (counted from 0), with signature and an example of its input."""
-        if self.journal and not (self.known and self.known.has_model):
-            self.journal.write(KERAS_FILE, model.save)
-            self.journal.write(EXAMPLE_FILE, record.packed(example))
-            self.journal.append(
-                "model", uuid=new_uuid(), step=step, classes=model.output_shape[-1], example=EXAMPLE_FILE
-            )
+    def log_model(self, model: Any, example: Any, step: int) -> dict[str, float]:
+        """Record the Keras model of after epoch `step` (counted from 0); return the size of its file as a measure."""
+        if self.journal is None:
+            return {}
+        if self.known and self.known.has_model:
+            return {MODEL_BYTES: self.known.measures[MODEL_BYTES]}
+        self.journal.write(KERAS_FILE, model.save)
+        size = {MODEL_BYTES: float((self.journal.folder / KERAS_FILE).stat().st_size)}
+        self.log_epoch(step, size)
+        self.journal.write(EXAMPLE_FILE, record.packed(example))
+        self.journal.append("model", uuid=new_uuid(), step=step, classes=model.output_shape[-1], example=EXAMPLE_FILE)
+        return size
 
     def close(self) -> None:
         """Let go of what was not started."""
@@ -229,15 +234,9 @@ class Recorder(Recording):
         status = "FINISHED" if error is None else "KILLED" if interrupt else "FAILED"
         text = redact("".join(traceback.format_exception(kind, error, trace))) if status == "FAILED" else ""
         if self.journal:
-            self._end(status, text, _failure(text), quietly=error is not None)
+            self._end(status, text, record.failure_of(text), quietly=error is not None)
         if interrupt and interrupt is not error:
             raise interrupt
-
-
-def _failure(trace: str) -> str:
-    """The last line of a traceback, without the name of our own exception."""
-    last = trace.strip().splitlines()[-1] if trace.strip() else ""
-    return last.removeprefix(f"{RunFailed.__module__}.{RunFailed.__qualname__}: ")[:500]
 
 
 def _interrupt(error: BaseException | None) -> BaseException | None:

@@ -23,6 +23,7 @@ from experiments.tracking.search import (
 )
 from experiments.tracking.selection import comparable_with_newest
 from experiments.tracking.store import existing
+from experiments.tracking.summary import ENDED_WELL
 
 
 def finished(run: RecordedRun) -> RecordedRun:
@@ -31,7 +32,7 @@ def finished(run: RecordedRun) -> RecordedRun:
     Raises:
         Refused: It did not.
     """
-    if run.status not in ("FINISHED", "PRUNED"):
+    if run.status not in ENDED_WELL:
         what = f"{run.run_id} is {run.status}: there is no result to compare with"
         raise Refused(Problem("run", what, "run=latest"))
     return run

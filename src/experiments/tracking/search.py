@@ -14,7 +14,7 @@ from experiments.tracking import sqlite
 from experiments.tracking.client import import_mlflow
 from experiments.tracking.sqlite import sqlite_file
 from experiments.tracking.store import damage, damaged
-from experiments.tracking.summary import PRUNED
+from experiments.tracking.summary import status_of
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,9 +30,8 @@ WENT_ON_AT, EARLIER_SECONDS = "resumed.at", "resumed.earlier_seconds"
 
 
 def status(run: Any) -> str:
-    """A run's status in MLflow; PRUNED where a search has stopped it: MLflow itself has such a run as FINISHED."""
-    pruned = run.info.status == "FINISHED" and PRUNED in run.data.tags
-    return "PRUNED" if pruned else str(run.info.status)
+    """A run's status, see `status_of`."""
+    return status_of(str(run.info.status), run.data.tags, run.data.metrics)
 
 
 def seconds(run: Any) -> float | None:

@@ -22,6 +22,7 @@ from experiments.tracking.search import (
     seconds,
     status,
 )
+from experiments.tracking.summary import CONSTRAINTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,6 +84,9 @@ def of_sweep(client: Any, experiments: Sequence[str], parent: Any) -> Selection:
         if key.startswith(KEPT) and re.fullmatch(r"\w+(,\w+)*", listed):
             ids = ",".join(f"'{run_id}'" for run_id in listed.split(","))
             found += search(client, experiments, f"attributes.run_id IN ({ids})")
+    constraints = {key: tag for key, tag in parent.data.tags.items() if key == CONSTRAINTS}
+    for run in found:  # also those of other sweeps
+        run.data.tags.update(constraints)
     return _selection(f"{parent.info.run_name or 'sweep'}, run {parent.info.run_id}", found)
 
 
@@ -171,5 +175,6 @@ def _row(item: Any) -> Row:
         failure=data.tags.get("failure", ""),
         uuid=data.tags.get(UUID, ""),
         fingerprint=data.tags.get("fingerprint.config", ""),
+        goals=data.tags.get("objectives", ""),
         measured=recorded_objective(data.tags, data.params),
     )

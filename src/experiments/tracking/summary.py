@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.config.objective import broken
 from experiments.tracking.delivered import Delivered, delivered_to
 from experiments.tracking.journal import JOURNAL, Journal, is_sweep, opening, read
 
 CHECKPOINTS = "checkpoints"  # a folder beside a run's journal
 NOWHERE = Path(os.devnull)
-PRUNED = "pruned"  # the tag of a run that a search has stopped: the epoch after which it did
+# Tags of a run of a search: the epoch after which it was stopped, and the largest values of its measures, as JSON.
+PRUNED, CONSTRAINTS = "pruned", "constraints"
+ENDED_WELL = ("FINISHED", "PRUNED", "INFEASIBLE")
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class PastRun:
         folder: Of the journal; the run's output is in the folder around it. `NOWHERE`: the journal is not here.
         uuid: The run's own id, which the journal and the store have.
         opened: The first event; empty: the run did not come that far.
-        status: RUNNING, FINISHED, PRUNED, FAILED, KILLED or DELETED; RUNNING also if its process was killed.
+        status: RUNNING, FINISHED, PRUNED, INFEASIBLE, FAILED, KILLED or DELETED; RUNNING also if its
+            process was killed.
         objective: What the run is ranked by; None: it was not measured.
         seconds: What it took, without pauses before it was resumed.
         failure: Why it failed.
@@ -58,7 +62,7 @@ class PastRun:
     @property
     def has_ended_well(self) -> bool:
         """Whether it finished, or was stopped by a search."""
-        return self.status in ("FINISHED", "PRUNED")
+        return self.status in ENDED_WELL
 
     @property
     def run_id(self) -> str:
@@ -125,11 +129,18 @@ def summary(folder: Path) -> PastRun:
         elif kind == "model":
             said["has_model"] = True
         elif kind == "closed":
-            status = "PRUNED" if pruned and event["status"] == "FINISHED" else event["status"]
-            said |= {"status": status, "failure": event["failure"]}
+            tags = said.get("opened", {}).get("tags", {}) | ({PRUNED: str(pruned)} if pruned else {})
+            said |= {"status": status_of(event["status"], tags, measures), "failure": event["failure"]}
     taken = seconds + max(last - began, 0) / 1000
     said |= {"values": values, "measures": measures, "objective": measures.get("objective"), "pruned": pruned}
     return PastRun(folder, **said, seconds=taken, time=last)
+
+
+def status_of(status: str, tags: Mapping[str, str], measures: Mapping[str, float]) -> str:
+    """A run's status; PRUNED or INFEASIBLE where MLflow has FINISHED, but a search stopped it or cannot use it."""
+    if status != "FINISHED":
+        return status
+    return "PRUNED" if PRUNED in tags else "INFEASIBLE" if broken(tags.get(CONSTRAINTS, ""), measures) else status
 
 
 def close_abandoned(folder: Path, status: str, reason: str) -> bool:

@@ -58,6 +58,7 @@ class SweepRecorder(Recording):
         swept: Mapping[str, str],
         identity: Sequence[str],
         goes_on_with: Callable[[Sequence[Path]], Path | None],
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         """Ask the store whether it takes the sweep; wait for the answer where it is resumed. Nothing is recorded yet.
 
@@ -67,6 +68,7 @@ class SweepRecorder(Recording):
             swept: The values that are swept, by key.
             identity: What it has in common with an earlier sweep that it may go on with.
             goes_on_with: Chooses from the output folders of such sweeps, the latest first.
+            tags: More tags of its run.
 
         Raises:
             Refused: The store will not take it, or it cannot go on with any of the sweeps before.
@@ -76,7 +78,7 @@ class SweepRecorder(Recording):
         what = sorted(override for override in identity if not override.lstrip("+").startswith(HOW))
         self._identity = hashlib.sha256("\n".join(what).encode()).hexdigest()
         self._experiments, self._overrides = list(experiments), [redact(item) for item in overrides]
-        self._swept = {key: redact(value) for key, value in swept.items()}
+        self._swept, self._tags = {key: redact(value) for key, value in swept.items()}, {**(tags or {})}
         claim = self._claim = index.Claim(self._identity)
         if claim.take(patience=0) and self._resume:  # else an equal sweep is under way, and this one is another
             here = {run.output: run for run in reversed(self._here(claim, self._experiments))}
@@ -118,7 +120,7 @@ class SweepRecorder(Recording):
         kept = [run for run in here if not is_gone(run, answer)]
         if self._writer:
             for run in kept:
-                if run.status == "FINISHED" and not run.delivered.complete:
+                if run.has_ended_well and not run.delivered.complete:
                     self._writer.deliver(run.folder)
         for run in here:
             if run not in kept:  # its workers must not keep it either
@@ -179,7 +181,8 @@ class SweepRecorder(Recording):
             experiment=self._experiments[0],
             name=redact(self.tracking.run_name or f"sweep {record.run_name(self._overrides)}"),
             parent=None,
-            tags=origin(self.tracking, self._overrides, "python -m experiments.run -m") | {"sweep": self._identity},
+            tags=origin(self.tracking, self._overrides, "python -m experiments.run -m")
+            | {"sweep": self._identity, **self._tags},
             parameters={_name(key): value[:6000] for key, value in self._swept.items()},
             dataset=None,
         )

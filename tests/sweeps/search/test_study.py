@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from experiments.cli.checks import CONF
 from experiments.config import Refused, RunFailed
+from experiments.config.objective import Goal
 from experiments.sweeps.search.methods import AnyPruner, AnySampler
 from experiments.sweeps.search.parsing import parse
 from experiments.sweeps.search.settings import Settings
@@ -24,6 +25,7 @@ from experiments.sweeps.search.study import FILE, Study, describe, differences
 
 pytestmark = pytest.mark.usefixtures("hydra_here")
 EPOCHS = 9
+GOALS = [Goal("val_accuracy", False)]
 OPENED: list[Study] = []
 SPACES = {
     "numbers": ["optimizer.learning_rate=tag(log,interval(1e-4,1e-1))", "model.dropout=interval(0,0.5)"],
@@ -66,8 +68,8 @@ def _files_are_closed() -> Iterator[None]:
 
 def opened(file: Path, sampler: str, pruner: str) -> tuple[Study, Space]:
     chosen, space = settings(sampler, pruner), space_for(sampler)
-    study = Study("maximize", chosen.sampler.build(space, 3), chosen.pruner.build(EPOCHS))
-    study.open(file, describe(space, "val_accuracy", "maximize", [], "f"))
+    study = Study(["maximize"], chosen.sampler.build(space, 3), chosen.pruner.build(EPOCHS))
+    study.open(file, describe(space, GOALS, {}, [], "f"))
     OPENED.append(study)
     return study, space
 
@@ -101,7 +103,7 @@ def carry_out(file: Path, sampler: str, pruner: str, trials: int, interrupted: b
             answers = [study.report(number, repeated, values[repeated - 1]) for repeated in range(1, epoch + 1)]
             assert answers[-1] == stops
         state = TrialState.PRUNED if stops else TrialState.COMPLETE
-        study.tell(number, state, None if stops else values[-1], {"pruned": epoch if stops else 0})
+        study.tell(number, state, {"pruned": epoch if stops else 0}, None if stops else [values[-1]])
         study = again() if interrupted and not study.exhausted else study
     study.close()
     found = trials_of(file)
@@ -150,18 +152,19 @@ def test_what_has_changed_is_named(tmp_path: Path) -> None:
     study, space = opened(tmp_path / FILE, "random", "off")
     study.close()
     file = tmp_path / FILE
-    assert differences(file, describe(space, "val_accuracy", "maximize", [], "f")) == []
+    assert differences(file, describe(space, GOALS, {}, [], "f")) == []
     other = parse(["model.dropout=interval(0,0.6)", "batch_size=1,2"], {}, GlobalHydra.instance().config_loader())
-    found = {each.where: each.what for each in differences(file, describe(other, "val_loss", "minimize", [1], "f"))}
+    now = describe(other, [Goal("val_loss", True)], {"parameters": 9}, [1], "f")
+    found = {each.where: each.what for each in differences(file, now)}
     assert found == {
         "optimizer.learning_rate": "was tag(log,interval(1e-4,1e-1)) when the search began, is not searched now",
         "model.dropout": "was interval(0,0.5) when the search began, is interval(0,0.6) now",
         "batch_size": "was not searched when the search began, is 1,2 now",
-        "objective": "was val_accuracy when the search began, is val_loss now",
-        "direction": "was maximize when the search began, is minimize now",
+        "objective": "was val_accuracy max when the search began, is val_loss min now",
         "hydra.sweeper.seeds": "was [] when the search began, is [1] now",
+        "hydra.sweeper.constraints": "was {} when the search began, is {'parameters': 9} now",
     }
-    [problem] = differences(file, describe(space, "val_accuracy", "maximize", [], "other"))
+    [problem] = differences(file, describe(space, GOALS, {}, [], "other"))
     assert "code, data, versions, flags or values of all trials were others" in problem.what
 
 
@@ -170,7 +173,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
     _, space = opened(tmp_path / "other", "random", "off")
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(Refused, match="cannot be read"):
-        differences(tmp_path / FILE, describe(space, "val_accuracy", "maximize", [], "f"))
+        differences(tmp_path / FILE, describe(space, GOALS, {}, [], "f"))
 
 
 def test_a_file_that_cannot_be_written_ends_the_search_in_one_line(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ class Proposer(ABC):
             which are run only if `next` proposes them, too.
         reuses: Whether a finished run of the same fingerprint answers for a job, though the sweep is not resumed.
         done: How many of `total` have ended.
+        tags: Of the sweep's run, beside those of every sweep.
         unit: What `total` and `done` count, in words.
         tolerates_failures: Whether the sweep has finished though some of its runs have failed.
     """
@@ -42,6 +43,7 @@ class Proposer(ABC):
         self, jobs: Sequence[Job], overrides: Sequence[str], swept: Mapping[str, str], total: int | None
     ) -> None:
         self.jobs, self.overrides, self.swept, self.total, self.done = jobs, overrides, swept, total, 0
+        self.tags: dict[str, str] = {}
 
     @property
     def identity(self) -> Sequence[str]:

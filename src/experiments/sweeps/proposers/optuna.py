@@ -1,5 +1,6 @@
 """Proposes trials: each is chosen from the results of those before, and may be stopped early."""
 
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,16 +17,16 @@ from experiments.sweeps.jobs import Job, Outcome, identify
 from experiments.sweeps.proposers import Proposer
 from experiments.sweeps.search.best import preset
 from experiments.sweeps.search.methods import Off
-from experiments.sweeps.search.objective import same_objective
+from experiments.sweeps.search.objective import excess_of, is_in_better_half, same_goals, values_of
 from experiments.sweeps.search.parsing import parse
 from experiments.sweeps.search.settings import Settings
 from experiments.sweeps.search.space import Space
 from experiments.sweeps.search.study import FILE, Direction, Study, describe, differences
+from experiments.tracking.summary import CONSTRAINTS
 
 CANNOT_RUN = "cannot run"  # the user attribute of a trial whose config was refused, so that it has no run
 REPEATS = 10  # trials in a row that repeat earlier ones, after which the next ones are drawn at random
 MOST_REPEATS = 1000  # the same, after which a search ends
-COMPARED = 6  # a config's next seed depends on its results from so many configs on
 # The first words of overrides that do not decide which earlier search a command resumes.
 FREE = ("hydra", "objective", "resume", "trust", "tracking")
 
@@ -37,14 +38,14 @@ class _Trial:
     Attributes:
         number: Of the trial.
         jobs: One for each seed.
-        values: The results of the seeds so far.
+        values: The results of the seeds so far: of each, the values of the objectives.
         repeats: The run of an earlier sweep, or trial, that answers for it; empty: it was run.
         is_busy: Whether its next job was proposed.
     """
 
     number: int
     jobs: Sequence[Job]
-    values: list[float] = field(default_factory=list)
+    values: list[list[float]] = field(default_factory=list)
     repeats: str = ""
     is_busy: bool = False
 
@@ -72,12 +73,14 @@ class Search(Proposer):
         super().__init__(jobs, space.fixed, swept, settings.n_trials)
         self.reuses = settings.reuse
         self._settings, self._space, self._prepare = settings, space, prepare
-        self._objective = same_objective(self.jobs)
-        self._direction: Direction = "minimize" if self._objective.lower_is_better else "maximize"
+        self._limits = settings.constraints or {}
+        self.tags = {CONSTRAINTS: json.dumps(self._limits)} if self._limits else {}
+        self._prunes = not isinstance(settings.pruner, Off)
+        self._goals = same_goals(self.jobs, self._limits, prunes=self._prunes)
+        directions: list[Direction] = ["minimize" if goal.lower_is_better else "maximize" for goal in self._goals]
         epochs = max(job.config.epochs for job in self.jobs)
         sampling, pruner = settings.sampler.build(space, settings.seed), settings.pruner.build(epochs)
-        self._study = Study(self._direction, sampling, pruner)
-        self._prunes = not isinstance(settings.pruner, Off)
+        self._study = Study(directions, sampling, pruner)
         self._seeds = [f"seed={seed}" for seed in settings.seeds] or [""]
         self._trials = dict[int, _Trial]()  # under way
         self._equal = list[_Trial]()  # to one that is under way, which will answer for them
@@ -101,8 +104,7 @@ class Search(Proposer):
         return None
 
     def _described(self) -> dict[str, Any]:
-        direction, seeds = self._direction, self._settings.seeds
-        return describe(self._space, self._objective.metric, direction, seeds, self.jobs[0].fingerprint)
+        return describe(self._space, self._goals, self._limits, self._settings.seeds, self.jobs[0].fingerprint)
 
     def begin(self, folder: Path) -> list[Job]:
         """Open the study. Trials of an earlier one count; those that were under way go on."""
@@ -127,7 +129,7 @@ class Search(Proposer):
         """The jobs of a trial, one for each seed."""
         listed = [[*overrides, seed] if seed else list(overrides) for seed in self._seeds]
         jobs = identify(self._prepare(listed, first=number * len(listed), common=self._space.fixed))
-        tags = {"trial": str(number)}
+        tags = {"trial": str(number), **self.tags}
         return [replace(job, tags=tags, asks=self._prunes and place == 0) for place, job in enumerate(jobs)]
 
     def next(self) -> Job | None:
@@ -169,7 +171,7 @@ class Search(Proposer):
 
     def epoch(self, job: Job, number: int, metrics: Mapping[str, float]) -> bool:
         """Report an epoch to the pruner; its answer is whether to stop."""
-        value = metrics.get(self._objective.metric)
+        value = metrics.get(self._goals[0].name)
         return job.asks and value is not None and self._study.report(int(job.tags["trial"]), number, value)
 
     def tell(self, job: Job, outcome: Outcome) -> None:
@@ -179,18 +181,20 @@ class Search(Proposer):
         trial.repeats = outcome.repeats if trial.repeats or not trial.values else ""
         if not outcome.repeats:
             self._in_a_row = 0
-        if outcome.objective is None:
-            self._end(trial.number, TrialState.FAIL, {"failure": outcome.reason})
+        if (values := values_of(outcome, self._goals)) is None:
+            self._end(trial.number, TrialState.FAIL, {"failure": outcome.reason or "it recorded no costs"})
         elif outcome.pruned:
             self._end(trial.number, TrialState.PRUNED, {"pruned": outcome.pruned})
         else:
-            trial.values.append(outcome.objective)
+            trial.values.append(values)
             if len(trial.values) == len(trial.jobs) or not self._is_promising(trial):
                 noted = {"values": trial.values, "repeats": trial.repeats}
-                self._end(trial.number, TrialState.COMPLETE, noted, fmean(trial.values))
+                means = [fmean(each) for each in zip(*trial.values, strict=True)]
+                excess = excess_of(outcome, self._limits)
+                self._end(trial.number, TrialState.COMPLETE, noted, means, excess)
 
-    def _end(self, number: int, state: TrialState, noted: Mapping[str, Any], value: float | None = None) -> None:
-        self._study.tell(number, state, value, noted)
+    def _end(self, number: int, state: TrialState, noted: Mapping[str, Any], *measured: Any) -> None:
+        self._study.tell(number, state, noted, *measured)
         self._count()
         if ended := self._trials.pop(number, None):
             same = [trial for trial in self._equal if trial.jobs[0].fingerprint == ended.jobs[0].fingerprint]
@@ -202,18 +206,12 @@ class Search(Proposer):
         self.done = sum(self._counts(trial) for trial in self._study.trials if trial.state.is_finished())
 
     def _is_promising(self, trial: _Trial) -> bool:
-        """Whether a config is worth another seed: its mean is in the better half of those with as many."""
-        if self._settings.seeds_for == "all":
+        """Whether a config is worth another seed."""
+        if self._settings.seeds_for == "all" or len(self._goals) > 1:
             return True
-        count = len(trial.values)
         others = [values for each in self._study.trials if (values := each.user_attrs.get("values"))]
         others += [each.values for each in self._trials.values() if each is not trial]
-        means = [fmean(values[:count]) for values in others if len(values) >= count]
-        if len(means) + 1 < COMPARED:
-            return True
-        own, sign = fmean(trial.values), -1 if self._objective.lower_is_better else 1
-        better = sum(sign * mean > sign * own for mean in means)
-        return better < (len(means) + 1) / 2
+        return is_in_better_half(trial.values, others, self._goals[0])
 
     def _counts(self, trial: FrozenTrial) -> bool:
         if trial.state == TrialState.FAIL:
@@ -225,10 +223,12 @@ class Search(Proposer):
         if not (file := self._study.file):
             return {}
         found: dict[str, bytes | str] = {f"search/{file.name}": file.read_bytes()}
-        if best := self._study.best:
-            value = f"{self._objective.metric} {best.value:.4f}"
-            head = f"Trial {best.number} of a search: {value}, the best of {self.done}."
-            found["search/best.yaml"] = preset(self._jobs_of(best.number, self._space.of(best.params))[0], head)
+        for place, best in enumerate(self._study.best):
+            values = ", ".join(f"{goal.name} {value:.6g}" for goal, value in zip(self._goals, best.values, strict=True))
+            head = f"Trial {best.number} of a search of {self.done}: {values}."
+            content = preset(self._jobs_of(best.number, self._space.of(best.params))[0], head)
+            found |= {f"search/front/trial-{best.number}.yaml": content} if len(self._goals) > 1 else {}
+            found |= {"search/best.yaml": content} if place == 0 else {}
         return found
 
     def close(self) -> None:

@@ -1,25 +1,78 @@
 """What a search chooses by."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from experiments.config import Problem, Refused
-from experiments.config.objective import Objective, objective_of
-from experiments.sweeps.jobs import Job
+from experiments.config.objective import COSTS, Goal, goals_of, objective_of
+from experiments.config.problems import assign, closest, suggest
+from experiments.sweeps.jobs import Job, Outcome
+
+COMPARED = 6  # a config's next seed depends on its results from so many configs on
 
 
-def same_objective(jobs: Sequence[Job]) -> Objective:
-    """The objective of all jobs.
+def same_goals(jobs: Sequence[Job], constraints: Mapping[str, float], *, prunes: bool) -> list[Goal]:
+    """The objectives of all jobs, which they have in common.
+
+    Args:
+        jobs: Of the corners of the space.
+        constraints: The largest values of measures.
+        prunes: Whether the search stops trials early.
 
     Raises:
-        Refused: They have several, or it is measured on the test set.
+        Refused: They differ, are measured on the test set, or are several though trials are stopped early; or a
+            constraint is about what is not measured.
     """
-    objectives = {objective_of(job.config, "").measured_as: objective_of(job.config, "") for job in jobs}
-    if len(objectives) > 1:
-        listed = "; ".join(objectives)
+    found = {objective_of(job.config, "").measured_as: job.config for job in jobs}
+    if len(found) > 1:
+        listed = "; ".join(found)
         raise Refused(Problem("objective", f"a search needs one for all of its trials, got several: {listed}"))
-    [objective] = objectives.values()
-    if objective.metric.startswith("test_"):
-        what = f"got {objective.metric}, but a search chooses by it, and the test set must not choose a model"
-        held_out = jobs[0].config.validates
-        raise Refused(Problem("objective", what, "objective=auto" if held_out else "data.validation_size=0.1"))
-    return objective
+    [config] = found.values()
+    metric = config.objective_metric
+    if metric.startswith("test_"):
+        what = f"got {metric}, but a search chooses by it, and the test set must not choose a model"
+        raise Refused(Problem("objective", what, "objective=auto" if config.validates else "data.validation_size=0.1"))
+    if (goals := goals_of(config)) and prunes:
+        what = f"got {len(goals)}: a trial can be stopped early for one objective only"
+        raise Refused(Problem("objective", what, "hydra/sweeper/pruner=off"))
+    known = [*COSTS, *(f"val_{name}" for name in config.metric_names)]
+    for name in constraints:
+        if name not in known:
+            meant = closest(name, known)
+            remedy = assign("hydra.sweeper.constraints", {meant: constraints[name]}) if meant else ""
+            what = f"is neither a cost nor a metric of the validation set; {suggest(name, known)}"
+            raise Refused(Problem(f"hydra.sweeper.constraints.{name}", what, remedy))
+    if (goals or constraints) and not config.tracking.enabled:
+        what = "costs of runs are known from their record, but tracking is off"
+        raise Refused(Problem("tracking", what, "tracking=mlflow"))
+    return goals or [Goal(metric, bool(config.lower_is_better))]
+
+
+def values_of(outcome: Outcome, goals: Sequence[Goal]) -> list[float] | None:
+    """The values of the objectives; None: the job has not got them all."""
+    if outcome.objective is None:
+        return None
+    more = [outcome.measures.get(goal.measure) for goal in goals[1:]]
+    return None if None in more else [outcome.objective, *(value for value in more if value is not None)]
+
+
+def excess_of(outcome: Outcome, constraints: Mapping[str, float]) -> dict[str, float]:
+    """By how much a job exceeds each constraint; 0 or less: it keeps it."""
+    measures = {name: outcome.measures.get(Goal(name, True).measure, math.inf) for name in constraints}
+    return {name: measures[name] - limit for name, limit in constraints.items()}
+
+
+def is_in_better_half(own: Sequence[Sequence[float]], others: Sequence[Sequence[Sequence[float]]], goal: Goal) -> bool:
+    """Whether the mean of a config is in the better half of those with as many seeds; also if these are still few.
+
+    Args:
+        own: Its values: a list for each seed, which begins with the value of the goal.
+        others: Of the other configs.
+        goal: The objective.
+    """
+    count, sign = len(own), -1 if goal.lower_is_better else 1
+    means = [fmean(seed[0] for seed in values[:count]) for values in others if len(values) >= count]
+    mean = fmean(seed[0] for seed in own)
+    better = sum(sign * other > sign * mean for other in means)
+    return len(means) + 1 < COMPARED or better < (len(means) + 1) / 2

@@ -27,5 +27,6 @@ class Settings(Section):
     seeds_for: Literal["better_half", "all"] = "better_half"
     reuse: bool = True
     count_failed: bool = True
+    constraints: dict[str, float] | None = None
     sampler: AnySampler
     pruner: AnyPruner

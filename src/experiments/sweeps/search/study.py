@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from experiments.config import Problem, Refused, RunFailed
+from experiments.config.objective import Goal, written
 from experiments.sweeps.search.methods import Sampling
 from experiments.sweeps.search.space import Space
 
@@ -26,8 +27,6 @@ FILE = "study.sqlite"
 NAME = "search"  # the same in each search: Hyperband sorts trials into brackets by it
 SAMPLED = "sampled"  # a user attribute of a trial: what samplers had noted of the study and of the trial when it began
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
 Direction = Literal["maximize", "minimize"]
 
 
@@ -35,15 +34,17 @@ class Study:
     """The trials of a search.
 
     Args:
-        direction: ``maximize`` or ``minimize``.
+        directions: ``maximize`` or ``minimize``, for each objective.
         sampling: Gives the sampler of each trial.
         pruner: Says which trials are stopped.
     """
 
-    def __init__(self, direction: Direction, sampling: Sampling, pruner: BasePruner) -> None:
-        self._direction, self._sampling = direction, sampling
+    def __init__(self, directions: Sequence[Direction], sampling: Sampling, pruner: BasePruner) -> None:
+        self._directions, self._sampling = list(directions), sampling
         self._memory = InMemoryStorage()
-        self._study = optuna.create_study(storage=self._memory, study_name=NAME, direction=direction, pruner=pruner)
+        self._study = optuna.create_study(
+            storage=self._memory, pruner=pruner, study_name=NAME, directions=self._directions
+        )
         self._id = self._memory.get_study_id_from_name(NAME)
         self._running = dict[int, Trial]()
         self._stopped = dict[int, int]()  # by trial, the epoch after which it is stopped
@@ -74,7 +75,7 @@ class Study:
         unfinished = file.with_suffix(".unfinished")
         unfinished.unlink(missing_ok=True)
         with _opened(unfinished) as storage:
-            study = optuna.create_study(storage=storage, study_name=NAME, direction=self._direction)
+            study = optuna.create_study(storage=storage, study_name=NAME, directions=self._directions)
             for key, value in described.items():
                 study.set_user_attr(key, value)
         unfinished.replace(file)
@@ -123,21 +124,31 @@ class Study:
             self._stopped[number] = epoch
         return self._stopped.get(number) == epoch
 
-    def tell(self, number: int, state: TrialState, value: float | None, noted: Mapping[str, Any]) -> None:
+    def tell(
+        self,
+        number: int,
+        state: TrialState,
+        noted: Mapping[str, Any],
+        values: Sequence[float] | None = None,
+        excess: Mapping[str, float] | None = None,
+    ) -> None:
         """End a trial.
 
         Args:
             number: Of the trial.
             state: COMPLETE, PRUNED or FAIL.
-            value: If it is COMPLETE.
             noted: What is to be known of it: user attributes.
+            values: Of the objectives, if it is COMPLETE.
+            excess: By how much it exceeds each constraint.
         """
         trial = self._running.pop(number)
         self._study.sampler = self._sampling(number)
         for key, each in noted.items():
             trial.set_user_attr(key, each)
+        for key, by in (excess or {}).items():
+            trial.set_constraint(key, by)
         try:
-            self._study.tell(number, value, state=state)
+            self._study.tell(number, values, state=state)
         except RuntimeError as error:  # the sampler has no more points; Optuna has recorded the trial before it raises
             if "Study.stop" not in str(error):
                 raise
@@ -152,9 +163,11 @@ class Study:
             file.set_trial_state_values(own, state, ended.values)
 
     @property
-    def best(self) -> FrozenTrial | None:
-        """The trial with the best value; None: there is none."""
-        return next(iter(self._study.best_trials), None)
+    def best(self) -> list[FrozenTrial]:
+        """The best trial; with several objectives those on the Pareto front, first the best by the first objective."""
+        sign = -1 if self._directions[0] == "maximize" else 1
+        best = sorted(self._study.best_trials, key=lambda trial: sign * trial.values[0])
+        return best[: None if len(self._directions) > 1 else 1]
 
     def close(self) -> None:
         """Close the file, if it was opened."""
@@ -162,18 +175,21 @@ class Study:
             _close(self._stored)
 
 
-def describe(space: Space, objective: str, direction: str, seeds: Sequence[int], fingerprint: str) -> dict[str, Any]:
+def describe(
+    space: Space, goals: Sequence[Goal], constraints: Mapping[str, float], seeds: Sequence[int], fingerprint: str
+) -> dict[str, Any]:
     """What a search is, as its file says it: a search that goes on must be the same.
 
     Args:
         space: What is searched.
-        objective: The metric.
-        direction: ``maximize`` or ``minimize``.
+        goals: The objectives.
+        constraints: The largest values of measures.
         seeds: Of each trial.
         fingerprint: Of a trial that is at the lower ends of the space: of what all have in common.
     """
     searched = {each.name: [each.text, distribution_to_json(each.distribution)] for each in space.all()}
-    told = {"objective": objective, "direction": direction, "hydra.sweeper.seeds": str(list(seeds))}
+    settings = {"seeds": list(seeds), "constraints": dict(constraints)}
+    told = {"objective": written(goals)} | {f"hydra.sweeper.{key}": str(value) for key, value in settings.items()}
     return {"space": searched, **told, "fingerprint": fingerprint}
 
 

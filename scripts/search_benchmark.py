@@ -1,0 +1,172 @@
+"""Measure what searches find, and what they cost: `python scripts/search_benchmark.py METHODS [SEEDS]`.
+
+METHODS are samplers and pruners with commas between them, as `tpe+median,random+off`, or `grid`. Each search has a
+folder and a store of its own, one worker, and 40 trials of 10 epochs on MNIST with 10,000 validation images. Results
+are added to `scripts/results/search.json` after each search; `--table` prints what is there, `--figure FILE` draws it.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import optuna
+from benchmark import machine
+from optuna.trial import TrialState
+
+FILE = Path(__file__).resolve().parent / "results" / "search.json"
+VERSIONS = ("tensorflow", "keras", "optuna", "numpy")
+EPOCHS = 10
+# Random search is given about as many epochs as a search spends that stops trials early.
+TRIALS = {"tpe": 40, "random": 20}
+COMMON = [f"epochs={EPOCHS}", "batch_size=1024", "data.validation_size=10000", "hydra.launcher.workers=1"]
+COMMON += ["runtime.threads=1"]
+SPACE = [
+    "optimizer=choice(adam,rmsprop,sgd)",
+    "optimizer.learning_rate=tag(log,interval(1e-4,1))",
+    "model.layer_sizes=choice([64],[128],[256],[128,64],[256,128])",
+    "model.dropout=interval(0,0.5)",
+]
+GRID = [
+    "optimizer=adam,rmsprop,sgd",
+    "optimizer.learning_rate=1e-4,1e-3,1e-2,1e-1,1",
+    "model.layer_sizes=[128],[256,128]",
+    "model.dropout=0,0.25",
+]
+# Of the random order in which a grid is tried: what it has found after so many epochs is a mean over orders.
+ORDERS = 200
+
+
+def main() -> None:
+    """Carry out the searches that are named, and those only that have no result yet."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("methods", nargs="?", default="")
+    parser.add_argument("seeds", nargs="?", default="0,1,2,3,4")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--figure", type=Path)
+    arguments = parser.parse_args()
+    for seed in map(int, arguments.seeds.split(",")):
+        for method in filter(None, arguments.methods.split(",")):
+            if not any((each["method"], each["seed"]) == (method, seed) for each in read()["searches"]):
+                add(carry_out(method, seed))
+    if arguments.table:
+        table(read()["searches"])
+
+
+def read() -> dict[str, Any]:
+    """The results so far."""
+    found: dict[str, Any] = json.loads(FILE.read_text()) if FILE.is_file() else {"searches": []}
+    return found
+
+
+def add(result: dict[str, Any]) -> None:
+    """Add the result of a search to the file."""
+    versions = {item: importlib.metadata.version(item) for item in VERSIONS} | {"python": platform.python_version()}
+    searches = sorted([*read()["searches"], result], key=lambda each: (each["method"], each["seed"]))
+    head = {"machine": machine(), "versions": versions, "space": SPACE, "grid": GRID, "common": COMMON}
+    lines = ",\n  ".join(map(json.dumps, searches))
+    FILE.write_text(f'{json.dumps(head, indent=1)[:-2]},\n "searches": [\n  {lines}\n ]\n}}\n')
+    print(
+        result["method"],
+        result["seed"],
+        f"{result['best']:.4f}",
+        result["epochs"],
+        f"{result['seconds']:.0f} s",
+        flush=True,
+    )
+
+
+def carry_out(method: str, seed: int) -> dict[str, Any]:
+    """Run a search in a folder of its own.
+
+    Returns:
+        Best validation accuracy, epochs trained, seconds of the command, and for each trial its epochs and value.
+    """
+    common = [*COMMON, f"seed={seed}"]
+    if method == "grid":
+        command = [*GRID, *common]
+    else:
+        sampler, pruner = method.split("+")
+        chosen = ["hydra/sweeper=optuna", f"hydra/sweeper/sampler={sampler}", f"hydra/sweeper/pruner={pruner}"]
+        command = [*chosen, f"hydra.sweeper.n_trials={TRIALS[sampler]}", f"hydra.sweeper.seed={seed}", *SPACE, *common]
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "experiments.run", "-m", *command],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "COLUMNS": "200"},
+        )
+        seconds = time.monotonic() - began
+        if done.returncode not in (0, 1):  # 1: a learning rate of 1 makes some losses NaN
+            raise SystemExit(done.stdout + done.stderr)
+        files = list(Path(folder).glob("mlruns/multirun/*/*/study.sqlite"))
+        trials = _of_study(files[0]) if files else _of_output(done.stdout)
+    best = max(value for _, value in trials if value is not None)
+    return {
+        "method": method,
+        "seed": seed,
+        "best": best,
+        "epochs": sum(epochs for epochs, _ in trials),
+        "seconds": round(seconds, 1),
+        "trials": trials,
+    }
+
+
+Trials = list[tuple[int, float | None]]
+"""Of each trial, its epochs, and its value if it was trained to the end."""
+
+
+def _of_study(file: Path) -> Trials:
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{file}")
+    trials: Trials = []
+    for trial in study.trials:
+        value = trial.value if trial.state == TrialState.COMPLETE else None
+        stopped = trial.user_attrs.get("pruned")
+        trials.append((stopped or (0 if trial.state == TrialState.FAIL else EPOCHS), value))
+    return trials
+
+
+def _of_output(text: str) -> Trials:
+    found = re.findall(r"^\[.*\] .* s  val_accuracy (\S+)", text, re.MULTILINE)
+    return [(EPOCHS, float(value)) for value in found]
+
+
+def table(searches: Sequence[dict[str, Any]]) -> None:
+    """Print, by method, the epochs and the best accuracy: mean, and spread over seeds."""
+    by_method = defaultdict[str, list[dict[str, Any]]](list)
+    for each in searches:
+        by_method[each["method"]].append(each)
+    whole = statistics.fmean(each["epochs"] for each in by_method.get("tpe+off", searches))
+    for method, found in by_method.items():
+        best, epochs = [each["best"] for each in found], [each["epochs"] for each in found]
+        share = statistics.fmean(epochs) / whole
+        print(
+            f"{method:26} {len(found)} seeds  best {statistics.fmean(best):.4f} ({min(best):.4f} to {max(best):.4f})"
+            f"  epochs {statistics.fmean(epochs):5.0f} ({min(epochs)} to {max(epochs)})  {share:.2f} of tpe+off"
+        )
+
+
+def best_after(trials: Trials, epochs: int) -> float:
+    """The best value of the trials that had ended after so many epochs."""
+    ends = accumulate(each for each, _ in trials)
+    values = [value for end, (_, value) in zip(ends, trials, strict=True) if end <= epochs and value is not None]
+    return max(values, default=0.0)
+
+
+if __name__ == "__main__":
+    main()
