@@ -318,3 +318,35 @@ def test_an_experiment_of_mlflow_is_no_preset(run_cli: Callable[..., Any]) -> No
     assert (done.returncode, done.stdout) == (2, "")
     assert "error: experiment: is a preset of experiments.run" in done.stderr
     assert "try  tracking.experiment=digits" in done.stderr
+
+
+def test_how_far_a_sweep_is(tmp_path: Path, hydra_here: None, fork_cli: RunCli) -> None:
+    """A trial with two seeds counts once; a run of another sweep that is kept counts, too."""
+    made, tags = Store(tmp_path), {"sweep": "a" * 64, "sweep__total": "9", "sweep__unit": "trials", "sweep__kept": "1"}
+    sweep = made.run("digits", {}, None, "RUNNING", **tags)
+    nothing = fork_cli("sweep=latest", module="compare")
+    assert nothing.stdout == f"sweep {sweep[:8]} is under way: 1 of 9 trials ended\n", nothing.stderr
+    for trial, seed, objective, status, more in [
+        ("0", "0", 0.8, "FINISHED", {}),
+        ("0", "1", 0.9, "FINISHED", {}),
+        ("1", "0", 0.7, "FINISHED", {}),
+        ("1", "1", None, "RUNNING", {}),
+        ("2", "0", 0.3, "FINISHED", {"pruned": "1"}),
+        ("3", "0", None, "FAILED", {}),
+        ("4", "0", None, "KILLED", {}),
+    ]:
+        parameters = {"epochs": "3", "seed": seed, "data.name": "digits", "batch_size": trial}
+        made.run("digits", parameters, objective, status, mlflow__parentRunId=sweep, trial=trial, **OURS, **more)
+    counts = "4 of 9 trials ended, 1 {}, 1 failed, 1 stopped early; best val_accuracy 0.8500"
+    seen = fork_cli("sweep=latest", module="compare")
+    under_way = f"sweep {sweep[:8]} is under way: {counts.format('running')}"
+    assert seen.stdout.splitlines()[0] == under_way, seen.stderr
+    as_csv = fork_cli("sweep=latest", "format=csv", module="compare")
+    assert as_csv.stderr.splitlines()[0] == under_way
+    assert as_csv.stdout.count("\n") == 8
+    made.client.set_terminated(sweep, "KILLED")
+    counts = counts.format("under way when it was")
+    state = f"sweep {sweep[:8]} was interrupted: {counts}; the same command with resume=true goes on"
+    assert fork_cli("sweep=latest", module="compare").stdout.splitlines()[0] == state
+    made.client.set_terminated(sweep, "FINISHED")
+    assert not fork_cli("sweep=latest", module="compare").stdout.startswith("sweep ")

@@ -29,6 +29,10 @@ def compare_runs(config: CompareConfig) -> None:
     from experiments.tracking import curves
 
     runs, groups = selection.runs, comparable(selection.runs)
+    if selection.state:
+        say(Console(file=None if config.format == "text" else sys.stderr), selection.state)
+    if runs.empty:  # none has begun
+        return
     sort = sort_key(config.sort, runs) if config.sort else ""  # now: the curves take longer to read
     everything = config.format == "json" or config.report
     comparisons = []
@@ -60,7 +64,7 @@ def select(config: CompareConfig) -> "tuple[Any, Selection]":
     client = leftovers.connect(store.existing(config.tracking, "sweep"))
     selection = recorded.select(client, config)
     runs = filter_runs(selection.runs, config.filter)
-    if not comparable(runs):
+    if not (comparable(runs) or (runs.empty and selection.state)):
         what = f"none of the {len(runs)} runs says what it is ranked by: no runs of ours"
         raise Refused(Problem("runs", what, recorded.another_experiment(client, config)))
     return client, replace(selection, runs=runs)

@@ -177,6 +177,8 @@ def test_a_proposer_and_an_executor_of_ones_own(fork_cli: Run, package: Path, tm
     folder = str(package / "conf")
     command = ("-m", "--config-dir", folder, "hydra/sweeper=longer", "hydra/launcher=spawned", "trust=[mypackage]")
     own = ("data=custom", "data.function=mypackage.data.load", "+callbacks.count.name=mypackage.callbacks.CountEpochs")
+    dry = fork_cli(*command, *own, *QUICK, "+hydra.sweeper.dry_run=true", PYTHONPATH=str(package))
+    assert dry.stdout.splitlines()[0] == "runs, ranked by val_accuracy", dry.stderr
     ended = fork_cli(*command, *own, *QUICK, "batch_size=16", PYTHONPATH=str(package))
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()

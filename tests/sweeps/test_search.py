@@ -284,6 +284,7 @@ def test_a_search_that_was_killed_ends_as_one_that_was_not(
     process.wait()
     ended = fork_cli(*command, "resume=true")
     assert ended.returncode == 0, ended.stderr
+    assert re.match(r"resume: \d of 8 trials have ended, (0 go|1 goes) on\n", ended.stdout)
     assert facts(study(tmp_path)) == facts(study(done[0]))
     trials = [value for [value] in query(tmp_path, "SELECT value FROM tags WHERE key = 'trial'")]
     assert sorted(trials) == [str(number) for number in range(8)]
@@ -301,9 +302,15 @@ def test_a_larger_total_goes_on_and_another_space_is_refused(
     assert refused.returncode == 2
     what = "was tag(log,interval(1e-3,1e-1)) when the search began, is tag(log,interval(1e-3,1)) now"
     assert f"error: optimizer.learning_rate: {what}\n       try  resume=false\n" == refused.stderr
-    more = fork_cli("-m", *SEARCH, *SPACE, pruner, "hydra.sweeper.n_trials=9", "resume=true", cwd=folder)
+    command = ("-m", *SEARCH, *SPACE, pruner, "hydra.sweeper.n_trials=9", "resume=true")
+    dry = fork_cli(*command, "hydra.sweeper.dry_run=true", cwd=folder)
+    assert "resume: 8 of 9 trials have ended, 0 go on\ntime: about " in dry.stdout
+    assert " for at most 1 run, 1 at a time, by " in dry.stdout
+    assert facts(study(folder)) == facts(study(done[0]))
+    more = fork_cli(*command, cwd=folder)
     assert more.returncode == 0, more.stderr
-    assert more.stdout.splitlines()[0] == "1 trial, one at a time, ranked by val_accuracy"
+    head = ["resume: 8 of 9 trials have ended, 0 go on", "1 trial, one at a time, ranked by val_accuracy"]
+    assert more.stdout.splitlines()[:2] == head
     assert facts(study(folder))[:8] == facts(study(done[0]))
     assert len(study(folder)) == 9
 

@@ -2,12 +2,14 @@
 
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -192,6 +194,26 @@ def test_an_interrupted_sweep_leaves_nothing_running(tmp_path: Path, fork_start:
     assert [status for _, status in parents(tmp_path)] == ["KILLED"]
     assert [status for _, status, _ in children(tmp_path)] == ["KILLED"] * 2
     assert (tmp_path / "out").read_text().endswith("interrupted\n")
+
+
+def test_a_sweep_under_way_is_seen_from_another_terminal(
+    tmp_path: Path, fork_start: ForkStart, fork_cli: RunCli
+) -> None:
+    process = fork_start("-m", *LONG, "data.validation_size=0.2", "seed=0,1", "hydra.launcher.workers=1")
+    wait_until(lambda: recorded(tmp_path))
+    compare = partial(fork_cli, "sweep=latest", module="compare")
+    seen = compare()
+    assert (seen.returncode, seen.stderr) == (0, "")
+    state, _, _, row = seen.stdout.splitlines()
+    assert re.fullmatch(r"sweep [0-9a-f]{8} is under way: 0 of 2 runs ended, 1 running", state)
+    assert re.match(r" +0 +0\.\d{4}, epoch \d+/4000 ", row) or re.match(r" +0\.\d{4}, epoch \d+/4000 ", row)
+    members = family(process)
+    process.kill()
+    process.wait()
+    state = compare().stdout.splitlines()[0]
+    assert re.match(r"sweep [0-9a-f]{8} was interrupted: 0 of 2 runs ended", state)
+    assert state.endswith("; the same command with resume=true goes on")
+    psutil.wait_procs(members, timeout=60)
 
 
 def test_a_shot_launcher_is_resumed_where_it_was(tmp_path: Path, fork_start: ForkStart, fork_sweep: ForkSweep) -> None:

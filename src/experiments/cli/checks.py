@@ -70,6 +70,8 @@ def check_arguments(arguments: Namespace, command: str, schema: type[Section]) -
 
 def _check_start(composed: DictConfig, schema: type[Section], sweep: bool, command: str) -> Section | None:
     if schema is Config and not sweep:
+        if OmegaConf.select(composed, "hydra.sweeper.dry_run"):
+            raise Refused(Problem("hydra.sweeper.dry_run", "is for sweeps: a single run would train; add -m"))
         return check_run(composed, functools.partial(group_defaults, composed))
     if sweep and schema is Config:
         problems = _sweep_problems(composed)

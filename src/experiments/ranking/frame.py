@@ -107,6 +107,13 @@ def records(runs: "pd.DataFrame") -> list[Row]:
     return plain(runs.assign(**inner)[[*shown, "uuid", "fingerprint"]])
 
 
+def unfinished_status(run: Row, metric: str, digits: int) -> str:
+    """Why a run has no result; of one that is under way, how far it is."""
+    if run["status"] == "RUNNING" and (curve := run["curves"].get(metric)):
+        return f"{curve[-1]:.{digits}f}, epoch {len(curve)}/{run['parameters'].get('epochs', '')}"
+    return "no result" if run["status"] == "FINISHED" else str(run["status"])
+
+
 def plain(frame: "pd.DataFrame") -> list[Row]:
     """The rows as mappings; None: missing."""
     return frame.astype(object).where(frame.notna(), None).to_dict("records")  # type: ignore[no-any-return]

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.config.problems import visible
-from experiments.ranking.comparison import Comparison
+from experiments.ranking.comparison import Comparison, curve_of
 from experiments.ranking.filters import of_configs
-from experiments.ranking.frame import PARAMS, facts, parameters
+from experiments.ranking.frame import PARAMS, facts, parameters, records, unfinished_status
 from experiments.ranking.front import GOALS
 from experiments.ranking.sparklines import sparklines
 from experiments.system import terminal
@@ -130,7 +130,7 @@ def columns(comparison: Comparison, curves: Mapping[int, str]) -> list[Column]:
         cells = [*configs[PARAMS + key], *parameters(lost, [key])[key]]
         found.append(Column(headers[key], list(map(terminal.short_numbers, cells)), is_setting=True))
     seeds = [seed if several else "" for seed in parameters(lost, ["seed"])["seed"]]
-    statuses = ["no result" if status == "FINISHED" else status for status in lost["status"]]
+    statuses = [unfinished_status(run, curve_of(comparison.ranked_by), digits) for run in records(lost)]
     results = [f"{mean:.{digits}f}" for mean in configs["mean"]]
     results += [f"{status}, seed {seed}" if seed else status for status, seed in zip(statuses, seeds, strict=True)]
     found.append(Column(comparison.ranked_by, results))

@@ -58,7 +58,7 @@ class Kept:
         Returns:
             Such as: ``resume: 12 kept, 3 never ran, 1 failed before: rerun``.
         """
-        why = Counter(self._why(job) for job in jobs)
+        why = Counter(self.why(job) for job in jobs)
         again = ", ".join(f"{count} {reason}" for reason, count in why.items() if reason)
         elsewhere = Counter(self._differs(job, threads) for job in jobs)
         kept = [f"; of those kept, {count} ran {how}" for how, count in elsewhere.items() if how]
@@ -71,7 +71,7 @@ class Kept:
             self._runs.setdefault(run.tags.get("fingerprint", ""), []).append(run)
             self._configs.add(run.tags.get("fingerprint.config", ""))
 
-    def _why(self, job: Job) -> str:
+    def why(self, job: Job) -> str:
         """Why a job has to run; empty: it need not."""
         statuses = {run.status for run in self._runs[job.fingerprint]}
         if self.finished(job):

@@ -20,6 +20,8 @@ KINDS = {
     "sweeper": ("proposer", "experiments.sweeps.proposers", "propose"),
     "launcher": ("executor", "experiments.sweeps.executors", "executor"),
 }
+# Keys that all modules of a section have, beside those of their own settings.
+COMMON: dict[str, dict[str, Any]] = {"sweeper": {"dry_run": (bool, False)}, "launcher": {}}
 
 
 class Part(NamedTuple):
@@ -58,7 +60,8 @@ def _load(config: DictConfig, section: str) -> Part:
         what = f"got {module.__name__}, which has no {' and no '.join(missing)}: see the docstring of {package}"
         raise Refused(Problem(f"hydra.{section}.{key}", what))
     del given["_target_"]
-    return Part(module, check_settings(section, module.Settings, given))
+    schema = create_model("Settings", __base__=module.Settings, **COMMON[section])
+    return Part(module, check_settings(section, cast(type[Section], schema), given))
 
 
 def _find(name: Any, key: str, package: str, config: DictConfig) -> ModuleType:

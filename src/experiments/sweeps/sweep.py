@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
+from experiments.cli.checks import remove_empty_folders
 from experiments.config import Problem, Refused, RunFailed
-from experiments.sweeps import batches
+from experiments.sweeps import batches, dry_run
 from experiments.sweeps.jobs import Composer, identify, prepare
 from experiments.sweeps.kept import Kept
 from experiments.sweeps.proposers import Proposer
@@ -47,17 +48,33 @@ def sweep(sweeper: "ProposerSweeper", arguments: Sequence[str], launcher: Launch
     proposer = module.propose(settings, arguments, loader, partial(prepare, composer=Composer(loader, master)))
     if not proposer.jobs:
         raise Refused(Problem("hydra.sweeper.proposer", f"{module.__name__} proposes no job to begin with"))
+    own = launcher if isinstance(launcher, ExecutorLauncher) else None
+    if proposer.follows_results and not own:
+        what = "takes all jobs as one batch, but this proposer chooses the next jobs from earlier results"
+        raise Refused(Problem("hydra/launcher", what, "hydra/launcher=pool"))
     with ExitStack() as opened:
-        if isinstance(launcher, ExecutorLauncher):
-            launcher.executor.prepare(proposer.jobs)
-            opened.callback(launcher.executor.close)
-        elif proposer.follows_results:
-            what = "takes all jobs as one batch, but this proposer chooses the next jobs from earlier results"
-            raise Refused(Problem("hydra/launcher", what, "hydra/launcher=pool"))
+        if own and not settings.dry_run:
+            own.executor.prepare(proposer.jobs)
+            opened.callback(own.executor.close)
         first = proposer.jobs[0].config
-        recorder = opened.enter_context(closing(SweepRecorder(first.tracking, resume=first.resume)))
+        made = SweepRecorder(first.tracking, resume=first.resume, dry=settings.dry_run)
+        recorder = opened.enter_context(closing(made))
         opened.callback(proposer.close)
         proposer.jobs = identify(proposer.jobs)
+        experiments = list(dict.fromkeys(job.config.tracking.experiment for job in proposer.jobs))
+        recorder.open(
+            experiments,
+            proposer.overrides,
+            proposer.swept,
+            proposer.identity,
+            proposer.goes_on_with,
+            proposer.tags,
+        )
+        if settings.dry_run:
+            executor = own.executor if own else None
+            dry_run.show(Console(), proposer, recorder, executor)
+            remove_empty_folders()
+            return []
         return _carry_out(proposer, launcher, recorder, Path(master.hydra.sweep.dir))
 
 
@@ -65,14 +82,11 @@ def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, 
     console, resume = Console(), proposer.jobs[0].config.resume
     known = [] if proposer.follows_results else proposer.jobs
     own = launcher if isinstance(launcher, ExecutorLauncher) else None
-    experiments = list(dict.fromkeys(job.config.tracking.experiment for job in proposer.jobs))
-    tags = proposer.tags
-    recorder.open(experiments, proposer.overrides, proposer.swept, proposer.identity, proposer.goes_on_with, tags)
     kept = Kept(recorder, known, reuses=proposer.reuses)
     todo = [job for job in known if not kept.finished(job)]
     if own and (todo or proposer.follows_results):
         own.executor.wait_until_ready()
-    recorder.begin(folder)
+    recorder.begin(folder, proposer.total, proposer.unit, [run for job in known if (run := kept.finished(job))])
     if resume and known:
         say(console, kept.line(known, own.executor.threads if own else None))
     for job in known:
@@ -81,6 +95,8 @@ def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, 
     jobs, returns, status = list(known), dict[int, JobReturn](), "KILLED"
     try:
         before = proposer.begin(recorder.output or folder)
+        if resume and proposer.progress:
+            say(console, proposer.progress)
         if own:
             import_pandas()
             schedule = Schedule(proposer, own.executor, recorder, kept, own.settings)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from textwrap import fill
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,11 +14,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.config.objective import Objective
+from experiments.config.objective import Objective, broken
 from experiments.ranking.tables import decimals
 from experiments.sweeps.jobs import Job, Outcome
 from experiments.sweeps.proposers import Proposer
 from experiments.system.terminal import say
+from experiments.tracking.summary import CONSTRAINTS
 
 
 class SweepView:
@@ -49,7 +51,7 @@ class SweepView:
     def kept(self, job: Job, outcome: Outcome) -> None:
         """Say that a run of an earlier sweep answers for a job."""
         if outcome.repeats and outcome.objective is not None:
-            self._note_best(job, outcome.objective)
+            self._note_best(job, outcome)
             self._say(f"{self._place()}  known    {self._result(job, outcome.objective)}: {outcome.repeats}")
 
     def started(self, job: Job) -> None:
@@ -59,8 +61,8 @@ class SweepView:
         job, started, _ = self._running[job.number]
         ranked_by = job.objective.metric
         name = next(name for name in (ranked_by, ranked_by.removeprefix("test_"), "loss") if name in metrics)
-        last = "  measuring" if epoch == epochs else ""
-        news = Text(f"epoch {epoch}/{epochs}  {name} {_number(metrics[name])}{last}")
+        what = "measuring" if epoch == epochs else f"epoch {epoch}/{epochs}"
+        news = Text(f"{what}  {name} {_number(metrics[name])}")
         self._running[job.number] = (job, started, news)
 
     def finished(self, job: Job, outcome: Outcome, seconds: float) -> None:
@@ -70,12 +72,14 @@ class SweepView:
             self._pruned += 1
             what = f"stopped after epoch {outcome.pruned}  {job.name}"
         else:
-            self._note_best(job, outcome.objective)
+            self._note_best(job, outcome)
             what = self._result(job, outcome.objective)
         self._say(f"{self._place()}  {seconds:5.1f} s  {what}")
 
-    def _note_best(self, job: Job, objective: float) -> None:
-        best = self._best.get(job.objective)
+    def _note_best(self, job: Job, outcome: Outcome) -> None:
+        best, objective = self._best.get(job.objective), outcome.objective
+        if objective is None or broken(job.tags.get(CONSTRAINTS, ""), outcome.measures):
+            return
         if math.isfinite(objective) and (best is None or (objective < best[0]) == job.objective.lower_is_better):
             self._best[job.objective] = objective, job.name
 
@@ -101,7 +105,13 @@ class SweepView:
         return f"[{self._proposer.done:{len(str(self._total))}}/{self._total}]"
 
     def _say(self, text: str, style: str = "") -> None:
-        say(self._console, text, style=style)
+        say(self._console, *(self._wrapped(line) for line in text.splitlines()), style=style)
+
+    def _wrapped(self, text: str) -> str:
+        """On a terminal, a text whose lines behind the first one are indented."""
+        if not self._console.is_terminal:
+            return text
+        return fill(text, self._console.width, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
 
     def _picture(self) -> Group:
         now = time.monotonic()
@@ -121,7 +131,7 @@ class SweepView:
         for job, started, news in self._running.values():
             runs.add_row(f"{now - started:5.0f} s", Text(job.name, style="cyan"), news)
         best = [
-            f"best so far: {objective.metric} {_number(value)}  {escape(name)}"
+            self._wrapped(f"best so far: {objective.metric} {_number(value)}  {escape(name)}")
             for objective, (value, name) in self._best.items()
         ]
         return Group(runs, bar, *best)

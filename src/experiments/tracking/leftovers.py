@@ -106,7 +106,8 @@ def connect(uri: str) -> Any:
     """MLflow's client of a store that exists. What waits for it is delivered before, if that takes no second."""
     name = store_name(uri)
     mine = [run for run in map(summary, index.waiting()) if run.opened.get("store") == name]
-    left = [run for run in mine if not journal.at_work(run.folder)]
+    at_work = {run.uuid for run in mine if journal.at_work(run.folder)}
+    left = [run for run in mine if not at_work & {run.uuid, run.opened.get("parent")}]  # a sweep sends its own
     quick = [run for run in left if not any(event["event"] in SLOW for event in _events_left(run, name))]
     if len(quick) < len(left):
         count = len(left) - len(quick)

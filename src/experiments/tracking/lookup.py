@@ -1,7 +1,8 @@
 """The query to a store before anything is recorded in it, and which runs count by its answer."""
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ class Question(NamedTuple):
         config: A fingerprint without code, data and versions; a finished run of it is looked for.
         sweep: What equal sweeps have in common; the runs of the latest one are looked for.
         run_ids: Runs that are said to be there.
+        data: The digest of a data set; the latest finished runs on it are looked for.
     """
 
     experiments: Sequence[str] = ()
@@ -31,6 +33,7 @@ class Question(NamedTuple):
     config: str = ""
     sweep: str = ""
     run_ids: Sequence[str] = ()
+    data: str = ""
 
 
 class Answer(NamedTuple):
@@ -49,14 +52,30 @@ class Answer(NamedTuple):
     changed: str = ""
 
 
-def look_up(uri: str, question: Question) -> Answer:
-    """Ask a store."""
+def open_to_read(uri: str) -> Any:
+    """MLflow's client of a store, which stays as it is; None if there is none yet."""
+    from experiments.tracking.client import missing_file
+    from experiments.tracking.search import connect
+
+    os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"  # SQLite's files beside a store go with a connection
+    return None if missing_file(uri) else connect(uri)
+
+
+def look_up(uri: str, question: Question, opened: Callable[[str], Any] | None = None) -> Answer:
+    """Ask a store.
+
+    Args:
+        uri: The store.
+        question: What is asked.
+        opened: Gives MLflow's client; None if there is no store yet.
+    """
+    from experiments.tracking.client import import_mlflow, open_existing_store
+
+    import_mlflow()
     from mlflow.exceptions import MlflowException
 
-    from experiments.tracking.client import open_existing_store
-
     try:
-        client = open_existing_store(uri)
+        client = (opened or open_existing_store)(uri)
         if client is None:
             return Answer()
         found = (client.get_experiment_by_name(name) for name in question.experiments)
@@ -72,8 +91,17 @@ def look_up(uri: str, question: Question) -> Answer:
         return Answer(away=redact(reason(error)))
 
 
+def finished_on(uri: str, experiments: Sequence[str], digests: Collection[str]) -> tuple[list[PastRun], str]:
+    """The latest finished runs on data sets, by their digests; and why the store could not be read, if so."""
+    found = [look_up(uri, Question(experiments, data=digest), open_to_read) for digest in digests]
+    runs = [run for answer in found for run in answer.runs if run.status == "FINISHED"]
+    return runs, next((answer.refused or answer.away for answer in found), "")
+
+
 def _runs(client: Any, ids: Sequence[str], question: Question) -> Iterator[PastRun]:
     conditions = [f"tags.fingerprint = '{question.fingerprint}'"] if question.fingerprint else []
+    if question.data:
+        conditions.append(f"tags.`dataset.digest` = '{question.data}' and attributes.status = 'FINISHED'")
     if question.sweep:
         parents = client.search_runs(ids[:1], f"tags.sweep = '{question.sweep}'", max_results=1)
         conditions += [f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'" for parent in parents]
@@ -83,7 +111,7 @@ def _runs(client: Any, ids: Sequence[str], question: Question) -> Iterator[PastR
     from mlflow.entities import ViewType
 
     for condition in conditions:
-        limit = MOST_RUNS if condition.startswith("tags.fingerprint") else 50_000
+        limit = MOST_RUNS if condition.startswith(("tags.fingerprint", "tags.`dataset")) else 50_000
         for run in client.search_runs(ids, condition, ViewType.ALL, limit, ["attributes.start_time DESC"]):
             yield past_run(run)
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from experiments.tracking.lookup import Answer, Question
+from experiments.tracking.lookup import Answer, Question, look_up, open_to_read
 
 T = TypeVar("T")
 ANSWER_SECONDS = 10.0  # longest wait for the store before a run trains
@@ -116,6 +116,27 @@ class WriterProcess:
             return True
         except OSError:  # it has died
             return False
+
+
+class Reader(WriterProcess):
+    """What a dry run has instead: it asks the store, in this process, and delivers nothing."""
+
+    def _start(self) -> None:
+        self._question = Question()
+
+    def ask(self, question: Question) -> None:
+        """Note what is to be looked up."""
+        self._question = question
+
+    def answer(self, patience: float = ANSWER_SECONDS) -> Answer:
+        """Look it up, however long that takes."""
+        return look_up(self._uri, self._question, open_to_read)
+
+    def deliver(self, folder: Path) -> None:
+        """Deliver nothing."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 def spawn(command: Sequence[str], descriptor: int) -> "subprocess.Popen[bytes]":

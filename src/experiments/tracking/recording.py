@@ -12,7 +12,7 @@ from experiments.config.schema import Tracking
 from experiments.tracking import index, record
 from experiments.tracking.journal import Journal, new_uuid
 from experiments.tracking.lookup import Answer
-from experiments.tracking.process import END_SECONDS, WriterProcess, process_name
+from experiments.tracking.process import END_SECONDS, Reader, WriterProcess, process_name
 from experiments.tracking.store import store_name, store_uri
 from experiments.tracking.summary import PastRun, close_abandoned, summary
 
@@ -42,6 +42,7 @@ class Recording:
         what: A run or a sweep, in words.
         resume: Whether runs that were recorded before are looked for.
         delivers: Whether a process delivers it meanwhile.
+        dry: Whether only to look: nothing is recorded.
 
     Attributes:
         recorded: Where it is recorded, in lines for the user; known at the end.
@@ -53,7 +54,9 @@ class Recording:
 
     said_at_the_end = record.RECORDED
 
-    def __init__(self, tracking: Tracking, what: str, *, resume: bool, delivers: bool = True) -> None:
+    def __init__(
+        self, tracking: Tracking, what: str, *, resume: bool, delivers: bool = True, dry: bool = False
+    ) -> None:
         self.recorded, self.run_id = list[str](), ""
         self.tracking, self.store = tracking, store_name(store_uri(tracking))
         self.journal: Journal | None = None
@@ -62,7 +65,8 @@ class Recording:
         self._claim: index.Claim | None = None
         self._answer: Answer | None = None
         delivers = delivers and tracking.enabled and not tracking.offline
-        self._writer = WriterProcess(store_uri(tracking)) if delivers else None
+        self._dry, kind = dry, Reader if dry else WriterProcess
+        self._writer = kind(store_uri(tracking)) if delivers else None
 
     def _here(self, claim: index.Claim, experiments: Sequence[str]) -> list[PastRun]:
         """The runs of a fingerprint whose journals are here, the latest first."""

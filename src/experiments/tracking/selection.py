@@ -23,6 +23,7 @@ from experiments.tracking.search import (
     status,
 )
 from experiments.tracking.summary import CONSTRAINTS
+from experiments.tracking.sweep_state import state
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,11 +40,13 @@ class Selection:
         title: What they are.
         runs: In the order in which they started.
         circumstances: Parameters that were not set by the user, and that change no result.
+        state: How far the sweep is that they are of; empty: it has ended, or they are of none.
     """
 
     title: str
     runs: "pd.DataFrame"
     circumstances: frozenset[str]
+    state: str = ""
 
 
 @reads_store
@@ -62,7 +65,7 @@ def select(client: Any, config: CompareConfig) -> Selection:
         selection = _selection(f"experiment {name}", found)
     else:
         selection = of_sweep(client, ids, _sweep(client, ids, config))
-    if selection.runs.empty:
+    if selection.runs.empty and not selection.state:
         where = "tracking.experiment" if name else "sweep"
         raise Refused(Problem(where, f"{selection.title} has no runs", another_experiment(client, config)))
     return selection
@@ -87,7 +90,8 @@ def of_sweep(client: Any, experiments: Sequence[str], parent: Any) -> Selection:
     constraints = {key: tag for key, tag in parent.data.tags.items() if key == CONSTRAINTS}
     for run in found:  # also those of other sweeps
         run.data.tags.update(constraints)
-    return _selection(f"{parent.info.run_name or 'sweep'}, run {parent.info.run_id}", found)
+    selected = _selection(f"{parent.info.run_name or 'sweep'}, run {parent.info.run_id}", found)
+    return replace(selected, state=state(parent, found))
 
 
 def comparable_with_newest(client: Any, experiments: Sequence[str]) -> Comparison | None:

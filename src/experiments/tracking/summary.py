@@ -80,9 +80,14 @@ class PastRun:
         return dict(self.opened.get("tags", {})) | ({"failure": self.failure} if self.failure else {})
 
     @property
+    def parameters(self) -> Mapping[str, str]:
+        """Its parameters, by their dotted keys."""
+        return dict(self.opened.get("parameters", {}))
+
+    @property
     def threads(self) -> str:
         """How many threads it had; empty: not recorded."""
-        return str(self.opened.get("parameters", {}).get("runtime.threads", ""))
+        return str(self.parameters.get("runtime.threads", ""))
 
     @property
     def output(self) -> Path:

@@ -18,6 +18,7 @@ from experiments.tracking.provenance import origin
 from experiments.tracking.recording import INTERRUPTED_SECONDS, Recording, new_journal
 from experiments.tracking.store import redact
 from experiments.tracking.summary import PastRun, close_abandoned, summary
+from experiments.tracking.sweep_state import ELSEWHERE, TOTAL, UNIT
 
 # Overrides that say how a sweep is carried out, not what it is.
 HOW = ("resume", "trust", "tracking")
@@ -35,6 +36,7 @@ class SweepRecorder(Recording):
         tracking: Where.
         resume: Go on with the latest sweep of the same command.
         writes: Whether there is a parent run, which a writer process delivers with all others.
+        dry: Whether only to look: nothing is recorded.
 
     Attributes:
         parent: What its runs name as their parent; empty: they have none.
@@ -44,8 +46,8 @@ class SweepRecorder(Recording):
 
     said_at_the_end = record.BENEATH
 
-    def __init__(self, tracking: Tracking, *, resume: bool = False, writes: bool = True) -> None:
-        super().__init__(tracking, "sweep", resume=resume, delivers=writes)
+    def __init__(self, tracking: Tracking, *, resume: bool = False, writes: bool = True, dry: bool = False) -> None:
+        super().__init__(tracking, "sweep", resume=resume, delivers=writes, dry=dry)
         self.parent, self.resumes = "", resume
         self.output: Path | None = None
         self._before: PastRun | None = None
@@ -80,7 +82,9 @@ class SweepRecorder(Recording):
         self._experiments, self._overrides = list(experiments), [redact(item) for item in overrides]
         self._swept, self._tags = {key: redact(value) for key, value in swept.items()}, {**(tags or {})}
         claim = self._claim = index.Claim(self._identity)
-        if claim.take(patience=0) and self._resume:  # else an equal sweep is under way, and this one is another
+        if (
+            claim.is_free() if self._dry else claim.take(patience=0)
+        ) and self._resume:  # else an equal sweep is under way, and this one is another
             here = {run.output: run for run in reversed(self._here(claim, self._experiments))}
             self._before = here.get(goes_on_with(list(reversed(here))) or Path())
         if self._writer and not self._resume:
@@ -96,6 +100,11 @@ class SweepRecorder(Recording):
         """The runs of these fingerprints whose journals are here."""
         claims = map(index.Claim, dict.fromkeys(fingerprints))
         return [run for claim in claims for run in self._here(claim, self._experiments)]
+
+    @property
+    def goes_on_in(self) -> Path | None:
+        """The output of the sweep before that this one would go on with; None: there is none."""
+        return self._before.output if self._before else None
 
     def is_own(self, run: PastRun, tags: Mapping[str, str]) -> bool:
         """Whether a run is one of this sweep, with these tags."""
@@ -123,7 +132,7 @@ class SweepRecorder(Recording):
                 if run.has_ended_well and not run.delivered.complete:
                     self._writer.deliver(run.folder)
         for run in here:
-            if run not in kept:  # its workers must not keep it either
+            if run not in kept and not self._dry:  # its workers must not keep it either
                 note_delivered(run.folder, self.store, replace(run.delivered, gone=True))
         others = {run.run_id: run for run in (*self._stored, *answer.runs) if "sweep" not in run.tags}
         return kept + [run for run in others.values() if run.run_id not in ids and run.status != DELETED]
@@ -151,11 +160,14 @@ class SweepRecorder(Recording):
             found += self._writer.answer().runs
         return found
 
-    def begin(self, folder: Path) -> None:
+    def begin(self, folder: Path, total: int | None, unit: str, kept: Sequence[PastRun]) -> None:
         """Open the parent run, or go on with the one before.
 
         Args:
             folder: For the sweep's output.
+            total: Number of what is to be done; None: unknown.
+            unit: What that counts, in words.
+            kept: Runs that finished before, which are not run again.
 
         Raises:
             Refused: The store will not take it.
@@ -172,6 +184,9 @@ class SweepRecorder(Recording):
         assert self.journal
         self.output = self.journal.folder.parent
         self.parent = str(opening(self.journal.folder)["uuid"])
+        others = sum(not self.is_own(run, {}) for run in kept)
+        tags = {UNIT: unit, ELSEWHERE: str(others)} | ({} if total is None else {TOTAL: str(total)})
+        self.journal.append("tags", tags=tags)
 
     def _open(self, folder: Path) -> None:
         assert self._claim

@@ -19,9 +19,10 @@ from experiments.config import Refused, RunFailed
 from experiments.config.objective import Goal
 from experiments.sweeps.search.methods import AnyPruner, AnySampler
 from experiments.sweeps.search.parsing import parse
+from experiments.sweeps.search.plan import describe, differences
 from experiments.sweeps.search.settings import Settings
 from experiments.sweeps.search.space import Space
-from experiments.sweeps.search.study import FILE, Study, describe, differences
+from experiments.sweeps.search.study import FILE, Study
 
 pytestmark = pytest.mark.usefixtures("hydra_here")
 EPOCHS = 9

@@ -2,6 +2,7 @@
 
 A module has ``Settings``, the other keys of ``hydra.sweeper`` with their defaults, and a function ``propose``, see
 `Propose`. A module of a package of one's own is named with it: ``mypackage.mymodule``, with ``trust=[mypackage]``.
+All have the key ``dry_run``: the sweep is described, by `Proposer.plan` too, and not carried out.
 """
 
 from abc import ABC, abstractmethod
@@ -31,6 +32,7 @@ class Proposer(ABC):
         done: How many of `total` have ended.
         tags: Of the sweep's run, beside those of every sweep.
         unit: What `total` and `done` count, in words.
+        runs_each: The largest number of runs of one of these units.
         tolerates_failures: Whether the sweep has finished though some of its runs have failed.
     """
 
@@ -38,6 +40,7 @@ class Proposer(ABC):
     reuses = False
     unit = "runs"
     tolerates_failures = False
+    runs_each = 1
 
     def __init__(
         self, jobs: Sequence[Job], overrides: Sequence[str], swept: Mapping[str, str], total: int | None
@@ -60,6 +63,27 @@ class Proposer(ABC):
             Refused: The sweep was changed.
         """
         return next(iter(folders), None)
+
+    def plan(self, folder: Path | None) -> Sequence[str]:
+        """Describe what would be run, where that follows from results; `done` and `progress` are known then.
+
+        Args:
+            folder: Output of the earlier sweep that this one would go on with; None: there is none.
+
+        Returns:
+            Lines for a person.
+        """
+        return ()
+
+    @property
+    def most_runs(self) -> int | None:
+        """The largest number of runs that are left; None: unknown."""
+        return None if self.total is None else (self.total - self.done) * self.runs_each
+
+    @property
+    def progress(self) -> str:
+        """How far a sweep that goes on is, after `begin`, in words; empty: what is kept says it."""
+        return ""
 
     def begin(self, folder: Path) -> Sequence[Job]:
         """Begin, or go on, in the folder of the sweep's output; return jobs that have ended before."""

@@ -19,9 +19,10 @@ from experiments.sweeps.search.best import preset
 from experiments.sweeps.search.methods import Off
 from experiments.sweeps.search.objective import excess_of, is_in_better_half, same_goals, values_of
 from experiments.sweeps.search.parsing import parse
+from experiments.sweeps.search.plan import describe, in_words, latest_same, progress
 from experiments.sweeps.search.settings import Settings
 from experiments.sweeps.search.space import Space
-from experiments.sweeps.search.study import FILE, Direction, Study, describe, differences
+from experiments.sweeps.search.study import FILE, Direction, Study
 from experiments.tracking.summary import CONSTRAINTS
 
 CANNOT_RUN = "cannot run"  # the user attribute of a trial whose config was refused, so that it has no run
@@ -71,7 +72,7 @@ class Search(Proposer):
         jobs = prepare(space.corners(), common=space.fixed)
         swept = {dimension.name: dimension.text for dimension in space.all()}
         super().__init__(jobs, space.fixed, swept, settings.n_trials)
-        self.reuses = settings.reuse
+        self.reuses, self.runs_each = settings.reuse, len(settings.seeds) or 1
         self._settings, self._space, self._prepare = settings, space, prepare
         self._limits = settings.constraints or {}
         self.tags = {CONSTRAINTS: json.dumps(self._limits)} if self._limits else {}
@@ -94,14 +95,7 @@ class Search(Proposer):
 
     def goes_on_with(self, folders: Sequence[Path]) -> Path | None:
         """The latest of the earlier searches that is the same."""
-        files = [folder / FILE for folder in folders if (folder / FILE).is_file()]
-        found = [differences(file, self._described()) for file in files]
-        for file, problems in zip(files, found, strict=True):
-            if not problems:
-                return file.parent
-        if found:
-            raise Refused([replace(problem, remedy="resume=false") for problem in found[0]])
-        return None
+        return latest_same(folders, self._described())
 
     def _described(self) -> dict[str, Any]:
         return describe(self._space, self._goals, self._limits, self._settings.seeds, self.jobs[0].fingerprint)
@@ -124,6 +118,17 @@ class Search(Proposer):
                 self._trials[found.number] = trial
         self._count()
         return past
+
+    def plan(self, folder: Path | None) -> list[str]:
+        """The space, and how it is searched."""
+        self._study.load(folder)
+        self._count()
+        return in_words(self._space, self._settings, self._goals)
+
+    @property
+    def progress(self) -> str:
+        """How many trials have ended, and go on."""
+        return progress(self._study.trials, self.done, self.total)
 
     def _jobs_of(self, number: int, overrides: Sequence[str]) -> list[Job]:
         """The jobs of a trial, one for each seed."""
@@ -148,9 +153,8 @@ class Search(Proposer):
 
     def _is_over(self) -> bool:
         enough = self.done + len(self._trials) >= self._settings.n_trials
-        late = time.monotonic() > self._deadline
         tried = self._study.exhausted or (self._space.size is not None and len(self._points) >= self._space.size)
-        return enough or late or tried or self._in_a_row >= MOST_REPEATS
+        return enough or tried or time.monotonic() > self._deadline or self._in_a_row >= MOST_REPEATS
 
     def _ask(self) -> _Trial | None:
         """A new trial; None: it cannot run, or repeats one that is under way."""
@@ -197,8 +201,7 @@ class Search(Proposer):
         self._study.tell(number, state, noted, *measured)
         self._count()
         if ended := self._trials.pop(number, None):
-            same = [trial for trial in self._equal if trial.jobs[0].fingerprint == ended.jobs[0].fingerprint]
-            for trial in same:
+            for trial in [each for each in self._equal if each.jobs[0].fingerprint == ended.jobs[0].fingerprint]:
                 self._equal.remove(trial)
                 self._trials[trial.number] = trial
 

@@ -3,14 +3,12 @@
 So a trial is in the file whole, with all of its parameters, or not at all, and the file says at any time how to go on.
 """
 
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
-from optuna.distributions import distribution_to_json
 from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner
 from optuna.samplers import RandomSampler
@@ -18,8 +16,7 @@ from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from experiments.config import Problem, Refused, RunFailed
-from experiments.config.objective import Goal, written
+from experiments.config import RunFailed
 from experiments.sweeps.search.methods import Sampling
 from experiments.sweeps.search.space import Space
 
@@ -70,11 +67,18 @@ class Study:
             for trial in self._stored.get_all_trials(self._stored_id):
                 self._load(trial)
 
+    def load(self, folder: Path | None) -> None:
+        """Read the trials of a study in a folder, if there is one; it stays as it is."""
+        if folder:
+            with opened(folder / FILE) as storage:
+                for trial in storage.get_all_trials(storage.get_study_id_from_name(NAME)):
+                    self._load(trial)
+
     def _create(self, file: Path, described: Mapping[str, Any]) -> None:
         """Make the file, which is whole when it gets its name."""
         unfinished = file.with_suffix(".unfinished")
         unfinished.unlink(missing_ok=True)
-        with _opened(unfinished) as storage:
+        with opened(unfinished) as storage:
             study = optuna.create_study(storage=storage, study_name=NAME, directions=self._directions)
             for key, value in described.items():
                 study.set_user_attr(key, value)
@@ -175,53 +179,8 @@ class Study:
             _close(self._stored)
 
 
-def describe(
-    space: Space, goals: Sequence[Goal], constraints: Mapping[str, float], seeds: Sequence[int], fingerprint: str
-) -> dict[str, Any]:
-    """What a search is, as its file says it: a search that goes on must be the same.
-
-    Args:
-        space: What is searched.
-        goals: The objectives.
-        constraints: The largest values of measures.
-        seeds: Of each trial.
-        fingerprint: Of a trial that is at the lower ends of the space: of what all have in common.
-    """
-    searched = {each.name: [each.text, distribution_to_json(each.distribution)] for each in space.all()}
-    settings = {"seeds": list(seeds), "constraints": dict(constraints)}
-    told = {"objective": written(goals)} | {f"hydra.sweeper.{key}": str(value) for key, value in settings.items()}
-    return {"space": searched, **told, "fingerprint": fingerprint}
-
-
-def differences(file: Path, described: Mapping[str, Any]) -> list[Problem]:
-    """How a search differs from the one of a file; empty: it can go on with it.
-
-    Raises:
-        Refused: The file cannot be read.
-    """
-    try:
-        with closing(sqlite3.connect(file)) as plain:
-            plain.execute("PRAGMA quick_check(1)").fetchall()  # of a damaged file, Optuna would stay open
-        with _opened(file) as storage:
-            before = storage.get_study_user_attrs(storage.get_study_id_from_name(NAME))
-        then, now = before["space"], described["space"]
-        pairs = [(key, then.get(key), now.get(key)) for key in {**then, **now}]
-        changed = [(key, a and a[0], b and b[0]) for key, a, b in pairs if (a and a[1]) != (b and b[1])]
-        pairs = [(key, before[key], described[key]) for key in described if key not in ("space", "fingerprint")]
-        changed += [(key, a, b) for key, a, b in pairs if a != b]
-        same = before["fingerprint"] == described["fingerprint"]
-    except (sqlite3.Error, SQLAlchemyError, StorageInternalError, KeyError, TypeError, IndexError) as error:
-        what = f"{file} cannot be read: {type(error).__name__}: {error}"
-        raise Refused(Problem("resume", what.splitlines()[0], "resume=false")) from error
-    if not changed and not same:
-        what = "goes on with a search whose code, data, versions, flags or values of all trials were others"
-        return [Problem("resume", what)]
-    what = "was {} when the search began, is {} now"
-    return [Problem(key, what.format(a or "not searched", b or "not searched")) for key, a, b in changed]
-
-
 @contextmanager
-def _opened(file: Path) -> Iterator[RDBStorage]:
+def opened(file: Path) -> Iterator[RDBStorage]:
     """A study's file, closed at the end."""
     storage = RDBStorage(f"sqlite:///{file}")
     try:

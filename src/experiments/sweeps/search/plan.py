@@ -1,0 +1,106 @@
+"""A search in words: what it chooses from and how, and how far it is; and the earlier one that it goes on with."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import distribution_to_json
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial
+from sqlalchemy.exc import SQLAlchemyError
+
+from experiments.config import Problem, Refused
+from experiments.config.objective import Goal, written
+from experiments.sweeps.search.settings import Settings
+from experiments.sweeps.search.space import Space
+from experiments.sweeps.search.study import FILE, NAME, opened
+
+
+def in_words(space: Space, settings: Settings, goals: Sequence[Goal]) -> list[str]:
+    """Describe a search before it begins."""
+    points = "infinitely many points" if space.size is None else f"{space.size} point{'s' * (space.size != 1)}"
+    seeds = f", each run with the seeds {', '.join(map(str, settings.seeds))}" if settings.seeds else ""
+    texts = {dimension.name: dimension.text for dimension in space.all()}
+    width = max(map(len, texts), default=0)
+    wanted = " and ".join(f"the {'lowest' if goal.lower_is_better else 'highest'} {goal.name}" for goal in goals)
+    lines = [f"a space of {points}{seeds}:", *(f"  {name:{width}}  {text}" for name, text in texts.items())]
+    lines.append(f"sampler {settings.sampler.name}, pruner {settings.pruner.name}, for {wanted}")
+    return [*lines, *["a config that has finished before is not run again, and not counted"] * settings.reuse]
+
+
+def progress(trials: Sequence[FrozenTrial], done: int, total: int | None) -> str:
+    """Say how far a search is that goes on.
+
+    Args:
+        trials: All of the study.
+        done: How many of them count and have ended.
+        total: How many are to do so.
+    """
+    if not trials:
+        return "resume: no earlier search of this command: it begins anew"
+    under_way = sum(not trial.state.is_finished() for trial in trials)
+    return f"resume: {done} of {total} trials have ended, {under_way} {'goes' if under_way == 1 else 'go'} on"
+
+
+def latest_same(folders: Sequence[Path], search: Mapping[str, Any]) -> Path | None:
+    """The first folder with the study of a search that is the same; None: none has any study.
+
+    Raises:
+        Refused: All of those searches were others.
+    """
+    files = [folder / FILE for folder in folders if (folder / FILE).is_file()]
+    found = [differences(file, search) for file in files]
+    for file, problems in zip(files, found, strict=True):
+        if not problems:
+            return file.parent
+    if found:
+        raise Refused([replace(problem, remedy="resume=false") for problem in found[0]])
+    return None
+
+
+def describe(
+    space: Space, goals: Sequence[Goal], constraints: Mapping[str, float], seeds: Sequence[int], fingerprint: str
+) -> dict[str, Any]:
+    """What a search is, as its file says it: a search that goes on must be the same.
+
+    Args:
+        space: What is searched.
+        goals: The objectives.
+        constraints: The largest values of measures.
+        seeds: Of each trial.
+        fingerprint: Of a trial that is at the lower ends of the space: of what all have in common.
+    """
+    searched = {each.name: [each.text, distribution_to_json(each.distribution)] for each in space.all()}
+    settings = {"seeds": list(seeds), "constraints": dict(constraints)}
+    told = {"objective": written(goals)} | {f"hydra.sweeper.{key}": str(value) for key, value in settings.items()}
+    return {"space": searched, **told, "fingerprint": fingerprint}
+
+
+def differences(file: Path, described: Mapping[str, Any]) -> list[Problem]:
+    """How a search differs from the one of a file; empty: it can go on with it.
+
+    Raises:
+        Refused: The file cannot be read.
+    """
+    try:
+        with closing(sqlite3.connect(file)) as plain:
+            plain.execute("PRAGMA quick_check(1)").fetchall()  # of a damaged file, Optuna would stay open
+        with opened(file) as storage:
+            before = storage.get_study_user_attrs(storage.get_study_id_from_name(NAME))
+        then, now = before["space"], described["space"]
+        pairs = [(key, then.get(key), now.get(key)) for key in {**then, **now}]
+        changed = [(key, a and a[0], b and b[0]) for key, a, b in pairs if (a and a[1]) != (b and b[1])]
+        pairs = [(key, before[key], described[key]) for key in described if key not in ("space", "fingerprint")]
+        changed += [(key, a, b) for key, a, b in pairs if a != b]
+        same = before["fingerprint"] == described["fingerprint"]
+    except (sqlite3.Error, SQLAlchemyError, StorageInternalError, KeyError, TypeError, IndexError) as error:
+        what = f"{file} cannot be read: {type(error).__name__}: {error}"
+        raise Refused(Problem("resume", what.splitlines()[0], "resume=false")) from error
+    if not changed and not same:
+        what = "goes on with a search whose code, data, versions, flags or values of all trials were others"
+        return [Problem("resume", what)]
+    what = "was {} when the search began, is {} now"
+    return [Problem(key, what.format(a or "not searched", b or "not searched")) for key, a, b in changed]
