@@ -61,21 +61,20 @@ def sweep(sweeper: "ProposerSweeper", arguments: Sequence[str], launcher: Launch
         recorder = opened.enter_context(closing(made))
         opened.callback(proposer.close)
         proposer.jobs = identify(proposer.jobs)
-        experiments = list(dict.fromkeys(job.config.tracking.experiment for job in proposer.jobs))
-        recorder.open(
-            experiments,
-            proposer.overrides,
-            proposer.swept,
-            proposer.identity,
-            proposer.goes_on_with,
-            proposer.tags,
-        )
+        _ask_store(recorder, proposer)
         if settings.dry_run:
             executor = own.executor if own else None
             dry_run.show(Console(), proposer, recorder, executor)
             remove_empty_folders()
             return []
         return _carry_out(proposer, launcher, recorder, Path(master.hydra.sweep.dir))
+
+
+def _ask_store(recorder: SweepRecorder, proposer: Proposer) -> None:
+    """Ask the store whether it takes the sweep, and what it has of an earlier one."""
+    experiments = list(dict.fromkeys(job.config.tracking.experiment for job in proposer.jobs))
+    overrides, swept, identity = proposer.overrides, proposer.swept, proposer.identity
+    recorder.open(experiments, overrides, swept, identity, proposer.goes_on_with, proposer.tags)
 
 
 def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, folder: Path) -> list[JobReturn]:
