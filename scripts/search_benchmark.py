@@ -22,8 +22,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from benchmark import machine
+from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
 FILE = Path(__file__).resolve().parent / "results" / "search.json"
@@ -63,6 +65,8 @@ def main() -> None:
                 add(carry_out(method, seed))
     if arguments.table:
         table(read()["searches"])
+    if arguments.figure:
+        figure(read()["searches"], arguments.figure)
 
 
 def read() -> dict[str, Any]:
@@ -162,10 +166,30 @@ def table(searches: Sequence[dict[str, Any]]) -> None:
 
 
 def best_after(trials: Trials, epochs: int) -> float:
-    """The best value of the trials that had ended after so many epochs."""
+    """The best value of the trials that had ended after so many epochs; NaN: none had."""
     ends = accumulate(each for each, _ in trials)
     values = [value for end, (_, value) in zip(ends, trials, strict=True) if end <= epochs and value is not None]
-    return max(values, default=0.0)
+    return max(values, default=float("nan"))
+
+
+def figure(searches: Sequence[dict[str, Any]], file: Path) -> None:
+    """Draw the best accuracy against the epochs spent: means over seeds, and of a grid over orders of its runs."""
+    order = np.random.default_rng(0)
+    shown = {"grid": "grid, in random order", "random+off": "random search", "tpe+median": "search: TPE, median pruner"}
+    drawn = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = drawn.subplots()
+    for method, label in shown.items():
+        found = [each["trials"] for each in searches if each["method"] == method]
+        if method == "grid":
+            found = [[found[0][place] for place in order.permutation(len(found[0]))] for _ in range(ORDERS)]
+        epochs = np.arange(EPOCHS, min(sum(spent for spent, _ in trials) for trials in found) + 1)
+        curves = np.array([[best_after(trials, int(spent)) for spent in epochs] for trials in found])
+        begun = ~np.isnan(curves).any(axis=0)
+        axes.plot(epochs[begun], 100 * curves[:, begun].mean(axis=0), label=label)
+    axes.set(xlabel="epochs spent", ylabel="best validation accuracy, %", ylim=(96.5, None))
+    axes.legend(frameon=False, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    drawn.savefig(file, dpi=110)
 
 
 if __name__ == "__main__":
