@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tracking import curves, selection
+from experiments.tracking.search import search
 
 Row = Mapping[str, Any]
 IDS_A_TAG = 200
@@ -52,7 +53,7 @@ def _record(client: Any, run_id: str, rows: Sequence[Row], time: int) -> None:
 
 def _name_kept(client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[Row]) -> None:
     """Say in tags which runs of other sweeps, or single ones, count as runs of this one."""
-    beneath = set(selection.of_sweep(client, experiments, client.get_run(run_id)).runs["run_id"])
+    beneath = {run.info.run_id for run in search(client, experiments, f"tags.`mlflow.parentRunId` = '{run_id}'")}
     kept = [row["run_id"] for row in rows if row["run_id"] and row["run_id"] not in beneath]
     for start in range(0, len(kept), IDS_A_TAG):
         client.set_tag(run_id, f"{selection.KEPT}{start // IDS_A_TAG + 1}", ",".join(kept[start : start + IDS_A_TAG]))
