@@ -20,7 +20,7 @@ LISTING = {
     "data": 8,
     "experiment": 4,
     "hydra/help": 1,
-    "hydra/launcher": 1,
+    "hydra/launcher": 2,
     "hydra/sweeper": 1,
     "loss": 19,
     "model": 4,

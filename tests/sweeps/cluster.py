@@ -55,6 +55,11 @@ class Cluster:
             "NODE": "launcher",
         }
 
+    @property
+    def isolated(self) -> bool:
+        """Whether namespaces could be made."""
+        return self._namespace is not None
+
     def command(self, *arguments: str) -> list[str]:
         """A command where the cluster can be reached."""
         return [*self._enter, *arguments]

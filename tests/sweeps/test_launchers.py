@@ -1,4 +1,4 @@
-"""Sweeps with joblib, and on a Ray cluster of two nodes: recorded, resumed and interrupted as with the pool."""
+"""Sweeps with joblib, and sweeps and searches on a Ray cluster of two nodes: as with the pool, whatever is killed."""
 
 import importlib.util
 import os
@@ -94,3 +94,129 @@ def test_a_sweep_on_a_ray_cluster_is_recorded_until_it_is_interrupted(cluster: C
     output = (tmp_path / "out").read_text()
     assert "the loss became" in output
     assert "\ninterrupted\n" in output
+
+
+def on_ray(cluster: Cluster, folder: Path, *words: str) -> "subprocess.Popen[str]":
+    """Start a sweep on the cluster; its output goes to the file ``out``."""
+    own = [
+        "hydra/launcher=ray_tasks",
+        f"hydra.launcher.address={cluster.address}",
+        "+tracking.tags.node=${oc.env:NODE}",
+    ]
+    command = cluster.command(sys.executable, "-m", "experiments.run", "-m", *own, *words)
+    with (folder / "out").open("w") as out:
+        return subprocess.Popen(
+            command, cwd=folder, env=environment(**cluster.env), stdout=out, stderr=subprocess.STDOUT, text=True
+        )
+
+
+def at_work(cluster: Cluster, folder: Path) -> list[psutil.Process]:
+    """The processes of the cluster that write the log of a run."""
+
+    def writes(process: psutil.Process) -> bool:
+        try:
+            log = os.readlink(f"/proc/{process.pid}/fd/1")
+        except OSError:  # it is gone
+            return False
+        return log.startswith(str(folder)) and log.endswith("/run.log")
+
+    return list(filter(writes, cluster.processes()))
+
+
+def test_a_search_on_ray_tasks_goes_on_after_its_launcher_was_killed(cluster: Cluster, tmp_path: Path) -> None:
+    """Each trial runs once, some are stopped early, on both nodes; nothing is left at work, and nothing RUNNING."""
+    command = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=6", "hydra/sweeper/pruner=threshold", *QUICK, "epochs=3"]
+    command += ["hydra.sweeper.pruner.lower=0.3", "optimizer=sgd", "optimizer.learning_rate=tag(log,interval(1e-4,1))"]
+    command += ["data.validation_size=0.25"]
+    process = on_ray(cluster, tmp_path, *command)
+    wait_until(lambda: "[2/6]" in (tmp_path / "out").read_text() and at_work(cluster, tmp_path), seconds=240)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not at_work(cluster, tmp_path), seconds=30)
+    status = on_ray(cluster, tmp_path, *command, "resume=true").wait(timeout=300)
+    output = (tmp_path / "out").read_text()
+    assert status == 0, output
+    assert "stopped after epoch 1" in output
+    trials = query(tmp_path, "SELECT t.value, r.status FROM tags t JOIN runs r USING (run_uuid) WHERE t.key = 'trial'")
+    assert sorted(trials) == [(str(number), "FINISHED") for number in range(6)]
+    assert [status for _, status in parents(tmp_path)] == ["FINISHED"]
+    nodes = {node for [node] in query(tmp_path, "SELECT DISTINCT value FROM tags WHERE key = 'node'")}
+    assert nodes == {"head", "other", "launcher"}
+
+
+def test_a_grid_on_ray_tasks_survives_a_killed_run_until_it_is_interrupted(cluster: Cluster, tmp_path: Path) -> None:
+    command = ["data=digits", "runtime.xla=false", "optimizer=sgd", "hydra.launcher.retries=1"]
+    command += ["optimizer.learning_rate=1e30,0.1", "epochs=2,4000"]
+    process = on_ray(cluster, tmp_path, *command)
+    last = ["FAILED", "FAILED", "FINISHED", "RUNNING"]
+    wait_until(lambda: sorted(child[1] for child in children(tmp_path)) == last, seconds=240)
+    [worker] = at_work(cluster, tmp_path)
+    worker.kill()
+    wait_until(lambda: "killed by SIGKILL" in (tmp_path / "out").read_text())
+    wait_until(lambda: len(query(tmp_path, "SELECT 1 FROM tags WHERE key = 'resumed'")) == 3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 130
+    assert not at_work(cluster, tmp_path), "an orphan"
+    assert [status for _, status in parents(tmp_path)] == ["KILLED"]
+    assert sorted(child[1] for child in children(tmp_path)) == ["FAILED", "FAILED", "FINISHED", "KILLED"]
+    output = (tmp_path / "out").read_text()
+    assert output.count("is tried again") == 3
+    assert output.endswith("interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (["hydra.launcher.cpus=64"], "error: hydra.launcher: got cpus=64 and gpus=0 for a run, which is more than any"),
+        (
+            ["hydra.launcher.address=127.0.0.1:1"],
+            "error: hydra.launcher.address: got 127.0.0.1:1, where no Ray cluster",
+        ),
+        (
+            ["hydra.launcher.address=local", "hydra.launcher.cpus=0"],
+            "error: hydra.launcher.address: got 'local', expected HOST:PORT of the cluster's head, here or as "
+            "RAY_ADDRESS\n"
+            "error: hydra.launcher.cpus: got 0, expected a whole number of at least 1\n"
+            "       try  hydra.launcher.cpus=1\n",
+        ),
+    ],
+)
+def test_a_cluster_that_cannot_be_used_is_refused(
+    cluster: Cluster, tmp_path: Path, words: list[str], refusal: str
+) -> None:
+    process = on_ray(cluster, tmp_path, *QUICK, "seed=0,1", *words)
+    assert process.wait(timeout=120) == 2
+    assert refusal in (tmp_path / "out").read_text()
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_node_that_does_not_see_the_folder_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    """The launcher gets a folder that only it can see."""
+    hide = f'mount -t tmpfs none {tmp_path} && cd {tmp_path} && exec "$@"'
+    hidden = ["unshare", "--mount", "sh", "-c", hide, "sh"]
+    if not cluster.isolated:
+        pytest.skip("no namespaces can be made here")
+    command = [sys.executable, "-m", "experiments.run", "-m", *QUICK, "seed=0,1", "hydra/launcher=ray_tasks"]
+    ended = subprocess.run(
+        cluster.command(*hidden, *command, f"hydra.launcher.address={cluster.address}"),
+        check=False,
+        env=environment(**cluster.env),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert f"error: hydra.launcher.address: runs write into {tmp_path}, which the nodes 127.0.0.1" in ended.stderr
+
+
+def test_ray_tasks_without_ray_are_refused(
+    tmp_path: Path, run_cli: Callable[..., "subprocess.CompletedProcess[str]"]
+) -> None:
+    (tmp_path / "ray.py").write_text("raise ImportError\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    ended = run_cli("-m", *QUICK, "seed=0,1", "hydra/launcher=ray_tasks", PYTHONPATH=path)
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "error: hydra/launcher: got ray_tasks, but Ray is not installed\n       try  make launchers\n"
+    )
+    assert not (tmp_path / "mlruns").exists()

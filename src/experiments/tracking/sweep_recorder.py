@@ -206,7 +206,7 @@ class SweepRecorder(Recording):
         """See to it that the run of a worker process that is gone is recorded, and closed, as far as that can be.
 
         Args:
-            process: The worker's.
+            process: The worker's; 0: unknown, as it ran on another machine that is gone.
             opened: What its first event says, if the worker died before it came to that: name, experiment, parameters,
                 tags.
             output: The folder of its output.
@@ -217,14 +217,15 @@ class SweepRecorder(Recording):
             return None
         claim = index.Claim(opened["tags"]["fingerprint"])
         try:
-            folder = claim.journal_of(process)
+            own = (folder for folder in claim.journals() if opening(folder).get("parent") == self.parent)
+            folder = claim.journal_of(process) if process else next(own, None)
             if folder is None or not opening(folder):
                 started, parent = int(time.time() * 1000), self.parent or None
-                own = new_journal(
+                made = new_journal(
                     output, claim, started=started, store=self.store, parent=parent, dataset=None, **opened
                 )
-                own.close()
-                folder = own.folder
+                made.close()
+                folder = made.folder
             close_abandoned(folder, status, redact(reason))
             return summary(folder)
         except (OSError, RunFailed):  # the disk is full, for one; the other runs go on

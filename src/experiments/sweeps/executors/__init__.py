@@ -42,7 +42,7 @@ class Ended:
     Attributes:
         job: Which one.
         seconds: How long it took.
-        process: The id of its process on this machine, whose journal is closed if left open; 0: it ran elsewhere.
+        process: The id of its process on this machine, whose journal is closed if left open; 0: unknown.
         outcome: What came of it.
         reported: Whether the job itself reported its end; it did not if its process was killed, for one.
     """
