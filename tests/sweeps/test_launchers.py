@@ -206,7 +206,9 @@ def test_a_node_that_does_not_see_the_folder_is_refused(cluster: Cluster, tmp_pa
         timeout=120,
     )
     assert ended.returncode == 2, ended.stderr
-    assert f"error: hydra.launcher.address: runs write into {tmp_path}, which the nodes 127.0.0.1" in ended.stderr
+    assert (
+        f"error: hydra.launcher.address: runs write into {tmp_path}, which these nodes do not share, or" in ended.stderr
+    )
 
 
 def test_ray_tasks_without_ray_are_refused(

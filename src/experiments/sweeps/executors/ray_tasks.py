@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ except ImportError as missing:  # it is no dependency: this module is imported o
 if TYPE_CHECKING:
     from hydra_plugins.experiments_sweeps import ExecutorLauncher
 
-# How long a look at each node may take, in seconds.
+# How long an answer of Ray may take, in seconds.
 PATIENCE = 60.0
 # Between two looks at whether a job was cancelled, in seconds: that does not wake a process that waits.
 CANCELLED_SECONDS = 0.5
@@ -138,7 +138,7 @@ class RayTasks:
             cpus, gpus = self._settings.cpus, self._settings.gpus
             what = f"got cpus={cpus} and gpus={gpus:g} for a run, which is more than any node of the cluster has"
             raise Refused(Problem("hydra.launcher", what, "hydra.launcher.cpus=1 hydra.launcher.gpus=0"))
-        _refuse_blind(nodes)
+        _refuse_blind([node for node, resources in nodes.items() if self._room(resources)])
         here = _on(ray.get_runtime_context().get_node_id())
         self._mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(Mailbox).remote()
         self._epochs = self._mailbox.take.remote()
@@ -226,16 +226,19 @@ def _on(node: str) -> Any:
     return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
-def _refuse_blind(nodes: Iterable[str]) -> None:
+def _refuse_blind(nodes: Sequence[str]) -> None:
     """Refuse a cluster with nodes that do not see our folder: what they write there would be lost."""
     look = ray.remote(num_cpus=0, max_retries=0)(os.path.exists)
     with NamedTemporaryFile(dir=Path.cwd(), prefix=".ray_tasks.") as file:
         seen = {node: look.options(scheduling_strategy=_on(node)).remote(file.name) for node in nodes}
-        blind = [node for node, looked in seen.items() if not ray.get(looked, timeout=PATIENCE)]
+        ready, _ = ray.wait(list(seen.values()), num_returns=len(seen), timeout=PATIENCE)
+        blind = [node for node, looked in seen.items() if looked not in ready or not ray.get(looked)]
     if blind:
         addresses = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes()}
         names = ", ".join(addresses[node] for node in blind)
-        what = f"runs write into {Path.cwd()}, which the nodes {names} do not share with this one; mount it there"
+        what = (
+            f"runs write into {Path.cwd()}, which these nodes do not share, or do not answer: {names}; mount it there"
+        )
         raise Refused(Problem("hydra.launcher.address", what))
 
 
