@@ -130,7 +130,7 @@ class RayTasks:
             with _same_handlers():
                 ray.init(address, log_to_driver=False, logging_level="ERROR")
         except Exception as error:  # of many kinds
-            what = f"got {address}, where no Ray cluster can be joined: {_first_line(error)}"
+            what = f"got {address}, where no Ray cluster can be joined: {_first_sentence(error)}"
             raise Refused(Problem("hydra.launcher.address", what)) from error
         nodes = _nodes()
         self.size = sum(map(self._room, nodes.values()))
@@ -174,7 +174,7 @@ class RayTasks:
             try:
                 news += [Epoch(jobs[number], *epoch) for number, *epoch in ray.get(self._epochs) if number in jobs]
             except ray.exceptions.RayError as error:
-                raise RunFailed(f"Ray has lost the process that passes epochs on: {_first_line(error)}") from error
+                raise RunFailed(f"Ray has lost the process that passes epochs on: {_first_sentence(error)}") from error
             self._epochs = self._mailbox.take.remote()
         return news + [self._ended(task) for task in ready if task in self._running]
 
@@ -184,7 +184,7 @@ class RayTasks:
             ended: Ended = ray.get(task, timeout=PATIENCE)
             return replace(ended, job=job)
         except ray.exceptions.RayError as error:  # the process of Ray, or its node, is gone
-            reason = f"Ray: {_first_line(getattr(error, 'cause', None) or error)}"
+            reason = f"Ray: {_first_sentence(getattr(error, 'cause', None) or error)}"
             return Ended(job, time.monotonic() - started, 0, Outcome(reason=reason), reported=False)
 
     def answer(self, job: Job, stop: bool) -> None:
@@ -242,5 +242,5 @@ def _refuse_blind(nodes: Sequence[str]) -> None:
         raise Refused(Problem("hydra.launcher.address", what))
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _first_sentence(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
