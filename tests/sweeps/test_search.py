@@ -237,6 +237,8 @@ def test_the_parent_keeps_the_study_and_the_best_config(
     folder, _ = done
     [best] = folder.glob("mlruns/artifacts/*/artifacts/search/best.yaml")
     assert facts(study(folder)) == facts(trials_of(best.with_name(FILE)))
+    pictures = {file.name for file in best.parent.glob("*.png")}
+    assert pictures == {"history.png", "parallel_coordinates.png"}, "8 trials are too few for importances"
     value = max(trial.value for trial in study(folder) if trial.state.name == "COMPLETE")
     assert f" of a search of 8: val_accuracy {value:.6g}." in best.read_text().splitlines()[1]
     presets = tmp_path / "own" / "experiment"
@@ -245,6 +247,17 @@ def test_the_parent_keeps_the_study_and_the_best_config(
     again = fork_cli("--config-dir", "own", "experiment=best")
     assert again.returncode == 0, again.stderr
     assert f"final_val_accuracy {value:.4f}" in again.stdout
+
+
+def test_what_cannot_be_drawn_does_not_fail_a_search(
+    search: Callable[..., Search], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = search("batch_size=range(1,9)", "tracking=mlflow", n_trials=3)
+    carry_out(found, by_batch_size)
+    assert set(found.files()) > {"search/history.png", "search/study.sqlite", "search/best.yaml"}
+    monkeypatch.setattr("experiments.sweeps.search.pictures._png", lambda figure: 1 / 0)
+    assert set(found.files()) == {"search/study.sqlite", "search/best.yaml"}
+    assert capsys.readouterr().err == "the search could not be drawn: ZeroDivisionError: division by zero\n"
 
 
 def test_its_runs_are_recorded_with_trial_and_epoch(done: tuple[Path, str]) -> None:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from experiments.config import Refused
 from experiments.sweeps.jobs import Job, Outcome, identify
 from experiments.sweeps.proposers import Proposer
-from experiments.sweeps.search.best import preset
+from experiments.sweeps.search.files import files, import_pictures
 from experiments.sweeps.search.methods import Off
 from experiments.sweeps.search.objective import excess_of, is_in_better_half, same_goals, values_of
 from experiments.sweeps.search.parsing import parse
@@ -105,6 +105,7 @@ class Search(Proposer):
         self._deadline = time.monotonic() + (self._settings.timeout or float("inf"))
         folder.mkdir(parents=True, exist_ok=True)
         self._study.open(folder / FILE, self._described())
+        import_pictures(self._settings.n_trials)
         past = list[Job]()
         for found in self._study.trials:
             overrides = self._space.of(found.params)
@@ -222,17 +223,13 @@ class Search(Proposer):
         return not trial.user_attrs.get("repeats")
 
     def files(self) -> Mapping[str, bytes | str]:
-        """The study, and the best config as a preset."""
-        if not (file := self._study.file):
+        """The study, the best configs as presets, and pictures."""
+        if not self._study.file or not self.jobs[0].config.tracking.enabled:
             return {}
-        found: dict[str, bytes | str] = {f"search/{file.name}": file.read_bytes()}
-        for place, best in enumerate(self._study.best):
-            values = ", ".join(f"{goal.name} {value:.6g}" for goal, value in zip(self._goals, best.values, strict=True))
-            head = f"Trial {best.number} of a search of {self.done}: {values}."
-            content = preset(self._jobs_of(best.number, self._space.of(best.params))[0], head)
-            found |= {f"search/front/trial-{best.number}.yaml": content} if len(self._goals) > 1 else {}
-            found |= {"search/best.yaml": content} if place == 0 else {}
-        return found
+        return files(self._study, self._goals, self.done, self._first_job)
+
+    def _first_job(self, trial: FrozenTrial) -> Job:
+        return self._jobs_of(trial.number, self._space.of(trial.params))[0]
 
     def close(self) -> None:
         """Close the study's file, if it was opened."""

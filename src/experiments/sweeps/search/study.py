@@ -34,12 +34,17 @@ class Study:
         directions: ``maximize`` or ``minimize``, for each objective.
         sampling: Gives the sampler of each trial.
         pruner: Says which trials are stopped.
+
+    Attributes:
+        optuna: The same as Optuna has it, in memory.
+        file: The file; None before it is opened.
+        exhausted: Whether the sampler has no more points.
     """
 
     def __init__(self, directions: Sequence[Direction], sampling: Sampling, pruner: BasePruner) -> None:
         self._directions, self._sampling = list(directions), sampling
         self._memory = InMemoryStorage()
-        self._study = optuna.create_study(
+        self.optuna = optuna.create_study(
             storage=self._memory, pruner=pruner, study_name=NAME, directions=self._directions
         )
         self._id = self._memory.get_study_id_from_name(NAME)
@@ -94,21 +99,21 @@ class Study:
         for key, value in sampled["study"].items():
             self._memory.set_study_system_attr(self._id, key, value)
         if not trial.state.is_finished():
-            self._study.sampler = self._sampling(trial.number)
-            self._running[trial.number] = Trial(self._study, _id_of(self._memory, self._id, trial.number))
+            self.optuna.sampler = self._sampling(trial.number)
+            self._running[trial.number] = Trial(self.optuna, _id_of(self._memory, self._id, trial.number))
 
     @property
     def trials(self) -> list[FrozenTrial]:
         """All trials, by their numbers."""
-        return self._study.get_trials(deepcopy=False)
+        return self.optuna.get_trials(deepcopy=False)
 
     def ask(self, space: Space, *, at_random: bool = False) -> tuple[int, list[str]]:
         """Begin a trial; return its number and its overrides."""
         number = len(self.trials)
-        self._study.sampler = RandomSampler(seed=number) if at_random else self._sampling(number)
-        asked = self._running[number] = self._study.ask()
+        self.optuna.sampler = RandomSampler(seed=number) if at_random else self._sampling(number)
+        asked = self._running[number] = self.optuna.ask()
         overrides = space.draw(asked)
-        trial = self._study.get_trials()[number]
+        trial = self.optuna.get_trials()[number]
         noted = {"study": self._memory.get_study_system_attrs(self._id), "trial": list(trial.system_attrs)}
         trial.user_attrs = {**trial.user_attrs, SAMPLED: noted}
         with _writing(self.file):
@@ -146,13 +151,13 @@ class Study:
             excess: By how much it exceeds each constraint.
         """
         trial = self._running.pop(number)
-        self._study.sampler = self._sampling(number)
+        self.optuna.sampler = self._sampling(number)
         for key, each in noted.items():
             trial.set_user_attr(key, each)
         for key, by in (excess or {}).items():
             trial.set_constraint(key, by)
         try:
-            self._study.tell(number, values, state=state)
+            self.optuna.tell(number, values, state=state)
         except RuntimeError as error:  # the sampler has no more points; Optuna has recorded the trial before it raises
             if "Study.stop" not in str(error):
                 raise
@@ -170,7 +175,7 @@ class Study:
     def best(self) -> list[FrozenTrial]:
         """The best trial; with several objectives those on the Pareto front, first the best by the first objective."""
         sign = -1 if self._directions[0] == "maximize" else 1
-        best = sorted(self._study.best_trials, key=lambda trial: sign * trial.values[0])
+        best = sorted(self.optuna.best_trials, key=lambda trial: sign * trial.values[0])
         return best[: None if len(self._directions) > 1 else 1]
 
     def close(self) -> None:
