@@ -18,7 +18,7 @@ from experiments.sweeps.proposers import Proposer
 from experiments.sweeps.search.files import files, import_pictures
 from experiments.sweeps.search.methods import Off
 from experiments.sweeps.search.objective import excess_of, is_in_better_half, same_goals, values_of
-from experiments.sweeps.search.parsing import parse
+from experiments.sweeps.search.parsing import check_corners, parse
 from experiments.sweeps.search.plan import describe, in_words, latest_same, progress
 from experiments.sweeps.search.settings import Settings
 from experiments.sweeps.search.space import Space
@@ -69,7 +69,7 @@ class Search(Proposer):
     tolerates_failures = True
 
     def __init__(self, settings: Settings, space: Space, prepare: Callable[..., list[Job]]) -> None:
-        jobs = prepare(space.corners(), common=space.fixed)
+        jobs = check_corners(space, prepare)
         swept = {dimension.name: dimension.text for dimension in space.all()}
         super().__init__(jobs, space.fixed, swept, settings.n_trials)
         self.reuses, self.runs_each = settings.reuse, len(settings.seeds) or 1

@@ -1,6 +1,6 @@
 """Reads the space of a search from overrides, and from the ``params`` of a file."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from experiments.config import Problem, Refused, sweep_values
 from experiments.config.overrides import read
 from experiments.config.problems import assign, first_lines, quoted, shown
+from experiments.sweeps.jobs import Job
 from experiments.sweeps.search.space import Dimension, Space
 
 PARAMS = "hydra.sweeper.params"
@@ -174,3 +175,27 @@ def _not_searched(key: str) -> Iterator[Problem]:
         if key.lstrip("+") == start or key.lstrip("+").startswith((f"{start}.", f"{start}/")):
             remedy = assign("hydra.sweeper.seeds", [0, 1, 2]) if start == "seed" else ""
             yield Problem(key, why, remedy)
+
+
+def check_corners(space: Space, prepare: Callable[..., list[Job]]) -> list[Job]:
+    """Compose and check the corners of a space.
+
+    Raises:
+        Refused: Some cannot run; the problems say what was typed for a key, not only at which end it is wrong.
+    """
+    try:
+        return prepare(space.corners(), common=space.fixed)
+    except Refused as refused:
+        raise Refused(list(dict.fromkeys(_of_space(problem, space) for problem in refused.problems))) from refused
+
+
+def _of_space(problem: Problem, space: Space) -> Problem:
+    for each in space.all():
+        key = each.key.lstrip("+")
+        if problem.what.startswith(f"Key '{key.rpartition('.')[2]}' is not in struct"):
+            what = "not all choices have this key; in a file, keys can depend on a choice, as in conf/search/mlp.yaml"
+            return Problem(key, what)
+        if problem.where == key and not isinstance(each.distribution, CategoricalDistribution):
+            whole = "expected a whole number" in problem.what and isinstance(each.distribution, FloatDistribution)
+            return replace(problem, remedy=quoted(f"{each.key}=int({each.text})") if whole else "")
+    return problem
