@@ -434,9 +434,8 @@ def test_hydras_own_plugin_for_optuna_is_refused(run_cli: RunCli, tmp_path: Path
         ([*FINITE, "hydra.sweeper.constraints={parameters: 9}", "tracking=off"], "error: tracking: costs of runs are"),
         (["optimizer=adam,sgd", "optimizer.momentum=interval(0,1)"], "error: optimizer.momentum: not all choices have"),
         (
-            ["epochs=interval(1,2)"],
-            "error: epochs: got 1.0, expected a whole number (in 1 of 2 combinations: epochs=1.0)\n"
-            "       try  'epochs=int(interval(1,2))'",
+            ["epochs=interval(1,1)"],
+            "error: epochs: got 1.0, expected a whole number\n       try  'epochs=int(interval(1,1))'\n",
         ),
         (["batch_size=choice(8,0)"], "error: batch_size: got 0"),
         (
