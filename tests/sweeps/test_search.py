@@ -249,6 +249,25 @@ def test_the_parent_keeps_the_study_and_the_best_config(
     assert f"final_val_accuracy {value:.4f}" in again.stdout
 
 
+def test_the_parent_has_the_best_values_and_the_epochs_as_metrics(done: tuple[Path, str]) -> None:
+    folder, _ = done
+    trials = study(folder)
+    of_sweep = "SELECT m.key, m.step, m.value FROM metrics m JOIN tags t USING (run_uuid) WHERE t.key = 'sweep'"
+    recorded = {(key, step): value for key, step, value in query(folder, of_sweep)}
+    states = [trial.state.name for trial in trials]
+    assert recorded["pruned_trials", 0] == states.count("PRUNED")
+    assert recorded["finished_trials", 0] == states.count("COMPLETE")
+    assert recorded["failed_trials", 0] == 0
+    assert recorded["epochs", 0] == sum(len(trial.intermediate_values) for trial in trials)
+    values = [trial.value if trial.state.name == "COMPLETE" else 0.0 for trial in trials]
+    for number in range(len(trials)):
+        assert recorded["best_so_far", number] == max(values[: number + 1])
+    [report] = folder.glob("mlruns/artifacts/*/artifacts/report.html")
+    assert f"8 trials: {states.count('COMPLETE')} finished, {states.count('PRUNED')} stopped early; " in (
+        report.read_text()
+    )
+
+
 def test_what_cannot_be_drawn_does_not_fail_a_search(
     search: Callable[..., Search], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

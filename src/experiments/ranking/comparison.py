@@ -22,6 +22,7 @@ from experiments.ranking.frame import (
 )
 from experiments.ranking.front import common_goals, with_goals
 from experiments.ranking.significance import judge
+from experiments.ranking.trials import Trial, trials_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +52,7 @@ class Comparison:
         repeats: How many runs are left out, as a later one has the same config and seed.
         goals: The objectives, if the runs have several: `configs` has a column ``goals.NAME`` for each, the mean of its
             runs, and ``on_front``: whether it is on the Pareto front.
+        trials: Those of the search that the runs are of.
         sorted_by: The parameter or metric that the configs are in the order of; empty: by rank.
     """
 
@@ -65,6 +67,7 @@ class Comparison:
     method: str
     repeats: int = 0
     goals: Sequence[Goal] = ()
+    trials: Sequence[Trial] = ()
     sorted_by: str = ""
 
     @property
@@ -98,9 +101,9 @@ def compare(
     if (configs["n"] > 1).any():
         method = "; ".join(filter(None, [method, INTERVALS]))
     unfinished, repeats = counted[~has_result(counted)], len(runs) - len(counted)
-    goals = common_goals(ranked)
+    goals, trials = common_goals(ranked), trials_of(runs, objective.lower_is_better)
     configs = with_goals(configs, ranked, goals)
-    return Comparison(title, *objective, keys, configs, ranked, unfinished, method, repeats, goals)
+    return Comparison(title, *objective, keys, configs, ranked, unfinished, method, repeats, goals, trials)
 
 
 def by_run(comparison: Comparison) -> Comparison:

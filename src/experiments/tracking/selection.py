@@ -10,6 +10,7 @@ from experiments.config.objective import recorded_objective
 from experiments.config.problems import assign
 from experiments.ranking.comparison import Comparison, comparable, compare
 from experiments.ranking.frame import CIRCUMSTANCES, PARAMS, Row, frame, parameters, row
+from experiments.ranking.trials import TRIAL
 from experiments.tracking.search import (
     BEGINNING,
     UUID,
@@ -91,7 +92,9 @@ def of_sweep(client: Any, experiments: Sequence[str], parent: Any) -> Selection:
     for run in found:  # also those of other sweeps
         run.data.tags.update(constraints)
     selected = _selection(f"{parent.info.run_name or 'sweep'}, run {parent.info.run_id}", found)
-    return replace(selected, state=state(parent, found))
+    own = [run.data.tags.get("mlflow.parentRunId") == parent.info.run_id for run in found]
+    trials = [run.data.tags.get(TRIAL, "") if is_own else "" for run, is_own in zip(found, own, strict=True)]
+    return replace(selected, runs=selected.runs.assign(**{TRIAL: trials}), state=state(parent, found))
 
 
 def comparable_with_newest(client: Any, experiments: Sequence[str]) -> Comparison | None:

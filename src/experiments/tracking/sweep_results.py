@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.tracking import curves, selection
 from experiments.tracking.search import search
 
+if TYPE_CHECKING:
+    from experiments.ranking.trials import Trial
+
 Row = Mapping[str, Any]
 IDS_A_TAG = 200
+METRICS_A_REQUEST = 1000  # the most that MLflow takes
+STATUSES = {"finished": "FINISHED", "pruned": "PRUNED", "infeasible": "INFEASIBLE", "failed": "FAILED"}
 
 
 def write(client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[Row], time: int, folder: Path) -> None:
@@ -31,7 +36,7 @@ def write(client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[R
     _record(client, run_id, rows, time)
     _name_kept(client, experiments, run_id, rows)
     if any(row["run_id"] for row in rows):  # a sweep may be interrupted before its first run is recorded
-        _compare(client, experiments, run_id, rows, folder)
+        _compare(client, experiments, run_id, rows, time, folder)
 
 
 def _record(client: Any, run_id: str, rows: Sequence[Row], time: int) -> None:
@@ -59,7 +64,24 @@ def _name_kept(client: Any, experiments: Sequence[str], run_id: str, rows: Seque
         client.set_tag(run_id, f"{selection.KEPT}{start // IDS_A_TAG + 1}", ",".join(kept[start : start + IDS_A_TAG]))
 
 
-def _compare(client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[Row], folder: Path) -> None:
+def _record_trials(client: Any, run_id: str, trials: "Sequence[Trial]", time: int) -> None:
+    """Record how many trials of a search have ended how, their epochs, and the best value after each, as a curve."""
+    from mlflow.entities import Metric
+
+    if not trials:
+        return
+    statuses = [trial.status for trial in trials if trial.number is not None]
+    counts = {f"{name}_trials": statuses.count(status) for name, status in STATUSES.items()}
+    metrics = [Metric(key, value, time, 0) for key, value in {**counts, "epochs": trials[-1].spent}.items()]
+    numbered = [trial for trial in trials if trial.number is not None and trial.best is not None]
+    metrics += [Metric("best_so_far", trial.best, time, trial.number) for trial in numbered]
+    for start in range(0, len(metrics), METRICS_A_REQUEST):
+        client.log_batch(run_id, metrics[start : start + METRICS_A_REQUEST])
+
+
+def _compare(
+    client: Any, experiments: Sequence[str], run_id: str, rows: Sequence[Row], time: int, folder: Path
+) -> None:
     """Write the report and draw the picture, of the largest group of runs that can be compared."""
     from experiments.ranking import picture, report
     from experiments.ranking.comparison import best_runs, comparable, compare, curve_of
@@ -71,6 +93,7 @@ def _compare(client: Any, experiments: Sequence[str], run_id: str, rows: Sequenc
     objective, members = next(iter(groups.items()))
     runs = curves.with_curves(client, members)
     comparison = compare(runs, selected.title, objective, selected.circumstances)
+    _record_trials(client, run_id, comparison.trials, time)
     confusion = curves.confusion_matrices(client, best_runs(comparison)["run_id"][:3])
     (folder / "report.html").write_text(report.page(comparison, confusion))
     ranked_by, curves_of = objective.metric, dict(zip(runs["run_id"], runs["curves"], strict=True))

@@ -3,16 +3,20 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from itertools import repeat
 from statistics import median
 from typing import TYPE_CHECKING
 
 from experiments.ranking.comparison import Comparison, standings
 from experiments.ranking.frame import PARAMS, Row, parameters, records, section
+from experiments.ranking.front import GOALS
 from experiments.ranking.report import charts
 from experiments.ranking.report.charts import MISSING
 from experiments.ranking.report.effect import effects
+from experiments.ranking.report.history import history
 from experiments.ranking.report.scales import scale_of
-from experiments.ranking.tables import meanings
+from experiments.ranking.tables import decimals, meanings
+from experiments.ranking.trials import TRIAL
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -53,7 +57,16 @@ def page(comparison: Comparison, confusion: Mapping[str, Sequence[Sequence[int]]
         effects=effects(comparison, strip),
         matrices=list(_matrices(comparison, confusion)),
         parameters=list(_parameters(comparison)),
-        unfinished=records(comparison.unfinished),
+        unfinished=[
+            {**run, "trial": number}
+            for run, number in zip(
+                records(comparison.unfinished), comparison.unfinished.get(TRIAL, repeat("")), strict=False
+            )
+        ],
+        history=history(comparison, 560, 220),
+        trials=_trials(comparison),
+        goals=list(_goals(comparison)),
+        on_front=comparison.configs["on_front"].tolist() if comparison.goals else [],
     )
 
 
@@ -70,6 +83,22 @@ def _template() -> "Template":
     )
     environment.filters["number"] = _number
     return environment.get_template("page.html.jinja")
+
+
+def _trials(comparison: Comparison) -> list[str]:
+    """The numbers of the trials of each config of a search."""
+    if not comparison.trials:
+        return []
+    by_rank = comparison.runs[TRIAL].groupby(comparison.runs["rank"])
+    return [", ".join(number or MISSING for number in numbers.unique()) for _, numbers in by_rank]
+
+
+def _goals(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
+    """The objectives after the first one, with their values by config."""
+    for goal in comparison.goals[1:]:
+        values = comparison.configs[GOALS + goal.name].tolist()
+        digits = 0 if all(value.is_integer() for value in values) else decimals(values)
+        yield goal.name, [f"{value:,.{digits}f}" for value in values]
 
 
 def _label(config: Row) -> str:
