@@ -5,6 +5,7 @@ from experiments.ranking.comparison import Comparison, compare
 from experiments.ranking.frame import Row, frame, row
 from experiments.ranking.report import page
 from experiments.ranking.report.history import history
+from experiments.ranking.tables import notes
 from experiments.ranking.trials import TRIAL
 from tests.ranking.test_report import Page
 
@@ -80,3 +81,9 @@ def test_several_objectives_are_marked_in_the_report() -> None:
     shown = Page(page(compare(frame(runs), "", Objective("val_accuracy", False, "")), {}))
     assert shown.words.count("front") == 2
     assert "0.900 5,000" in shown.text
+
+
+def test_notes_say_that_the_best_was_selected() -> None:
+    said = notes(search(run("0", "FINISHED", 0.5, 4), run("1", "FINISHED", 0.7, 4)))
+    assert said[0].endswith("hydra.sweeper.seeds=[0,1,2] runs the better configs with several")
+    assert said[1] == "the best of 2 trials was selected by val_accuracy: on new data it does worse"

@@ -81,7 +81,13 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.has_several_seeds:
         found += meanings(comparison)
     elif len(comparison.configs) > 1:
-        found.append("one seed each: differences may be noise; a sweep over seed=0,1,2,3,4 is tested for that")
+        remedy = "a sweep over seed=0,1,2,3,4 is tested for that"
+        if comparison.trials:
+            remedy = "hydra.sweeper.seeds=[0,1,2] runs the better configs with several"
+        found.append(f"one seed each: differences may be noise; {remedy}")
+    if comparison.trials and len(comparison.configs) > 1:
+        trials = len(comparison.trials)
+        found.append(f"the best of {trials} trials was selected by {comparison.ranked_by}: on new data it does worse")
     if comparison.goals:
         names = " and ".join(goal.name for goal in comparison.goals)
         found.append(f"* on the Pareto front of {names}: no other config is better in one, and as good in the rest")

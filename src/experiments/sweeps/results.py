@@ -17,6 +17,7 @@ from experiments.config.objective import goals_of, written
 from experiments.ranking import tables
 from experiments.ranking.comparison import best_first, by_run, comparable, compare
 from experiments.ranking.frame import Row, frame, parameters, plain, row
+from experiments.ranking.trials import TRIAL
 from experiments.sweeps.jobs import Job
 from experiments.system.terminal import say
 from experiments.tracking.store import redact
@@ -54,7 +55,7 @@ def runs_of(jobs: Sequence[Job], past: Sequence["PastRun"], returns: Mapping[int
         keys = _beside_fingerprint(job.tags, redact(" ".join(job.overrides)))
         run = next(filter(None, (known.get((job.fingerprint, key)) for key in keys)), None)
         rows.append(_row(job, run, returns.get(job.number)))
-    return best_first(frame(rows))
+    return best_first(frame(rows).assign(**{TRIAL: [job.tags.get(TRIAL, "") for job in jobs]}))
 
 
 def _beside_fingerprint(tags: Mapping[str, str], overrides: str) -> list[str]:
