@@ -18,6 +18,7 @@ from experiments.config.objective import (
     recorded_objective,
     written,
 )
+from experiments.tracking.summary import status_of
 from tests.composing import config
 
 DIGEST = "1ea06ec674c4b7e5"
@@ -207,3 +208,12 @@ def test_several_objectives_are_written_and_read() -> None:
 )
 def test_a_run_breaks_a_constraint(constraints: str, is_broken: bool) -> None:
     assert broken(constraints, {"parameters": 10, "final_val_loss": 0.45}) == is_broken
+
+
+def test_a_run_that_one_search_cannot_use_may_do_for_another() -> None:
+    limited = {"constraints": '{"parameters": 9}'}
+    assert status_of("FINISHED", limited, {"parameters": 10}) == "INFEASIBLE"
+    assert status_of("INFEASIBLE", limited, {"parameters": 9}) == "FINISHED"
+    assert status_of("INFEASIBLE", {}, {"parameters": 10}) == "FINISHED"
+    assert status_of("PRUNED", limited, {"parameters": 10}) == "PRUNED"
+    assert status_of("FINISHED", {"pruned": "1", **limited}, {"parameters": 10}) == "PRUNED"

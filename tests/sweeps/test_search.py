@@ -451,6 +451,15 @@ def test_hydras_own_plugin_for_optuna_is_refused(run_cli: RunCli, tmp_path: Path
             "error: hydra.sweeper.constraints.parametres: is neither a cost nor a metric of the validation set; did",
         ),
         ([*FINITE, "hydra.sweeper.constraints={parameters: 9}", "tracking=off"], "error: tracking: costs of runs are"),
+        (
+            [*FINITE, "hydra.sweeper.constraints={val_loss: 1}", "hydra.sweeper.seeds=[0,1]"],
+            "error: hydra.sweeper.constraints.val_loss: differs from seed to seed; with several seeds, parameters and",
+        ),
+        (
+            ["batch_size=int(interval(1,2000000))", "hydra/sweeper/sampler=brute_force"],
+            "error: hydra/sweeper/sampler: got brute_force, which tries all values, but batch_size=int(interval(1,2",
+        ),
+        ([*FINITE, "+tracking.tags.trial=x"], "error: tracking.tags.trial: is a tag that sweeps and searches set"),
         (["optimizer=adam,sgd", "optimizer.momentum=interval(0,1)"], "error: optimizer.momentum: not all choices have"),
         (
             ["epochs=interval(1,1)"],

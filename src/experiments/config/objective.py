@@ -102,7 +102,7 @@ def broken(constraints: str, values: Mapping[str, float]) -> bool:
     try:
         limits = dict[str, float](json.loads(constraints or "{}"))
         return any(values.get(Goal(name, True).measure, math.inf) > limit for name, limit in limits.items())
-    except (ValueError, TypeError):  # a tag of the user's own
+    except (ValueError, TypeError, AttributeError, RecursionError):  # a tag of the user's own
         return False
 
 

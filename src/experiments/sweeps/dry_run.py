@@ -31,7 +31,8 @@ def show(console: Console, proposer: Proposer, recorder: SweepRecorder, executor
     """
     jobs, resume, total = proposer.jobs, proposer.jobs[0].config.resume, proposer.total
     ranked_by = " and ".join(dict.fromkeys(job.objective.metric for job in jobs))
-    say(console, f"{'' if total is None else f'{total} '}{proposer.unit}, ranked by {ranked_by}")
+    units = proposer.unit.removesuffix("s") if total == 1 else proposer.unit
+    say(console, f"{'' if total is None else f'{total} '}{units}, ranked by {ranked_by}")
     say(console, *proposer.plan(recorder.goes_on_in), *[proposer.progress] * (resume and bool(proposer.progress)))
     todo, number = jobs, proposer.most_runs
     if not proposer.follows_results:
@@ -94,13 +95,13 @@ def _most_alike(job: Job, past: Sequence[PastRun], executor: Executor | None) ->
 
 
 def _is_usable(run: PastRun) -> bool:
-    return "fit_seconds" in run.measures and run.parameters.get("epochs", "").isdecimal()
+    return {"fit_seconds", "seconds_per_epoch"} <= run.measures.keys()
 
 
 def _seconds(epochs: int, runs: Sequence[PastRun]) -> float:
     """How long a run of so many epochs takes: the medians of an epoch, and of all beside the epochs."""
     fits = [run.measures["fit_seconds"] for run in runs]
-    epoch = median(fit / int(run.parameters["epochs"]) for fit, run in zip(fits, runs, strict=True))
+    epoch = median(run.measures["seconds_per_epoch"] for run in runs)
     return epochs * epoch + median(max(run.seconds - fit, 0) for fit, run in zip(fits, runs, strict=True))
 
 

@@ -90,6 +90,7 @@ def of_sweep(client: Any, experiments: Sequence[str], parent: Any) -> Selection:
             found += search(client, experiments, f"attributes.run_id IN ({ids})")
     constraints = {key: tag for key, tag in parent.data.tags.items() if key == CONSTRAINTS}
     for run in found:  # also those of other sweeps
+        run.data.tags.pop(CONSTRAINTS, None)
         run.data.tags.update(constraints)
     selected = _selection(f"{parent.info.run_name or 'sweep'}, run {parent.info.run_id}", found)
     own = [run.data.tags.get("mlflow.parentRunId") == parent.info.run_id for run in found]

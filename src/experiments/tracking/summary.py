@@ -143,9 +143,9 @@ def summary(folder: Path) -> PastRun:
 
 def status_of(status: str, tags: Mapping[str, str], measures: Mapping[str, float]) -> str:
     """A run's status; PRUNED or INFEASIBLE where MLflow has FINISHED, but a search stopped it or cannot use it."""
-    if status != "FINISHED":
+    if status not in ("FINISHED", "INFEASIBLE"):  # a run that one search cannot use may do for another
         return status
-    return "PRUNED" if PRUNED in tags else "INFEASIBLE" if broken(tags.get(CONSTRAINTS, ""), measures) else status
+    return "PRUNED" if PRUNED in tags else "INFEASIBLE" if broken(tags.get(CONSTRAINTS, ""), measures) else "FINISHED"
 
 
 def close_abandoned(folder: Path, status: str, reason: str) -> bool:

@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from experiments.config.objective import recorded_objective
+from experiments.config.problems import on_one_line
 from experiments.ranking.tables import decimals
 from experiments.tracking import index, journal
 from experiments.tracking.search import UUID, measures, status
@@ -37,7 +38,7 @@ def state(sweep: Any, found: Sequence[Any]) -> str:
     ended = sum(counts[each] for each in ENDED) + _number(tags.get(ELSEWHERE))
     total = _number(tags.get(TOTAL))
     of = f"{min(ended, total)} of {total}" if total else f"{ended}"
-    told = [f"{of} {tags.get(UNIT, 'runs')} ended"]
+    told = [f"{of} {on_one_line(tags.get(UNIT, 'runs'))} ended"]
     words = {"RUNNING": "under way when it was" if interrupted else "running", "FAILED": "failed"}
     told += [f"{counts[each]} {word}" for each, word in {**words, "PRUNED": "stopped early"}.items() if counts[each]]
     line = f"sweep {sweep.info.run_id[:8]} {'was interrupted' if interrupted else 'is under way'}: {', '.join(told)}"
@@ -71,4 +72,4 @@ def _best(groups: Any) -> str:
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 0
+    return int(text) if text and text.isdecimal() and len(text) < 10 else 0

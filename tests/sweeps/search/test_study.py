@@ -19,7 +19,7 @@ from experiments.config import Refused, RunFailed
 from experiments.config.objective import Goal
 from experiments.sweeps.search.methods import AnyPruner, AnySampler
 from experiments.sweeps.search.parsing import parse
-from experiments.sweeps.search.plan import describe, differences
+from experiments.sweeps.search.plan import describe, differences, latest_same
 from experiments.sweeps.search.settings import Settings
 from experiments.sweeps.search.space import Space
 from experiments.sweeps.search.study import FILE, Study
@@ -123,6 +123,44 @@ def test_an_interrupted_search_is_the_same_as_one_that_was_not(tmp_path: Path, s
         assert {each[1] for each in whole} == {TrialState.PRUNED, TrialState.COMPLETE}
 
 
+@pytest.mark.parametrize("pruner", ["median", "successive_halving", "hyperband"])
+def test_a_trial_whose_run_had_ended_keeps_its_curve(tmp_path: Path, pruner: str) -> None:
+    """The search was interrupted after the run had ended, or in a run of another seed: no epoch is repeated."""
+
+    def carry_out(file: Path, interrupted: bool) -> list[tuple[Any, ...]]:
+        study, space = opened(file, "tpe", pruner)
+        for _ in range(6):
+            number, overrides = study.ask(space)
+            ended = 0
+            for epoch, value in enumerate(curve(overrides), start=1):
+                if study.report(number, epoch, value):
+                    ended = epoch
+                    break
+            if interrupted:
+                study.close()
+                study, _ = opened(file, "tpe", pruner)
+                study.repeat(number)
+            state = TrialState.PRUNED if ended else TrialState.COMPLETE
+            study.tell(number, state, {"pruned": ended}, None if ended else [list(curve(overrides))[-1]])
+        study.close()
+        found = trials_of(file)
+        return [(t.number, t.state, t.params, t.values, t.intermediate_values, t.system_attrs) for t in found]
+
+    whole, pieces = (carry_out(tmp_path / f"{each}.sqlite", each) for each in (False, True))
+    assert pieces == whole
+
+
+def test_the_best_is_one_of_those_with_the_most_seeds(tmp_path: Path) -> None:
+    study, space = opened(tmp_path / FILE, "random", "off")
+    for values in ([[0.9]], [[0.7], [0.8]], [[0.8], [0.9]]):
+        number, _ = study.ask(space)
+        study.tell(number, TrialState.COMPLETE, {"values": values}, [sum(value for [value] in values) / len(values)])
+    assert [best.number for best in study.best] == [2]
+    number, _ = study.ask(space)
+    study.tell(number, TrialState.COMPLETE, {"values": [[0.9], [1.0]]}, [0.95], {"parameters": 1})
+    assert [best.number for best in study.best] == [2]
+
+
 @pytest.mark.parametrize("sampler", FINITE)
 def test_a_finite_space_is_exhausted(tmp_path: Path, sampler: str) -> None:
     found = carry_out(tmp_path / FILE, sampler, "off", 100, interrupted=False)
@@ -175,6 +213,43 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(Refused, match="cannot be read"):
         differences(tmp_path / FILE, describe(space, GOALS, {}, [], "f"))
+
+
+DAMAGES = (
+    "UPDATE alembic_version SET version_num = 'zzz'",
+    "UPDATE study_user_attributes SET value_json = '{broken' WHERE key = 'space'",
+    'UPDATE trial_params SET distribution_json = \'{"name": "Evil", "attributes": {}}\'',
+    "UPDATE trial_user_attributes SET value_json = '7' WHERE key = 'sampled'",
+    "DELETE FROM trial_params",
+    "UPDATE trials SET state = 'COMPLETED'",
+    "DROP TABLE trials",
+)
+
+
+@pytest.mark.parametrize("statement", [*DAMAGES, None])
+def test_a_study_that_cannot_be_read_is_refused_and_an_older_one_goes_on(tmp_path: Path, statement: str | None) -> None:
+    folders = [tmp_path / "new", tmp_path / "old"]
+    for folder in folders:
+        folder.mkdir()
+        study, space = opened(folder / FILE, "random", "off")
+        study.ask(space)
+        study.close()
+    found = describe(space, GOALS, {}, [], "f")
+
+    def new_study() -> Study:
+        return Study(["maximize"], settings().sampler.build(space, 3), settings().pruner.build(EPOCHS))
+
+    assert latest_same(folders, found, space, new_study) == folders[0]
+    if statement:
+        with closing(sqlite3.connect(folders[0] / FILE)) as file, file:
+            file.execute(statement)
+    else:
+        (folders[0] / FILE).write_bytes(b"")
+    before = (folders[0] / FILE).read_bytes()
+    assert latest_same(folders, found, space, new_study) == folders[1]
+    with pytest.raises(Refused, match="cannot be read"):
+        latest_same(folders[:1], found, space, new_study)
+    assert (folders[0] / FILE).read_bytes() == before
 
 
 def test_a_file_that_cannot_be_written_ends_the_search_in_one_line(tmp_path: Path) -> None:

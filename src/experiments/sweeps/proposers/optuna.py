@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,6 +23,7 @@ from experiments.sweeps.search.plan import describe, in_words, latest_same, prog
 from experiments.sweeps.search.settings import Settings
 from experiments.sweeps.search.space import Space
 from experiments.sweeps.search.study import FILE, Direction, Study
+from experiments.sweeps.search.trial import Trial
 from experiments.tracking.summary import CONSTRAINTS
 
 CANNOT_RUN = "cannot run"  # the user attribute of a trial whose config was refused, so that it has no run
@@ -30,29 +31,6 @@ REPEATS = 10  # trials in a row that repeat earlier ones, after which the next o
 MOST_REPEATS = 1000  # the same, after which a search ends
 # The first words of overrides that do not decide which earlier search a command resumes.
 FREE = ("hydra", "objective", "resume", "trust", "tracking")
-
-
-@dataclass
-class _Trial:
-    """A trial under way.
-
-    Attributes:
-        number: Of the trial.
-        jobs: One for each seed.
-        values: The results of the seeds so far: of each, the values of the objectives.
-        repeats: The run of an earlier sweep, or trial, that answers for it; empty: it was run.
-        is_busy: Whether its next job was proposed.
-    """
-
-    number: int
-    jobs: Sequence[Job]
-    values: list[list[float]] = field(default_factory=list)
-    repeats: str = ""
-    is_busy: bool = False
-
-    @property
-    def next_job(self) -> Job:
-        return self.jobs[len(self.values)]
 
 
 class Search(Proposer):
@@ -77,16 +55,18 @@ class Search(Proposer):
         self._limits = settings.constraints or {}
         self.tags = {CONSTRAINTS: json.dumps(self._limits)} if self._limits else {}
         self._prunes = not isinstance(settings.pruner, Off)
-        self._goals = same_goals(self.jobs, self._limits, prunes=self._prunes)
-        directions: list[Direction] = ["minimize" if goal.lower_is_better else "maximize" for goal in self._goals]
-        epochs = max(job.config.epochs for job in self.jobs)
-        sampling, pruner = settings.sampler.build(space, settings.seed), settings.pruner.build(epochs)
-        self._study = Study(directions, sampling, pruner)
+        self._goals = same_goals(self.jobs, self._limits, prunes=self._prunes, several_seeds=len(settings.seeds) > 1)
+        self._study = self._new_study()
         self._seeds = [f"seed={seed}" for seed in settings.seeds] or [""]
-        self._trials = dict[int, _Trial]()  # under way
-        self._equal = list[_Trial]()  # to one that is under way, which will answer for them
+        self._trials = dict[int, Trial]()  # under way
+        self._equal = list[Trial]()  # to one that is under way, which will answer for them
         self._points = set[tuple[str, ...]]()  # that were tried
         self._in_a_row = 0  # trials that repeat earlier ones
+
+    def _new_study(self) -> Study:
+        settings, epochs = self._settings, max(job.config.epochs for job in self.jobs)
+        directions: list[Direction] = ["minimize" if goal.lower_is_better else "maximize" for goal in self._goals]
+        return Study(directions, settings.sampler.build(self._space, settings.seed), settings.pruner.build(epochs))
 
     @property
     def identity(self) -> Sequence[str]:
@@ -95,7 +75,7 @@ class Search(Proposer):
 
     def goes_on_with(self, folders: Sequence[Path]) -> Path | None:
         """The latest of the earlier searches that is the same."""
-        return latest_same(folders, self._described())
+        return latest_same(folders, self._described(), self._space, self._new_study)
 
     def _described(self) -> dict[str, Any]:
         return describe(self._space, self._goals, self._limits, self._settings.seeds, self.jobs[0].fingerprint)
@@ -110,9 +90,11 @@ class Search(Proposer):
         for found in self._study.trials:
             overrides = self._space.of(found.params)
             self._points.add(tuple(overrides))
+            has_result = found.state in (TrialState.COMPLETE, TrialState.PRUNED) and not found.user_attrs.get("repeats")
+            self._in_a_row = 0 if has_result else self._in_a_row + 1
             if CANNOT_RUN in found.user_attrs:
                 continue
-            trial = _Trial(found.number, self._jobs_of(found.number, overrides))
+            trial = Trial(found.number, self._jobs_of(found.number, overrides))
             if found.state.is_finished():
                 past += trial.jobs[: len(found.user_attrs.get("values", [0]))]
             else:
@@ -125,6 +107,14 @@ class Search(Proposer):
         self._study.load(folder)
         self._count()
         return in_words(self._space, self._settings, self._goals)
+
+    @property
+    def most_runs(self) -> int:
+        """The largest number of runs that are left: a finite space may have fewer than `total`."""
+        trials = self._settings.n_trials - self.done
+        if self._space.size is not None:
+            trials = min(trials, self._space.size - len(self._study.trials))
+        return max(trials, 0) * self.runs_each
 
     @property
     def progress(self) -> str:
@@ -157,13 +147,13 @@ class Search(Proposer):
         tried = self._study.exhausted or (self._space.size is not None and len(self._points) >= self._space.size)
         return enough or tried or time.monotonic() > self._deadline or self._in_a_row >= MOST_REPEATS
 
-    def _ask(self) -> _Trial | None:
+    def _ask(self) -> Trial | None:
         """A new trial; None: it cannot run, or repeats one that is under way."""
         number, overrides = self._study.ask(self._space, at_random=self._in_a_row >= REPEATS)
         self._points.add(tuple(overrides))
         self._in_a_row += 1
         try:
-            trial = _Trial(number, self._jobs_of(number, overrides))
+            trial = Trial(number, self._jobs_of(number, overrides))
         except Refused as refused:
             print(f"trial {number} cannot run: {refused.reason}", file=sys.stderr)
             self._end(number, TrialState.FAIL, {"failure": refused.reason, CANNOT_RUN: True})
@@ -184,8 +174,10 @@ class Search(Proposer):
         trial = self._trials[int(job.tags["trial"])]
         trial.is_busy = False
         trial.repeats = outcome.repeats if trial.repeats or not trial.values else ""
-        if not outcome.repeats:
+        if outcome.objective is not None and not outcome.repeats:
             self._in_a_row = 0
+        if not trial.values:
+            self._study.repeat(trial.number)
         if (values := values_of(outcome, self._goals)) is None:
             self._end(trial.number, TrialState.FAIL, {"failure": outcome.reason or "it recorded no costs"})
         elif outcome.pruned:
@@ -209,7 +201,7 @@ class Search(Proposer):
     def _count(self) -> None:
         self.done = sum(self._counts(trial) for trial in self._study.trials if trial.state.is_finished())
 
-    def _is_promising(self, trial: _Trial) -> bool:
+    def _is_promising(self, trial: Trial) -> bool:
         """Whether a config is worth another seed."""
         if self._settings.seeds_for == "all" or len(self._goals) > 1:
             return True
@@ -226,7 +218,7 @@ class Search(Proposer):
         """The study, the best configs as presets, and pictures."""
         if not self._study.file or not self.jobs[0].config.tracking.enabled:
             return {}
-        return files(self._study, self._goals, self.done, self._first_job)
+        return files(self._study, self._goals, self._first_job)
 
     def _first_job(self, trial: FrozenTrial) -> Job:
         return self._jobs_of(trial.number, self._space.of(trial.params))[0]

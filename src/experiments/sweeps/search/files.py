@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from threading import Thread
 
 from optuna.trial import FrozenTrial
@@ -25,22 +26,21 @@ def _import(trials: int) -> None:
         import optuna.importance  # noqa: F401 - with scikit-learn
 
 
-def files(
-    study: Study, goals: Sequence[Goal], trials: int, job_of: Callable[[FrozenTrial], Job]
-) -> dict[str, bytes | str]:
+def files(study: Study, goals: Sequence[Goal], job_of: Callable[[FrozenTrial], Job]) -> dict[str, bytes | str]:
     """All files, by their names as artifacts. What cannot be drawn is missing, and a line on stderr says why.
 
     Args:
         study: Whose file is open.
         goals: The objectives.
-        trials: How many count.
         job_of: Gives the job of a trial, with the first seed.
     """
     assert study.file
-    found: dict[str, bytes | str] = {f"search/{study.file.name}": study.file.read_bytes()}
+    found: dict[str, bytes | str] = {}
+    with suppress(OSError):  # it was deleted: that was said when it could not be written
+        found[f"search/{study.file.name}"] = study.file.read_bytes()
     for place, best in enumerate(study.best):
         values = ", ".join(f"{goal.name} {value:.6g}" for goal, value in zip(goals, best.values, strict=True))
-        content = preset(job_of(best), f"Trial {best.number} of a search of {trials}: {values}.")
+        content = preset(job_of(best), f"Trial {best.number} of a search of {len(study.trials)}: {values}.")
         found |= {f"search/front/trial-{best.number}.yaml": content} if len(goals) > 1 else {}
         found |= {"search/best.yaml": content} if place == 0 else {}
     try:

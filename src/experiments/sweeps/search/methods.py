@@ -19,6 +19,7 @@ from experiments.config.schema import Auto, Count, NotNegative, Section, Share
 from experiments.sweeps.search.space import Dimension, Space
 
 Whole = Annotated[int, Field(ge=0)]
+MOST_VALUES = 10_000  # of a key, for samplers that list them all
 Sampling = Callable[[int], BaseSampler]
 """Gives the sampler that chooses the trial of a number."""
 
@@ -56,7 +57,10 @@ def _finite(dimension: Dimension, sampler: str) -> list[Any]:
     if (values := dimension.values) is None:
         what = f"got {sampler}, but {dimension.key}={dimension.text} has infinitely many values"
         raise Refused(Problem("hydra/sweeper/sampler", what, "hydra/sweeper/sampler=tpe"))
-    return values
+    if len(values) > MOST_VALUES:
+        what = f"got {sampler}, which tries all values, but {dimension.key}={dimension.text} has {len(values):,}"
+        raise Refused(Problem("hydra/sweeper/sampler", what, "hydra/sweeper/sampler=tpe"))
+    return list(values)
 
 
 def _seed_of(seed: int, number: int) -> int:

@@ -5,20 +5,24 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from experiments.config import Problem, Refused
-from experiments.config.objective import COSTS, Goal, goals_of, objective_of
+from experiments.config.objective import COSTS, MODEL_BYTES, Goal, goals_of, objective_of
 from experiments.config.problems import assign, closest, suggest
 from experiments.sweeps.jobs import Job, Outcome
 
+OF_ALL_SEEDS = ("parameters", MODEL_BYTES)  # costs that are the same whatever the seed
 COMPARED = 6  # a config's next seed depends on its results from so many configs on
 
 
-def same_goals(jobs: Sequence[Job], constraints: Mapping[str, float], *, prunes: bool) -> list[Goal]:
+def same_goals(
+    jobs: Sequence[Job], constraints: Mapping[str, float], *, prunes: bool, several_seeds: bool
+) -> list[Goal]:
     """The objectives of all jobs, which they have in common.
 
     Args:
         jobs: Of the corners of the space.
         constraints: The largest values of measures.
         prunes: Whether the search stops trials early.
+        several_seeds: Whether a trial has several runs.
 
     Raises:
         Refused: They differ, are measured on the test set, or are several though trials are stopped early; or a
@@ -38,6 +42,9 @@ def same_goals(jobs: Sequence[Job], constraints: Mapping[str, float], *, prunes:
         raise Refused(Problem("objective", what, "hydra/sweeper/pruner=off"))
     known = [*COSTS, *(f"val_{name}" for name in config.metric_names)]
     for name in constraints:
+        if several_seeds and name in known and name not in OF_ALL_SEEDS:
+            what = f"differs from seed to seed; with several seeds, {' and '.join(OF_ALL_SEEDS)} can be limited"
+            raise Refused(Problem(f"hydra.sweeper.constraints.{name}", what, "hydra.sweeper.seeds=[]"))
         if name not in known:
             meant = closest(name, known)
             remedy = assign("hydra.sweeper.constraints", {meant: constraints[name]}) if meant else ""

@@ -1,22 +1,20 @@
 """A search in words: what it chooses from and how, and how far it is; and the earlier one that it goes on with."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from optuna.distributions import distribution_to_json
-from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
-from sqlalchemy.exc import SQLAlchemyError
 
 from experiments.config import Problem, Refused
 from experiments.config.objective import Goal, written
 from experiments.sweeps.search.settings import Settings
 from experiments.sweeps.search.space import Space
-from experiments.sweeps.search.study import FILE, NAME, opened
+from experiments.sweeps.search.study import FILE, NAME, Study, opened
 
 
 def in_words(space: Space, settings: Settings, goals: Sequence[Goal]) -> list[str]:
@@ -45,20 +43,34 @@ def progress(trials: Sequence[FrozenTrial], done: int, total: int | None) -> str
     return f"resume: {done} of {total} trials have ended, {under_way} {'goes' if under_way == 1 else 'go'} on"
 
 
-def latest_same(folders: Sequence[Path], search: Mapping[str, Any]) -> Path | None:
+def latest_same(
+    folders: Sequence[Path], search: Mapping[str, Any], space: Space, new_study: Callable[[], Study]
+) -> Path | None:
     """The first folder with the study of a search that is the same; None: none has any study.
 
     Raises:
         Refused: All of those searches were others.
     """
-    files = [folder / FILE for folder in folders if (folder / FILE).is_file()]
-    found = [differences(file, search) for file in files]
-    for file, problems in zip(files, found, strict=True):
-        if not problems:
-            return file.parent
-    if found:
-        raise Refused([replace(problem, remedy="resume=false") for problem in found[0]])
+    refused = None
+    for file in (folder / FILE for folder in folders if (folder / FILE).is_file()):
+        try:
+            if not (problems := differences(file, search)):
+                _check_trials(file, space, new_study())
+                return file.parent
+            refused = refused or Refused([replace(problem, remedy="resume=false") for problem in problems])
+        except Refused as error:
+            refused = refused or error
+    if refused:
+        raise refused
     return None
+
+
+def _check_trials(file: Path, space: Space, study: Study) -> None:
+    try:
+        study.load(file.parent)
+        _ = [space.of(trial.params) for trial in study.trials]
+    except Exception as error:  # of a damaged file
+        raise Refused(unreadable(file, error)) from error
 
 
 def describe(
@@ -86,8 +98,9 @@ def differences(file: Path, described: Mapping[str, Any]) -> list[Problem]:
         Refused: The file cannot be read.
     """
     try:
-        with closing(sqlite3.connect(file)) as plain:
-            plain.execute("PRAGMA quick_check(1)").fetchall()  # of a damaged file, Optuna would stay open
+        with closing(sqlite3.connect(file)) as plain:  # Optuna would add its tables, and leave a damaged file open
+            plain.execute("PRAGMA quick_check(1)").fetchall()
+            plain.execute("SELECT * FROM version_info, alembic_version, studies, trials, trial_params").fetchone()
         with opened(file) as storage:
             before = storage.get_study_user_attrs(storage.get_study_id_from_name(NAME))
         then, now = before["space"], described["space"]
@@ -96,11 +109,16 @@ def differences(file: Path, described: Mapping[str, Any]) -> list[Problem]:
         pairs = [(key, before[key], described[key]) for key in described if key not in ("space", "fingerprint")]
         changed += [(key, a, b) for key, a, b in pairs if a != b]
         same = before["fingerprint"] == described["fingerprint"]
-    except (sqlite3.Error, SQLAlchemyError, StorageInternalError, KeyError, TypeError, IndexError) as error:
-        what = f"{file} cannot be read: {type(error).__name__}: {error}"
-        raise Refused(Problem("resume", what.splitlines()[0], "resume=false")) from error
+    except Exception as error:  # whatever a damaged file, or one of another Optuna, makes Optuna raise
+        raise Refused(unreadable(file, error)) from error
     if not changed and not same:
         what = "goes on with a search whose code, data, versions, flags or values of all trials were others"
         return [Problem("resume", what)]
     what = "was {} when the search began, is {} now"
     return [Problem(key, what.format(a or "not searched", b or "not searched")) for key, a, b in changed]
+
+
+def unreadable(file: Path, error: Exception) -> Problem:
+    """Say that the file of a study cannot be read."""
+    what = f"{file} cannot be read: {type(error).__name__}: {error}"
+    return Problem("resume", what.splitlines()[0], "resume=false")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -36,13 +36,13 @@ class Dimension:
         return [self.distribution.low, self.distribution.high]
 
     @property
-    def values(self) -> list[Any] | None:
+    def values(self) -> Sequence[Any] | None:
         """All values; None where there are infinitely many."""
         match self.distribution:
             case CategoricalDistribution():
                 return list(self.distribution.choices)
             case IntDistribution(low=low, high=high, step=step):
-                return list(range(low, high + 1, step))
+                return range(low, high + 1, step)
             case FloatDistribution(low=low, high=high, step=float(step)):
                 return [low + number * step for number in range(round((high - low) / step) + 1)]
         return None
@@ -89,7 +89,7 @@ class Space:
         """The dimensions, with those of all branches."""
         yield from _with_branches(self.dimensions)
 
-    @property
+    @cached_property
     def size(self) -> int | None:
         """Number of points; None where there are infinitely many."""
         return _size(self.dimensions)
@@ -128,6 +128,9 @@ def _size(dimensions: Sequence[Dimension]) -> int | None:
     for dimension in dimensions:
         if (values := dimension.values) is None:
             return None
+        if not dimension.branches:
+            points *= len(values)
+            continue
         within = [_size(dimension.branches.get(value, ())) for value in values]
         if None in within:
             return None

@@ -49,6 +49,7 @@ class Study:
         )
         self._id = self._memory.get_study_id_from_name(NAME)
         self._running = dict[int, Trial]()
+        self._before = dict[int, dict[int, float]]()  # by trial, what it had reported before an interruption
         self._stopped = dict[int, int]()  # by trial, the epoch after which it is stopped
         self.file: Path | None = None
         self.exhausted = False
@@ -83,7 +84,7 @@ class Study:
         """Make the file, which is whole when it gets its name."""
         unfinished = file.with_suffix(".unfinished")
         unfinished.unlink(missing_ok=True)
-        with opened(unfinished) as storage:
+        with opened(unfinished, new=True) as storage:
             study = optuna.create_study(storage=storage, study_name=NAME, directions=self._directions)
             for key, value in described.items():
                 study.set_user_attr(key, value)
@@ -93,7 +94,7 @@ class Study:
         """Take over a trial of the file. One that was under way has reported nothing yet: it repeats its epochs."""
         sampled = trial.user_attrs.get(SAMPLED, {"study": {}, "trial": []})
         if not trial.state.is_finished():
-            trial.intermediate_values = {}
+            self._before[trial.number], trial.intermediate_values = trial.intermediate_values, {}
             trial.system_attrs = {key: trial.system_attrs[key] for key in sampled["trial"]}
         self._memory.create_new_trial(self._id, template_trial=trial)
         for key, value in sampled["study"].items():
@@ -132,6 +133,11 @@ class Study:
         if trial.should_prune():
             self._stopped[number] = epoch
         return self._stopped.get(number) == epoch
+
+    def repeat(self, number: int) -> None:
+        """Report again what a trial had reported before an interruption, as its run had ended and is not repeated."""
+        for epoch, value in sorted(self._before.pop(number, {}).items()):
+            self.report(number, epoch, value)
 
     def tell(
         self,
@@ -173,10 +179,15 @@ class Study:
 
     @property
     def best(self) -> list[FrozenTrial]:
-        """The best trial; with several objectives those on the Pareto front, first the best by the first objective."""
+        """The best trial of those with the most seeds; with several objectives, the whole Pareto front."""
         sign = -1 if self._directions[0] == "maximize" else 1
-        best = sorted(self.optuna.best_trials, key=lambda trial: sign * trial.values[0])
-        return best[: None if len(self._directions) > 1 else 1]
+        if len(self._directions) > 1:
+            return sorted(self.optuna.best_trials, key=lambda trial: sign * trial.values[0])
+        finished = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
+        feasible = [trial for trial in finished if all(excess <= 0 for excess in trial.constraints.values())]
+        seeds = [len(trial.user_attrs.get("values", ())) for trial in feasible]
+        most = [trial for trial, count in zip(feasible, seeds, strict=True) if count == max(seeds)]
+        return sorted(most, key=lambda trial: sign * trial.values[0])[:1]
 
     def close(self) -> None:
         """Close the file, if it was opened."""
@@ -185,9 +196,9 @@ class Study:
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[RDBStorage]:
+def opened(file: Path, *, new: bool = False) -> Iterator[RDBStorage]:
     """A study's file, closed at the end."""
-    storage = RDBStorage(f"sqlite:///{file}")
+    storage = RDBStorage(f"sqlite:///{file}", skip_table_creation=not new)
     try:
         yield storage
     finally:
