@@ -4,9 +4,12 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -121,3 +124,29 @@ def started() -> Iterator[Page]:
         yield Page(driver)
     finally:
         driver.quit()
+
+
+@contextmanager
+def serving(command: Sequence[str], **settings: Any) -> Iterator[tuple[str, int]]:
+    """Start a server, with a free port as its last argument; give its address and the id of its process; end it."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    silent: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **settings}
+    with subprocess.Popen([*command, port], start_new_session=True, **silent) as server:
+        try:
+            yield f"http://127.0.0.1:{port}", server.pid
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+def wait_for(url: str, seconds: float = 60) -> None:
+    """Wait until a server answers."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+            return
+        except OSError:
+            assert time.monotonic() < end, f"{url} does not answer"
+            time.sleep(0.2)

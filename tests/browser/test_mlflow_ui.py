@@ -1,14 +1,8 @@
 """What the MLflow UI makes of our records: a sweep of 8 runs, in a real browser on a real server."""
 
 import json
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.browser.page import PICTURES, Page
+from tests.browser.page import PICTURES, Page, serving, wait_for
 from tests.prepared import Prepared, environment
 from tests.sweeps.processes import parents, query
 
@@ -61,17 +55,9 @@ def folder(page: Page, tmp_path_factory: pytest.TempPathFactory, prepared: Prepa
 @pytest.fixture(scope="module")
 def records(folder: Path, prepared: Prepared) -> Iterator[Records]:
     """The sweep in the MLflow UI, its best run promoted."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
-    command = [sys.executable, str(UI), port]
-    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, cwd=folder, env=environment(), start_new_session=True, **silent) as server:  # type: ignore[call-overload]
-        try:
-            assert prepared("experiments.promote", cwd=folder, env=environment()).returncode == 0
-            yield _recorded(folder, f"http://127.0.0.1:{port}")
-        finally:
-            os.killpg(server.pid, signal.SIGKILL)
+    with serving([sys.executable, str(UI)], cwd=folder, env=environment()) as (url, _):
+        assert prepared("experiments.promote", cwd=folder, env=environment()).returncode == 0
+        yield _recorded(folder, url)
 
 
 def _recorded(folder: Path, url: str) -> Records:
@@ -80,19 +66,8 @@ def _recorded(folder: Path, url: str) -> Records:
     [(experiment,)] = query(folder, f"SELECT experiment_id FROM runs WHERE run_uuid = '{parent}'")
     [(model,)] = query(folder, f"SELECT model_id FROM logged_models WHERE source_run_id = '{best}'")
     runs = query(folder, f"SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId' AND value = '{parent}'")
-    _wait_for(f"{url}/health")
+    wait_for(f"{url}/health")
     return Records(url, str(experiment), parent, [run for (run,) in runs], best, model)
-
-
-def _wait_for(url: str, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
-        except OSError:
-            assert time.monotonic() < end, f"{url} does not answer"
-            time.sleep(0.2)
 
 
 ROWS = "new Set([...document.querySelectorAll('.ag-row')].map(row => row.getAttribute('row-id'))).size"

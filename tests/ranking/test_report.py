@@ -329,3 +329,10 @@ def test_many_classes_are_told_by_their_mixups() -> None:
     shown = Page(page(comparison(best), {best["run_id"]: matrix}))
     assert "mixed up most is taken for images 3 5 7" in shown.text
     assert shown.count("table", **{"class": "matrix"}) == 0
+
+
+def test_numbers_that_a_search_chose_are_short_in_tables_and_charts() -> None:
+    long = ["0.5418760785748071", "0.0010237862204894195", "0.25"]
+    shown = Page(page(comparison(*(run(0.9 - n / 10, rate=rate) for n, rate in enumerate(long))), {}))
+    assert shown.text.count("0.5419") >= 3  # at the top, in the ranking, on an axis
+    assert shown.words.count(long[0]) == 1  # among the parameters, where it can be copied

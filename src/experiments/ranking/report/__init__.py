@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from itertools import repeat
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from experiments.ranking.report.history import history
 from experiments.ranking.report.scales import scale_of
 from experiments.ranking.tables import decimals, meanings
 from experiments.ranking.trials import TRIAL
+from experiments.system.terminal import short_numbers
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -34,7 +34,9 @@ def page(comparison: Comparison, confusion: Mapping[str, Sequence[Sequence[int]]
         comparison: The runs, ranked. Its texts may be anything; they are escaped.
         confusion: The confusion matrices of some of the best runs, by run id; rows are the truth.
     """
-    configs, runs = standings(comparison), comparison.runs
+    runs, configs = comparison.runs, standings(comparison)
+    for config in configs:
+        config["settings"] = {key: short_numbers(value) for key, value in config["settings"].items()}
     ranking, whiskers = charts.whiskers(comparison, 8, 232)
     strip = scale_of(runs["objective"], 134, 368)
     axes, lines = charts.parallel(comparison, 90, 150, 240)
@@ -57,12 +59,7 @@ def page(comparison: Comparison, confusion: Mapping[str, Sequence[Sequence[int]]
         effects=effects(comparison, strip),
         matrices=list(_matrices(comparison, confusion)),
         parameters=list(_parameters(comparison)),
-        unfinished=[
-            {**run, "trial": number}
-            for run, number in zip(
-                records(comparison.unfinished), comparison.unfinished.get(TRIAL, repeat("")), strict=False
-            )
-        ],
+        unfinished=_unfinished(comparison),
         history=history(comparison, 560, 220),
         trials=_trials(comparison),
         goals=list(_goals(comparison)),
@@ -91,6 +88,13 @@ def _trials(comparison: Comparison) -> list[str]:
         return []
     by_rank = comparison.runs[TRIAL].groupby(comparison.runs["rank"])
     return [", ".join(number or MISSING for number in numbers.unique()) for _, numbers in by_rank]
+
+
+def _unfinished(comparison: Comparison) -> list[Row]:
+    """The runs without a result; of a search, each with its ``trial``."""
+    runs = records(comparison.unfinished)
+    numbers = comparison.unfinished[TRIAL] if comparison.trials else [""] * len(runs)
+    return [run | {TRIAL: number} for run, number in zip(runs, numbers, strict=True)]
 
 
 def _goals(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:

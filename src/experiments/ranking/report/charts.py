@@ -14,6 +14,7 @@ from experiments.config.measures import base_name, mode_of
 from experiments.ranking.comparison import Comparison, curve_of
 from experiments.ranking.frame import PARAMS
 from experiments.ranking.report.scales import Scale, Tick, apart, is_wide, natural, number, scale_of
+from experiments.system.terminal import short_numbers
 
 MISSING = "\N{EN DASH}"
 PANELS = 4  # metrics whose curves are shown
@@ -143,13 +144,13 @@ def _parallel_axis(column: Sequence[str], height: float) -> tuple[list[float], l
     if len(numbers) == len(column) and max(numbers) > min(numbers) and (min(numbers) > 0 or not log):
         scale = Scale(min(numbers), max(numbers), height, 0, log)
         few = len(values) <= VALUES
-        ticks = [Tick(scale(float(value)), value) for value in values] if few else scale.ticks(5)
+        ticks = [Tick(scale(float(value)), short_numbers(value)) for value in values] if few else scale.ticks(5)
         return [scale(value) for value in numbers], apart(ticks), log
     step = height / len(values)
     centre = {value: height - (place + 0.5) * step for place, value in enumerate(values)}
     side = min(step * 0.5, 36) / len(column)  # lines that share a value lie side by side, the best on top
     heights = [round(centre[value] + (n - len(column) / 2) * side, 1) for n, value in enumerate(column)]
-    return heights, apart([Tick(round(place, 1), value) for value, place in centre.items()]), False
+    return heights, apart([Tick(round(place, 1), short_numbers(value)) for value, place in centre.items()]), False
 
 
 def _bend(axes: Sequence[Axis], heights: Sequence[float]) -> str:

@@ -10,6 +10,7 @@ from experiments.ranking.comparison import Comparison
 from experiments.ranking.frame import PARAMS, section
 from experiments.ranking.report.charts import MISSING, VALUES
 from experiments.ranking.report.scales import Scale, natural, number
+from experiments.system.terminal import short_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +74,8 @@ def _effect(comparison: Comparison, values: "pd.Series[str]", scale: Scale) -> E
     groups = []
     for label, group in by_label:
         mean, dots = fmean(group["objective"]), group["objective"].map(scale)
-        groups.append(Group(label, mean, scale(mean), list(zip(group["rank"] - 1, dots, strict=True))))
+        name = short_numbers(label) if label in labels else label  # a value, or a range
+        groups.append(Group(name, mean, scale(mean), list(zip(group["rank"] - 1, dots, strict=True))))
     hidden = max(len(groups) - VALUES, 0)
     if hidden:
         better = not comparison.lower_is_better

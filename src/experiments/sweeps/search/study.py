@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from warnings import catch_warnings
 
 import optuna
 from optuna.exceptions import StorageInternalError
@@ -17,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from experiments.config import RunFailed
+from experiments.config.objective import recorded_goals
 from experiments.sweeps.search.methods import Sampling
 from experiments.sweeps.search.space import Space
 
@@ -86,6 +88,8 @@ class Study:
         unfinished.unlink(missing_ok=True)
         with opened(unfinished, new=True) as storage:
             study = optuna.create_study(storage=storage, study_name=NAME, directions=self._directions)
+            with catch_warnings(action="ignore"):  # it is said to be experimental
+                study.set_metric_names([goal.name for goal in recorded_goals(described["objective"])])
             for key, value in described.items():
                 study.set_user_attr(key, value)
         unfinished.replace(file)
