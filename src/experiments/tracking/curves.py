@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
+from experiments.config.objective import COSTS
 from experiments.ranking.frame import METRICS, section
 from experiments.tracking.artifacts import stored_text
 from experiments.tracking.search import measured, reads_store
@@ -24,7 +25,7 @@ SERVERS = ("http:", "https:", "databricks", "uc")
 # A confusion matrix, with as many images of a class as can be true.
 COUNTS = TypeAdapter(Annotated[list[list[Annotated[int, Field(ge=0, lt=10**12)]]], Field(min_length=2)])
 # Metrics that are measured once, at the end.
-ONCE = re.compile(r"test_.*|final_.*|objective|fit_seconds|samples_per_second|system/.*")
+ONCE = re.compile(rf"test_.*|final_.*|objective|fit_seconds|samples_per_second|{'|'.join(COSTS)}|system/.*")
 
 
 @reads_store
