@@ -459,7 +459,7 @@ def test_hydras_own_plugin_for_optuna_is_refused(run_cli: RunCli, tmp_path: Path
             ["batch_size=int(interval(1,2000000))", "hydra/sweeper/sampler=brute_force"],
             "error: hydra/sweeper/sampler: got brute_force, which tries all values, but batch_size=int(interval(1,2",
         ),
-        ([*FINITE, "+tracking.tags.trial=x"], "error: tracking.tags.trial: is a tag that sweeps and searches set"),
+        ([*FINITE, "+tracking.tags.trial=x"], "error: tracking.tags.trial: is a tag that sweeps set themselves"),
         (["optimizer=adam,sgd", "optimizer.momentum=interval(0,1)"], "error: optimizer.momentum: not all choices have"),
         (
             ["epochs=interval(1,1)"],

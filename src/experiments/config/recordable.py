@@ -14,8 +14,6 @@ from experiments.config.schema import Config
 LONGEST_EXPERIMENT, LONGEST_KEY, LONGEST_TAG, LONGEST_RUN_NAME = 500, 250, 8000, 250
 # Names of measures that a run records itself.
 TAKEN = frozenset({"loss", "objective", "fit_seconds", "samples_per_second", "learning_rate", "epoch", *COSTS})
-# Names of tags by which sweeps and searches know their runs.
-OUR_TAGS = re.compile(r"pruned|trial|constraints|objectives|sweep(\..*)?|kept_runs\..*")
 PREFIXES = ("val_", "test_", "final_", "system/")
 ALLOWED = "letters, digits, blanks and _ - . : /, and neither .. nor // nor a / at an end"
 
@@ -36,9 +34,7 @@ def unrecordable(config: Config) -> Iterator[Problem]:
         yield Problem("tracking.run_name", what, "tracking.run_name=null")
     for key, value in tracking.tags.items():
         where = f"tracking.tags.{key}"
-        if OUR_TAGS.fullmatch(key):
-            yield Problem(where, "is a tag that sweeps and searches set themselves; choose another name", f"~{where}")
-        elif not (_is_key(key) and _is_key(where)):
+        if not (_is_key(key) and _is_key(where)):
             yield Problem(where[:120], f"a tag's name has at most {LONGEST_KEY} of {ALLOWED}")
         elif (length := len(str(value))) > LONGEST_TAG:
             yield Problem(where, f"got {length} characters, expected at most {LONGEST_TAG}")

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,9 @@ from experiments.config.problems import assign
 from experiments.data import outlines
 from experiments.system.terminal import short_numbers
 from experiments.tracking.store import redact
+
+# Names of tags by which sweeps and searches know their runs.
+OUR_TAGS = re.compile(r"pruned|trial|constraints|objectives|sweep(\..*)?|kept_runs\..*")
 
 
 @dataclass(frozen=True)
@@ -209,6 +213,9 @@ def _refuse_shared_folders(jobs: Sequence[Job]) -> None:
 
 def _checked(composed: DictConfig, seen: dict[Any, list[Problem]]) -> Config:
     config = check(composed, Config, partial(group_defaults, composed))
+    if ours := [key for key in config.tracking.tags if OUR_TAGS.fullmatch(key)]:
+        where = f"tracking.tags.{ours[0]}"
+        raise Refused(Problem(where, "is a tag that sweeps set themselves; choose another name", f"~{where}"))
     places = (
         (config.data.name, config.data.path),
         (config.tracking.enabled, config.tracking.uri),

@@ -16,7 +16,6 @@ from pydantic import ValidationError
 
 from experiments.config import Problem, Refused
 from experiments.config.files import plain_yaml
-from experiments.config.objective import COSTS
 from experiments.config.schema import Data
 from experiments.data import checked_inputs
 from experiments.data.images import is_picture, read_images, to_input
@@ -24,16 +23,13 @@ from experiments.engine import saved_models
 from experiments.engine.saved_models import SavedModel
 from experiments.task import names, of
 from experiments.tracking.artifacts import stored_file, stored_text
-from experiments.tracking.curves import ONCE
+from experiments.tracking.curves import NOT_LEARNED, ONCE
 from experiments.tracking.places import local_folder
 from experiments.tracking.search import measured, measures, reads_store, status
 
 if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
-
-# What a run measures of the machine, and what its model costs: it says nothing of what the model has learned.
-WHAT_IT_COSTS = ("fit_seconds", "samples_per_second", *COSTS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +102,7 @@ class RecordedRun:
     @reads_store
     def histories(self) -> dict[str, list[tuple[int, float]]]:
         """(step, value) of every metric of the model, in the order of steps; steps are counted from 0."""
-        names = [name for name in self.stored.data.metrics if not name.startswith("system/")]
-        logged = [name for name in names if name not in WHAT_IT_COSTS]
+        logged = [name for name in self.stored.data.metrics if not NOT_LEARNED.fullmatch(name)]
         points = {name: self.client.get_metric_history(self.run_id, name) for name in logged}
         return {
             name: sorted((point.step, measured(point.value)) for point in each if point.model_id is None)
