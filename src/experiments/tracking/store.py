@@ -46,7 +46,10 @@ def problems(config: Tracking) -> list[Problem]:
         found.append(
             Problem(str(FOLDER.absolute()), "cannot be written, and all output goes there; start in another folder")
         )
-    if config.enabled and not config.offline:
+    if config.enabled and any("\ud800" <= letter <= "\udfff" for letter in str(FOLDER.absolute())):
+        what = "has bytes in its name that are no UTF-8 text, beneath which nothing can be recorded"
+        found.append(Problem(str(FOLDER.absolute()), f"{what}; start in another folder"))
+    elif config.enabled and not config.offline:
         found += [replace(problem, remedy="tracking=offline") for problem in _store_problems(config, writing=True)]
     return found
 
