@@ -202,8 +202,10 @@ class Study:
 @contextmanager
 def opened(file: Path, *, new: bool = False) -> Iterator[RDBStorage]:
     """A study's file, closed at the end."""
-    storage = RDBStorage(f"sqlite:///{file}", skip_table_creation=not new)
+    storage = RDBStorage(f"sqlite:///{file}", skip_compatibility_check=True, skip_table_creation=not new)
     try:
+        if (found := storage.get_current_version()) != (wanted := storage.get_head_version()):
+            raise ValueError(f"its version is {found}, that of this Optuna {wanted}")  # Optuna's check leaves it open
         yield storage
     finally:
         _close(storage)
