@@ -158,7 +158,7 @@ def never_killed(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared) -
     done = prepared("experiments.run", *LONG, cwd=folder, env=environment())
     assert "recorded as run" in done.stdout, done.stderr
     found = outcome(folder)
-    assert len(found["points"]) == EPOCHS * 2 + 3
+    assert len(found["points"]) == EPOCHS * 2 + 5
     return found
 
 

@@ -16,7 +16,7 @@ SWEEP = ("-m", "experiment=debug", "optimizer=adam,sgd", "seed=0,1")
 # What is measured of the machine, or follows from the moment, the place and the code; and what is recorded since.
 DIFFERS = re.compile(
     r"fit_seconds|samples_per_second|parameters|seconds_per_epoch|model_bytes|system/.*|hardware\..*|host|process|output_folder|mlflow\.user|user_id|version\..*"
-    r"|fingerprint(\.code|\.config)?|git\..*|mlflow\.source\.git\.commit|runtime\.threads|weights\.digest|experiments\.uuid|task\..*"
+    r"|fingerprint(\.code|\.config)?|git\..*|mlflow\.source\.git\.commit|runtime\.threads|weights\.digest|experiments\.uuid|task\..*|sweep\..*"
 )
 NUMBERS = 0.05  # how far values may be apart on another processor
 
