@@ -146,7 +146,9 @@ def columns(comparison: Comparison, curves: Mapping[int, str]) -> list[Column]:
         found.append(Column("n", list(map(str, configs["n"]))))
         if len(configs) > 1:
             found.append(Column("=", [MARKS[verdict] for verdict in configs["indistinguishable_from_best"]]))
-    found += _of_goals(comparison)
+    found += [Column(name, cells) for name, cells in goal_cells(comparison)]
+    if comparison.goals:
+        found.append(Column("front", ["*" if on_front else "" for on_front in configs["on_front"]]))
     if asked and asked != "seconds" and asked not in settings:
         values = _values(comparison, asked)
         digits = decimals([value for value in values if isinstance(value, float)])
@@ -161,14 +163,12 @@ def columns(comparison: Comparison, curves: Mapping[int, str]) -> list[Column]:
     return found
 
 
-def _of_goals(comparison: Comparison) -> Iterator[Column]:
-    """The values of all objectives but the first, if there are several, and the Pareto front."""
+def goal_cells(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
+    """The objectives after the first one, if there are several, with their values by config, as text."""
     for goal in comparison.goals[1:]:
         values = comparison.configs[GOALS + goal.name].tolist()
         digits = 0 if all(value.is_integer() for value in values) else decimals(values)
-        yield Column(goal.name, [f"{value:,.{digits}f}" for value in values])
-    if comparison.goals:
-        yield Column("front", ["*" if on_front else "" for on_front in comparison.configs["on_front"]])
+        yield goal.name, [f"{value:,.{digits}f}" for value in values]
 
 
 def _values(comparison: Comparison, key: str) -> list[str | float]:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from experiments.ranking.comparison import Comparison, standings
 from experiments.ranking.frame import PARAMS, Row, parameters, records, section
-from experiments.ranking.front import GOALS
 from experiments.ranking.report import charts
 from experiments.ranking.report.charts import MISSING
 from experiments.ranking.report.effect import effects
 from experiments.ranking.report.history import history
 from experiments.ranking.report.scales import scale_of
-from experiments.ranking.tables import decimals, meanings
+from experiments.ranking.tables import goal_cells, meanings
 from experiments.ranking.trials import TRIAL
 from experiments.system.terminal import short_numbers
 
@@ -62,7 +61,7 @@ def page(comparison: Comparison, confusion: Mapping[str, Sequence[Sequence[int]]
         unfinished=_unfinished(comparison),
         history=history(comparison, 560, 220),
         trials=_trials(comparison),
-        goals=list(_goals(comparison)),
+        goals=list(goal_cells(comparison)),
         on_front=comparison.configs["on_front"].tolist() if comparison.goals else [],
     )
 
@@ -95,14 +94,6 @@ def _unfinished(comparison: Comparison) -> list[Row]:
     runs = records(comparison.unfinished)
     numbers = comparison.unfinished[TRIAL] if comparison.trials else [""] * len(runs)
     return [run | {TRIAL: number} for run, number in zip(runs, numbers, strict=True)]
-
-
-def _goals(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
-    """The objectives after the first one, with their values by config."""
-    for goal in comparison.goals[1:]:
-        values = comparison.configs[GOALS + goal.name].tolist()
-        digits = 0 if all(value.is_integer() for value in values) else decimals(values)
-        yield goal.name, [f"{value:,.{digits}f}" for value in values]
 
 
 def _label(config: Row) -> str:
