@@ -47,9 +47,9 @@ def search(hydra_here: None, tmp_path: Path) -> Iterator[Callable[..., Search]]:
     composer = Composer(loader, loader.load_configuration("config", [], RunMode.MULTIRUN))
     made: list[Search] = []
 
-    def make(*overrides: str, **keys: Any) -> Search:
+    def make(*overrides: str, prepare_jobs: Callable[..., list[Job]] = prepare, **keys: Any) -> Search:
         fixed = [*DIGITS, "tracking=off"]
-        found = propose(settings(**keys), [*fixed, *overrides], loader, partial(prepare, composer=composer))
+        found = propose(settings(**keys), [*fixed, *overrides], loader, partial(prepare_jobs, composer=composer))
         found.begin(tmp_path)
         made.append(found)
         return found
@@ -109,17 +109,14 @@ def test_a_finite_space_ends_when_every_point_was_tried(search: Callable[..., Se
 
 
 def test_a_trial_that_cannot_run_has_failed_and_is_no_hindrance_later(
-    search: Callable[..., Search], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    search: Callable[..., Search], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = search("batch_size=range(1,9)", n_trials=3)
-    made = found._jobs_of
-
-    def refused(number: int, overrides: list[str]) -> list[Job]:
-        if number == 1:
+    def all_but_one(*arguments: Any, first: int = 0, **keywords: Any) -> list[Job]:
+        if first == 1:
             raise Refused(Problem("batch_size", "does not go with the others"))
-        return made(number, overrides)
+        return prepare(*arguments, first=first, **keywords)
 
-    monkeypatch.setattr(found, "_jobs_of", refused)
+    found = search("batch_size=range(1,9)", n_trials=3, prepare_jobs=all_but_one)
     assert len(carry_out(found, by_batch_size)) == 2
     assert "trial 1 cannot run: batch_size: does not go with the others" in capsys.readouterr().err
     again = search("batch_size=range(1,9)", n_trials=3)

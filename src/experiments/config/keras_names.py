@@ -24,10 +24,9 @@ ABSTRACT = frozenset(
     {"Layer", "Optimizer", "LearningRateSchedule", "Loss", "Metric", "Callback", "Regularizer", "Initializer"}
     | {"Constraint", "Input", "InputSpec", "OptimizerMap"}
 )
-# These run code that a config would bring with it, or send what they see elsewhere.
-NEVER = frozenset(
-    {"Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper", "LambdaCallback", "RemoteMonitor"}
-)
+# These send what they see elsewhere, and the others run code that a config would bring with it.
+SENDING = frozenset({"RemoteMonitor"})
+NEVER = SENDING | {"Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper", "LambdaCallback"}
 # What arguments of layers take as text, by the end of the argument's name; and names that only that text may have.
 TEXT_ARGUMENTS = {
     "activation": "activations",
@@ -53,7 +52,12 @@ def find(kind: str, name: str) -> str | None:
 def unknown(kind: str, name: str, where: str) -> Problem:
     """Say that Keras has no such class."""
     if _plain(name) in map(_plain, NEVER):
-        return Problem(where, f"{name} runs code that a config brings along, so no config may name it")
+        does = (
+            "sends what it sees elsewhere"
+            if _plain(name) in map(_plain, SENDING)
+            else "runs code that a config brings along"
+        )
+        return Problem(where, f"{name} {does}, so no config may name it")
     hint = suggest(name, classes(kind))
     hint += "" if hint.startswith("did") else f"; a class of your own is written mypackage.{name}"
     return Problem(where, f"Keras has no {kind} {name!r}; {hint}")

@@ -4,6 +4,8 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,7 +15,7 @@ from hydra.errors import OverrideParseException
 from experiments.config import sweep_values
 from experiments.config.files import DEEPEST
 from experiments.config.keys import is_group
-from experiments.config.problems import NAME_LENGTH, Problem, Refused, quoted, shown
+from experiments.config.problems import NAME_LENGTH, Problem, Refused, first_lines, quoted, shown
 
 QUOTED = re.compile(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""")
 KEY = r"\+{0,2}[A-Za-z_][\w./@-]*"
@@ -62,6 +64,27 @@ def read(text: str, parser: OverridesParser) -> Override:
         raise OverrideParseException(text, str(error)) from error
     except AttributeError as error:  # with PYTHONOPTIMIZE, Hydra's own checks are left out
         raise OverrideParseException(text, "it cannot be read") from error
+
+
+def read_param(key: str, value: Any, where: str, parser: OverridesParser) -> Override:
+    """Read a value of ``hydra.sweeper.params`` as an override.
+
+    Args:
+        key: Whose values it gives.
+        value: Text as on the command line, or a single value.
+        where: Its place, for messages.
+        parser: Hydra's.
+
+    Raises:
+        Refused: It cannot be read.
+    """
+    try:
+        return read(sweep_values.spaced(f"{key}={value if isinstance(value, str) else shown(value)}"), parser)
+    except OverrideParseException as error:
+        what = f"cannot be read: {first_lines(error).partition(' See https')[0]}"
+        raise Refused(Problem(where, what)) from error
+    except Refused as refused:  # the remedy is for the command line
+        raise Refused([replace(problem, where=where, remedy="") for problem in refused.problems]) from refused
 
 
 def parse(overrides: Sequence[str], loader: ConfigLoader, sweep: bool) -> tuple[list[Override], list[Problem]]:

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import OverrideParseException
 
 from experiments.config import Problem, Refused, sweep_values
-from experiments.config.overrides import read
+from experiments.config.overrides import read, read_param
 from experiments.config.problems import assign, first_lines, quoted, shown
 from experiments.config.schema import Count, Section
 from experiments.sweeps.jobs import Job
@@ -91,8 +91,9 @@ def preset_overrides(
             if isinstance(value, Mapping):
                 what = f"got {value}, expected the values as text; only a search has keys that depend on a choice"
                 raise Refused(Problem(place, what, "hydra/sweeper=optuna"))
-            overrides.append(sweep_values.spaced(f"{key}={value if isinstance(value, str) else shown(value)}"))
-            sweep_values.count(read(overrides[-1], parser))
+            parsed = read_param(key, value, place, parser)
+            sweep_values.count(parsed)
+            overrides.append(str(parsed.input_line))
         except OverrideParseException as error:
             problems.append(Problem(place, f"cannot be read: {first_lines(error).partition(' See https')[0]}"))
         except Refused as refused:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+from optuna.trial import FrozenTrial
+
 from experiments.config import Problem, Refused
 from experiments.config.objective import COSTS, MODEL_BYTES, Goal, goals_of, objective_of
 from experiments.config.problems import assign, closest, suggest
@@ -68,6 +70,11 @@ def excess_of(outcome: Outcome, constraints: Mapping[str, float]) -> dict[str, f
     """By how much a job exceeds each constraint; 0 or less: it keeps it."""
     measures = {name: outcome.measures.get(Goal(name, True).measure, math.inf) for name in constraints}
     return {name: measures[name] - limit for name, limit in constraints.items()}
+
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether a finished trial keeps all constraints."""
+    return all(excess <= 0 for excess in trial.constraints.values())
 
 
 def is_in_better_half(own: Sequence[Sequence[float]], others: Sequence[Sequence[Sequence[float]]], goal: Goal) -> bool:

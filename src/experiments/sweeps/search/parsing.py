@@ -7,12 +7,11 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-from hydra.errors import HydraException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from experiments.config import Problem, Refused, sweep_values
-from experiments.config.overrides import read
-from experiments.config.problems import assign, first_lines, quoted, shown
+from experiments.config.overrides import read_param
+from experiments.config.problems import assign, quoted
 from experiments.sweeps.jobs import Job
 from experiments.sweeps.search.space import Dimension, Space
 
@@ -114,19 +113,16 @@ def _of_text(
     key: str, value: Any, place: str, prefix: str, parser: OverridesParser, problems: list[Problem]
 ) -> Iterator[Dimension]:
     """The dimension of one value; a value that is not searched has none but its own."""
-    name, text = f"{prefix}{key}", f"{key}={value if isinstance(value, str) else shown(value)}"
     try:
-        text = sweep_values.spaced(text)
-        parsed = read(text, parser)
+        parsed = read_param(key, value, place, parser)
     except Refused as refused:
-        problems += [replace(problem, where=place) for problem in refused.problems]
-    except HydraException as error:
-        problems.append(Problem(place, f"cannot be read: {first_lines(error).partition(' See https')[0]}"))
-    else:
-        if not parsed.is_sweep_override():
-            yield Dimension(key, name, "", CategoricalDistribution([text.partition("=")[2]]))
-        elif dimension := _dimension(parsed, prefix, place, problems):
-            yield dimension
+        problems += refused.problems
+        return
+    if not parsed.is_sweep_override():
+        own = CategoricalDistribution([str(parsed.input_line).partition("=")[2]])
+        yield Dimension(key, f"{prefix}{key}", "", own)
+    elif dimension := _dimension(parsed, prefix, place, problems):
+        yield dimension
 
 
 def _dimension(item: Override, prefix: str, where: str, problems: list[Problem]) -> Dimension | None:
@@ -164,7 +160,9 @@ def _distribution(item: Override, text: str) -> BaseDistribution:
     log = "log" in tags
     if log and (low <= 0 or (step or 1) != 1 or (step is not None and not whole)):
         what = f"got {text}, but a logarithmic scale starts above 0, and has no step other than 1"
-        raise Refused(Problem(key, what))
+        raise Refused(
+            Problem(key, what, quoted(f"{key}=tag(log,interval({high / 1000:g},{high:g}))") if high > 0 else "")
+        )
     if whole:
         return IntDistribution(low, high, log=log, step=step or 1)
     return FloatDistribution(float(low), float(high), log=log, step=None if step is None else float(step))

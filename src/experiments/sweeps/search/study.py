@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from experiments.config import RunFailed
 from experiments.config.objective import recorded_goals
 from experiments.sweeps.search.methods import Sampling
+from experiments.sweeps.search.objective import is_feasible
 from experiments.sweeps.search.space import Space
 
 FILE = "study.sqlite"
@@ -188,7 +189,7 @@ class Study:
         if len(self._directions) > 1:
             return sorted(self.optuna.best_trials, key=lambda trial: sign * trial.values[0])
         finished = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
-        feasible = [trial for trial in finished if all(excess <= 0 for excess in trial.constraints.values())]
+        feasible = [trial for trial in finished if is_feasible(trial)]
         seeds = [len(trial.user_attrs.get("values", ())) for trial in feasible]
         most = [trial for trial, count in zip(feasible, seeds, strict=True) if count == max(seeds)]
         return sorted(most, key=lambda trial: sign * trial.values[0])[:1]
