@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -330,6 +331,15 @@ def test_a_launcher_that_is_shot_at_once_leaves_nothing(tmp_path: Path) -> None:
     assert not psutil.wait_procs(members, timeout=60)[1], "an orphan"
     assert not list(temporary.iterdir())
     temporary.rmdir()
+
+
+def test_a_server_that_was_killed_leaves_no_folder() -> None:
+    script = "import psutil; from experiments.sweeps import server; server.start([]); "
+    script += "[child.kill() for child in psutil.Process().children()]; server.stop(); import os; os._exit(0)"
+    with tempfile.TemporaryDirectory() as temporary:  # pytest's own may be too long for a socket
+        own = environment(TMPDIR=temporary)
+        subprocess.run([sys.executable, "-c", script], env=own, check=True, timeout=100)
+        assert not list(Path(temporary).iterdir())
 
 
 def test_two_people_start_the_same_sweep_at_once(tmp_path: Path, fork_start: ForkStart) -> None:

@@ -99,6 +99,7 @@ def stop() -> None:
     """End that process, in the middle of its imports if need be: to take TensorFlow apart would take seconds."""
     if server := _server():
         server.kill()
+    if PRELOAD in os.environ:  # it was started, and may have been killed since
         shutil.rmtree(_folder(), ignore_errors=True)
 
 
