@@ -1,7 +1,8 @@
 """Measure what searches find, and what they cost: `python scripts/search_benchmark.py METHODS [SEEDS]`.
 
-METHODS are samplers and pruners with commas between them, as `tpe+median,random+off`, or `grid`. Each search has a
-folder and a store of its own, one worker, and 40 trials of 10 epochs on MNIST with 10,000 validation images. Results
+METHODS are samplers and pruners with commas between them, as `tpe+median,random+off`, or `grid`, or `keras_tuner`. Each
+search has a folder and a store of its own, one worker, and 40 trials of 10 epochs on MNIST with 10,000 validation
+images. KerasTuner's Hyperband runs beside the default search, each on a core of its own, until that one ends. Results
 are added to `scripts/results/search.json` after each search; `--table` prints what is there, `--figure FILE` draws it.
 """
 
@@ -24,12 +25,14 @@ from typing import Any
 
 import numpy as np
 import optuna
+import psutil
 from benchmark import machine
 from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
 FILE = Path(__file__).resolve().parent / "results" / "search.json"
 VERSIONS = ("tensorflow", "keras", "optuna", "numpy")
+DEFAULT = "tpe+percentile"
 EPOCHS = 10
 # Random search is given about as many epochs as a search spends that stops trials early.
 TRIALS = {"tpe": 40, "random": 20}
@@ -96,8 +99,15 @@ def carry_out(method: str, seed: int) -> dict[str, Any]:
     """Run a search in a folder of its own.
 
     Returns:
-        Best validation accuracy, epochs trained, seconds of the command, and for each trial its epochs and value.
+        Best validation accuracy, epochs trained, seconds of the command, seconds between the end of a trial and the
+        start of the next one (mean, without the first trial), and for each trial its epochs and value.
     """
+    if method == "keras_tuner":
+        return _beside_the_default(seed)
+    return _search(method, seed)
+
+
+def _search(method: str, seed: int, core: int | None = None) -> dict[str, Any]:
     common = [*COMMON, f"seed={seed}"]
     if method == "grid":
         command = [*GRID, *common]
@@ -107,19 +117,15 @@ def carry_out(method: str, seed: int) -> dict[str, Any]:
         command = [*chosen, f"hydra.sweeper.n_trials={TRIALS[sampler]}", f"hydra.sweeper.seed={seed}", *SPACE, *common]
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "experiments.run", "-m", *command],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "COLUMNS": "200"},
-        )
+        command, environment = ["-m", "experiments.run", "-m", *command], {**os.environ, "COLUMNS": "200"}
+        process = _started(command, core, cwd=folder, env=environment, stdout=subprocess.PIPE)
+        output, _ = process.communicate()
         seconds = time.monotonic() - began
-        if done.returncode not in (0, 1):  # 1: a learning rate of 1 makes some losses NaN
-            raise SystemExit(done.stdout + done.stderr)
+        if process.returncode not in (0, 1):  # 1: a learning rate of 1 makes some losses NaN
+            raise SystemExit(output)
         files = list(Path(folder).glob("mlruns/multirun/*/*/study.sqlite"))
-        trials = _of_study(files[0]) if files else _of_output(done.stdout)
+        trials = _of_study(files[0]) if files else _of_output(output)
+        idle = _idle(files[0], output) if files else None
     best = max(value for _, value in trials if value is not None)
     return {
         "method": method,
@@ -127,8 +133,31 @@ def carry_out(method: str, seed: int) -> dict[str, Any]:
         "best": best,
         "epochs": sum(epochs for epochs, _ in trials),
         "seconds": round(seconds, 1),
+        "idle": idle,
         "trials": trials,
     }
+
+
+def _started(arguments: Sequence[str], core: int | None, **keywords: Any) -> "subprocess.Popen[str]":
+    """Start Python, on one core if it is given."""
+    process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.STDOUT, text=True, **keywords)
+    if core is not None:
+        psutil.Process(process.pid).cpu_affinity([core])
+    return process
+
+
+def _beside_the_default(seed: int) -> dict[str, Any]:
+    """What KerasTuner's Hyperband has found when the default search ends."""
+    first, second, *_ = sorted(os.sched_getaffinity(0))
+    with tempfile.TemporaryFile("w+") as output:
+        script = Path(__file__).with_name("keras_tuner_search.py")
+        tuner = _started([str(script), str(seed)], first, stdout=output)
+        beside = _search(DEFAULT, seed, second)
+        tuner.terminate()
+        tuner.wait()
+        output.seek(0)
+        *_, last = (json.loads(line) for line in output if line.startswith("{"))
+    return {"method": "keras_tuner", "seed": seed, **last, "seconds": beside["seconds"], "trials": []}
 
 
 Trials = list[tuple[int, float | None]]
@@ -143,6 +172,13 @@ def _of_study(file: Path) -> Trials:
         stopped = trial.user_attrs.get("pruned")
         trials.append((stopped or (0 if trial.state == TrialState.FAIL else EPOCHS), value))
     return trials
+
+
+def _idle(file: Path, output: str) -> float:
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{file}")
+    ends = sorted(trial.datetime_complete for trial in study.trials if trial.datetime_complete)
+    busy = [float(seconds) for seconds in re.findall(r"^\[ *\d+/\d+\] +([\d.]+) s", output, re.MULTILINE)]
+    return round(((ends[-1] - ends[0]).total_seconds() - sum(busy[1:])) / (len(ends) - 1), 3)
 
 
 def _of_output(text: str) -> Trials:
@@ -175,7 +211,11 @@ def best_after(trials: Trials, epochs: int) -> float:
 def figure(searches: Sequence[dict[str, Any]], file: Path) -> None:
     """Draw the best accuracy against the epochs spent: means over seeds, and of a grid over orders of its runs."""
     order = np.random.default_rng(0)
-    shown = {"grid": "grid, in random order", "random+off": "random search", "tpe+median": "search: TPE, median pruner"}
+    shown = {
+        "grid": "grid, in random order",
+        "random+off": "random search",
+        DEFAULT: "search, with early stops",
+    }
     drawn = Figure(figsize=(7, 3.6), layout="constrained")
     axes = drawn.subplots()
     for method, label in shown.items():
