@@ -440,6 +440,7 @@ def test_hydras_own_plugin_for_optuna_is_refused(run_cli: RunCli, tmp_path: Path
         ([*FINITE, "hydra.sweeper.seeds=[1,1]"], "error: hydra.sweeper.seeds: got [1, 1], expected each seed once"),
         ([*FINITE, "hydra/sweeper/pruner=medain"], "error: hydra/sweeper/pruner: there is no medain; did you mean"),
         ([*FINITE, "hydra.sweeper.pruner.n_warmup_steps=-1"], "error: hydra.sweeper.pruner.n_warmup_steps: got -1"),
+        ([*FINITE, "hydra.sweeper.pruner.percentile=101"], "error: hydra.sweeper.pruner.percentile: got 101, expected"),
         ([*FINITE, "hydra/sweeper/pruner=threshold"], "error: hydra.sweeper.pruner: has neither a lower nor an upper"),
         ([*FINITE, "hydra/launcher=basic"], "error: hydra/launcher: takes all jobs as one batch"),
         ([*FINITE, "objective=[val_accuracy,parameters]"], "error: objective: got 2: a trial can be stopped early for"),

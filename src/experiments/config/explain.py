@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
@@ -121,7 +122,9 @@ def _unknown_name(path: Path, context: dict[str, Any], mend: _Mending) -> Proble
 def _path(details: ErrorDetails, plain: Any) -> Path:
     """Keep the parts of pydantic's location that are keys of the config (it adds the names of union members)."""
     location, path = details["loc"], list[str | int]()
-    for part in location:
+    for part, following in zip_longest(location, location[1:]):
+        if isinstance(plain, dict) and plain.get("name") == part and following in plain:
+            continue  # the member of a union that has this name, though a key may be called the same
         if (isinstance(plain, dict) and part in plain) or (isinstance(plain, list) and isinstance(part, int)):
             path.append(part)
             plain = cast(Any, plain)[part]

@@ -1,11 +1,12 @@
 """How a search chooses its trials, and which of them it stops early: Optuna's samplers and pruners, with settings.
 
-``conf/hydra/sweeper/sampler`` and ``conf/hydra/sweeper/pruner`` say what they are for.
+``conf/hydra/sweeper/sampler`` and ``conf/hydra/sweeper/pruner`` say what they are for. Each class holds the settings of
+a method; its ``build`` makes the method, or raises `Refused` where it cannot choose from the space.
 """
 
 import warnings
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import optuna
@@ -22,19 +23,6 @@ Whole = Annotated[int, Field(ge=0)]
 MOST_VALUES = 10_000  # of a key, for samplers that list them all
 Sampling = Callable[[int], BaseSampler]
 """Gives the sampler that chooses the trial of a number."""
-
-
-class Sampler(Protocol):
-    """The settings of a sampler."""
-
-    name: str
-
-    def build(self, space: Space, seed: int) -> Sampling:
-        """Make what chooses the trials.
-
-        Raises:
-            Refused: It cannot choose from this space.
-        """
 
 
 M = TypeVar("M")
