@@ -157,7 +157,7 @@ def _beside_the_default(seed: int) -> dict[str, Any]:
         tuner.wait()
         output.seek(0)
         *_, last = (json.loads(line) for line in output if line.startswith("{"))
-    return {"method": "keras_tuner", "seed": seed, **last, "seconds": beside["seconds"], "trials": []}
+    return {"method": "keras_tuner", "seed": seed, **last, "seconds": beside["seconds"], "beside": beside, "trials": []}
 
 
 Trials = list[tuple[int, float | None]]

@@ -156,6 +156,14 @@ def test_no_trial_begins_after_the_timeout(search: Callable[..., Search], monkey
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
     found = search(*SPACE, n_trials=40, timeout=3.5)
     assert len(carry_out(found, by_batch_size)) == 3
+    after = "hydra.sweeper.timeout=3.5 was over after 3 of 40 trials"
+    assert found.remarks == [f"{after}; the same command with resume=true goes on"]
+
+
+def test_a_search_says_that_no_trial_keeps_the_constraints(search: Callable[..., Search]) -> None:
+    found = search(*SPACE, "tracking=mlflow", n_trials=2, constraints={"parameters": 9})
+    carry_out(found, lambda job: Outcome(0.5, measures={"parameters": 10.0}))
+    assert found.remarks == ["no trial keeps hydra.sweeper.constraints, so none is the best"]
 
 
 def test_a_value_is_the_mean_over_the_seeds_of_promising_configs(search: Callable[..., Search], tmp_path: Path) -> None:

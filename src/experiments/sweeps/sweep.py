@@ -113,7 +113,7 @@ def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, 
         if proposer.tolerates_failures and proposer.done == proposer.total and (runs["status"] == "FINISHED").any():
             failed = 0
         recorded = recorder.end(status or ("FAILED" if failed else "FINISHED"), as_rows(runs), proposer.files())
-        show(console, runs, recorder.run_id, recorded)
+        show(console, runs, recorder.run_id, [*proposer.remarks, *recorded])
     if failed:
         raise RunFailed(f"{failed} of {len(runs)} runs did not finish; the same command with resume=true goes on")
     return list(returns.values())

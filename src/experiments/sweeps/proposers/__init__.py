@@ -85,6 +85,11 @@ class Proposer(ABC):
         """How far a sweep that goes on is, after `begin`, in words; empty: what is kept says it."""
         return ""
 
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What to say at the sweep's end, beside its results."""
+        return ()
+
     def begin(self, folder: Path) -> Sequence[Job]:
         """Begin, or go on, in the folder of the sweep's output; return jobs that have ended before."""
         return ()

@@ -19,7 +19,7 @@ from experiments.sweeps.search.files import files, import_pictures
 from experiments.sweeps.search.methods import Off
 from experiments.sweeps.search.objective import excess_of, is_in_better_half, same_goals, values_of
 from experiments.sweeps.search.parsing import check_corners, parse
-from experiments.sweeps.search.plan import describe, in_words, latest_same, progress
+from experiments.sweeps.search.plan import describe, in_words, latest_same, progress, remarks
 from experiments.sweeps.search.settings import Settings
 from experiments.sweeps.search.space import Space
 from experiments.sweeps.search.study import FILE, Direction, Study
@@ -62,6 +62,7 @@ class Search(Proposer):
         self._equal = list[Trial]()  # to one that is under way, which will answer for them
         self._points = set[tuple[str, ...]]()  # that were tried
         self._in_a_row = 0  # trials that repeat earlier ones
+        self._deadline = float("inf")
 
     def _new_study(self) -> Study:
         settings, epochs = self._settings, max(job.config.epochs for job in self.jobs)
@@ -121,6 +122,16 @@ class Search(Proposer):
         """How many trials have ended, and go on."""
         return progress(self._study.trials, self.done, self.total)
 
+    @property
+    def remarks(self) -> Sequence[str]:
+        """Why there are fewer results than expected."""
+        late = self._settings.timeout if self._is_late else None
+        return remarks(self._study.trials, self.done, self.total or 0, late)
+
+    @property
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._deadline
+
     def _jobs_of(self, number: int, overrides: Sequence[str]) -> list[Job]:
         """The jobs of a trial, one for each seed."""
         listed = [[*overrides, seed] if seed else list(overrides) for seed in self._seeds]
@@ -138,14 +149,14 @@ class Search(Proposer):
             if new := self._ask():
                 new.is_busy = True
                 return new.next_job
-        if not self._trials and time.monotonic() <= self._deadline:
+        if not self._trials and not self._is_late:
             self.total = self.done  # there is no more to try
         return None
 
     def _is_over(self) -> bool:
         enough = self.done + len(self._trials) >= self._settings.n_trials
         tried = self._study.exhausted or (self._space.size is not None and len(self._points) >= self._space.size)
-        return enough or tried or time.monotonic() > self._deadline or self._in_a_row >= MOST_REPEATS
+        return enough or tried or self._is_late or self._in_a_row >= MOST_REPEATS
 
     def _ask(self) -> Trial | None:
         """A new trial; None: it cannot run, or repeats one that is under way."""

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from optuna.distributions import distribution_to_json
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from experiments.config import Problem, Refused
 from experiments.config.objective import Goal, written
+from experiments.sweeps.search.objective import is_feasible
 from experiments.sweeps.search.settings import Settings
 from experiments.sweeps.search.space import Space
 from experiments.sweeps.search.study import FILE, NAME, Study, opened
@@ -41,6 +42,25 @@ def progress(trials: Sequence[FrozenTrial], done: int, total: int | None) -> str
         return "resume: no earlier search of this command: it begins anew"
     under_way = sum(not trial.state.is_finished() for trial in trials)
     return f"resume: {done} of {total} trials have ended, {under_way} {'goes' if under_way == 1 else 'go'} on"
+
+
+def remarks(trials: Sequence[FrozenTrial], done: int, total: int, late: float | None) -> list[str]:
+    """Say why a search that has ended has fewer results than expected.
+
+    Args:
+        trials: All of the study.
+        done: How many of them count and have ended.
+        total: How many could have done so.
+        late: The timeout in seconds, if it is over.
+    """
+    found = list[str]()
+    if late and done < total:
+        after = f"hydra.sweeper.timeout={late:g} was over after {done} of {total} trials"
+        found.append(f"{after}; the same command with resume=true goes on")
+    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if finished and not any(map(is_feasible, finished)):
+        found.append("no trial keeps hydra.sweeper.constraints, so none is the best")
+    return found
 
 
 def latest_same(
