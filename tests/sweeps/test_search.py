@@ -328,6 +328,21 @@ def test_a_search_that_was_killed_ends_as_one_that_was_not(
     assert {status for _, status, _ in children(tmp_path)} == {"FINISHED"}
 
 
+def test_a_search_under_way_is_not_resumed(
+    fork_start: Callable[..., Started], fork_cli: RunCli, tmp_path: Path
+) -> None:
+    command = ("-m", *SEARCH, *SPACE)
+    process = fork_start(*command)
+    wait_until(lambda: children(tmp_path))
+    refused = fork_cli(*command, "resume=true")
+    assert refused.returncode == 2, refused.stdout
+    where = rf"this search is under way, in process {process.pid} \({tmp_path}/mlruns/multirun/\S+\)"
+    assert re.fullmatch(rf"error: resume: {where}\n       try  resume=false\n", refused.stderr)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert {status for _, status, _ in children(tmp_path)} <= {"FINISHED", "KILLED"}
+
+
 def test_a_larger_total_goes_on_and_another_space_is_refused(
     done: tuple[Path, str], fork_cli: RunCli, tmp_path: Path
 ) -> None:

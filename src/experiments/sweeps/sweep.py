@@ -74,7 +74,8 @@ def _ask_store(recorder: SweepRecorder, proposer: Proposer) -> None:
     """Ask the store whether it takes the sweep, and what it has of an earlier one."""
     experiments = list(dict.fromkeys(job.config.tracking.experiment for job in proposer.jobs))
     overrides, swept, identity = proposer.overrides, proposer.swept, proposer.identity
-    recorder.open(experiments, overrides, swept, identity, proposer.goes_on_with, proposer.tags)
+    alone = proposer.follows_results
+    recorder.open(experiments, overrides, swept, identity, proposer.goes_on_with, proposer.tags, alone=alone)
 
 
 def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, folder: Path) -> list[JobReturn]:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.config import RunFailed
+from experiments.config import Problem, Refused, RunFailed
 from experiments.config.schema import Tracking
-from experiments.tracking import index, record
+from experiments.tracking import index, lock, record
 from experiments.tracking.delivered import note_delivered
 from experiments.tracking.journal import opening, writing
 from experiments.tracking.lookup import DELETED, Answer, Question, is_gone
@@ -61,6 +61,8 @@ class SweepRecorder(Recording):
         identity: Sequence[str],
         goes_on_with: Callable[[Sequence[Path]], Path | None],
         tags: Mapping[str, str] | None = None,
+        *,
+        alone: bool = False,
     ) -> None:
         """Ask the store whether it takes the sweep; wait for the answer where it is resumed. Nothing is recorded yet.
 
@@ -71,6 +73,7 @@ class SweepRecorder(Recording):
             identity: What it has in common with an earlier sweep that it may go on with.
             goes_on_with: Chooses from the output folders of such sweeps, the latest first.
             tags: More tags of its run.
+            alone: Whether it cannot be resumed while an equal one is under way.
 
         Raises:
             Refused: The store will not take it, or it cannot go on with any of the sweeps before.
@@ -82,9 +85,10 @@ class SweepRecorder(Recording):
         self._experiments, self._overrides = list(experiments), [redact(item) for item in overrides]
         self._swept, self._tags = {key: redact(value) for key, value in swept.items()}, {**(tags or {})}
         claim = self._claim = index.Claim(self._identity)
-        if (
-            claim.is_free() if self._dry else claim.take(patience=0)
-        ) and self._resume:  # else an equal sweep is under way, and this one is another
+        is_free = claim.is_free() if self._dry else claim.take(patience=lock.MOMENT * alone)
+        if alone and self._resume and not is_free:
+            raise Refused(Problem("resume", f"this search is under way, in {claim.holder()}", "resume=false"))
+        if is_free and self._resume:  # else an equal sweep is under way, and this one is another
             here = {run.output: run for run in reversed(self._here(claim, self._experiments))}
             self._before = here.get(goes_on_with(list(reversed(here))) or Path())
         if self._writer and not self._resume:
@@ -220,10 +224,9 @@ class SweepRecorder(Recording):
             own = (folder for folder in claim.journals() if opening(folder).get("parent") == self.parent)
             folder = claim.journal_of(process) if process else next(own, None)
             if folder is None or not opening(folder):
-                started, parent = int(time.time() * 1000), self.parent or None
-                made = new_journal(
-                    output, claim, started=started, store=self.store, parent=parent, dataset=None, **opened
-                )
+                now, parent = int(time.time() * 1000), self.parent or None
+                known = {**opened, "started": now, "parent": parent, "dataset": None}
+                made = new_journal(output, claim, store=self.store, **known)
                 made.close()
                 folder = made.folder
             close_abandoned(folder, status, redact(reason))
