@@ -45,6 +45,15 @@ def test_it_starts_quietly_on_tensorflow_whatever_keras_json_says(tmp_path: Path
     assert done.returncode == 0
 
 
+def test_an_empty_keras_home_is_as_none(tmp_path: Path) -> None:
+    environment = {**os.environ, "KERAS_HOME": "", "HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    script = "from experiments.system import imports; imports.import_keras()"
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
+    assert (tmp_path / "home/.keras/keras.json").is_file()
+
+
 @pytest.mark.parametrize("settings", ["[1]", '{"epsilon": 1}', '{"floatx": "int8"}'])
 def test_a_keras_json_that_keras_cannot_read_is_named(
     settings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -29,6 +29,8 @@ def import_keras() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in LIMITS:
         os.environ.pop(name, None)
+    if not os.environ.get("KERAS_HOME"):
+        os.environ.pop("KERAS_HOME", None)  # Keras would take the current folder for an empty one
     with imports(), quiet_stderr(), readable_settings(), _hidden(*OPTIONAL_IMPORTS):
         import keras  # noqa: F401
         import tensorflow as tf
@@ -69,7 +71,7 @@ def readable_settings() -> Iterator[None]:
     except Exception as error:
         if not Path(traceback.extract_tb(error.__traceback__)[-1].filename).match("keras/src/backend/config.py"):
             raise
-        file = Path(os.environ.get("KERAS_HOME", "~/.keras"), "keras.json")
+        file = Path(os.environ.get("KERAS_HOME") or "~/.keras", "keras.json")
         raise Refused(Problem(str(file), f"Keras cannot read it: {error}; correct it or remove it")) from error
 
 

@@ -81,8 +81,8 @@ def read(config: Data, file: Path | None, trust: Sequence[str]) -> tuple[RawArra
 
 def _cache() -> Path:
     """Keras's folder of data sets. Keras takes the temporary folder where the home folder cannot be written."""
-    if "KERAS_HOME" in os.environ:
-        return Path(os.environ["KERAS_HOME"], "datasets")
+    if folder := os.environ.get("KERAS_HOME"):
+        return Path(folder, "datasets")
     try:
         home = Path.home()
     except RuntimeError:  # a user without one, as in containers
