@@ -1,7 +1,7 @@
 """Measure the claims of docs/performance.md and docs/sweeps.md: `python scripts/benchmark.py NAME [repeats]`.
 
 NAME is one of: epoch command startup sweep first_epoch full_store memory writers checkpoints compare jobs networks
-xla
+xla brute_force
 
 What is compared runs in turn (A B C, A B C, ...), so that a machine that drifts hits all alike. Reported are medians,
 the spread, and the median of the ratios of each round. Results go to scripts/results/, with machine and versions.
@@ -37,7 +37,7 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "startup"
     repeats = int(sys.argv[2]) if len(sys.argv) > 2 else 5
     measures = [epoch, command, startup, sweep, first_epoch, full_store, memory, writers, checkpoints, compare, jobs]
-    measures += [networks, xla]
+    measures += [networks, xla, brute_force]
     seconds, against, extra = {measure.__name__: measure for measure in measures}[name](repeats)
     result = {
         "benchmark": name,
@@ -277,6 +277,24 @@ def sweep(repeats: int) -> Result:
         seconds = in_turn(candidates, repeats, warm_up=False)
     first, second, third = candidates
     return seconds, [(first, second), (first, third)], {"runs": runs, "workers": os.cpu_count()}
+
+
+def brute_force(repeats: int) -> Result:
+    """Seconds of 12 runs of 2 epochs as a search of all points, and as a grid; a fresh store each time."""
+    swept = ["optimizer=adam,rmsprop,sgd", "batch_size=128,256", "model.layer_sizes=[128],[64]"]
+    common = [*swept, "epochs=2", "data.validation_size=10000"]
+    search = ["hydra/sweeper=optuna", "hydra/sweeper/sampler=brute_force", "hydra/sweeper/pruner=off"]
+
+    def measured(arguments: list[str]) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            return process([*RUN, "-m", *arguments], folder)()
+
+    candidates = {
+        "a search by brute force": lambda: measured([*search, *common]),
+        "the same points as a grid": lambda: measured(common),
+    }
+    first, second = candidates
+    return in_turn(candidates, repeats, warm_up=False), [(first, second)], {"runs": 12, "workers": os.cpu_count()}
 
 
 def first_epoch(repeats: int) -> Result:

@@ -32,7 +32,7 @@ from optuna.trial import TrialState
 
 FILE = Path(__file__).resolve().parent / "results" / "search.json"
 VERSIONS = ("tensorflow", "keras", "optuna", "numpy")
-DEFAULT = "tpe+percentile"
+DEFAULT = "tpe+successive_halving"
 EPOCHS = 10
 # Random search is given about as many epochs as a search spends that stops trials early.
 TRIALS = {"tpe": 40, "random": 20}

@@ -27,6 +27,7 @@ RunCli = Callable[..., CompletedProcess[str]]
 DIGITS = ("data=digits", "data.limit=300", "data.validation_size=0.25", "epochs=4", "model.layer_sizes=[8]")
 SPACE = ("optimizer=choice(adam,sgd)", "optimizer.learning_rate=tag(log,interval(1e-3,1e-1))")
 SEARCH = ("hydra/sweeper=optuna", "hydra.launcher.workers=1", *DIGITS)
+MEDIAN = ("hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=2")
 FINITE = ("batch_size=16,32,64", "optimizer=adam,sgd")
 
 
@@ -215,9 +216,7 @@ def test_epochs_are_pruned_on_the_first_seed_only(search: Callable[..., Search])
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A search that stops some of its trials, and its output."""
     folder = tmp_path_factory.mktemp("search")
-    status, output = sweep(
-        folder, *SEARCH, *SPACE, "hydra.sweeper.n_trials=8", "hydra.sweeper.pruner.n_startup_trials=2"
-    )
+    status, output = sweep(folder, *SEARCH, *SPACE, *MEDIAN, "hydra.sweeper.n_trials=8")
     assert status == 0, output
     return folder, output
 
@@ -314,7 +313,7 @@ def test_a_stopped_run_is_left_out_and_can_be_made_again(done: tuple[Path, str],
 def test_a_search_that_was_killed_ends_as_one_that_was_not(
     done: tuple[Path, str], fork_start: Callable[..., Started], fork_cli: RunCli, tmp_path: Path
 ) -> None:
-    command = ("-m", *SEARCH, *SPACE, "hydra.sweeper.n_trials=8", "hydra.sweeper.pruner.n_startup_trials=2")
+    command = ("-m", *SEARCH, *SPACE, *MEDIAN, "hydra.sweeper.n_trials=8")
     process = fork_start(*command)
     wait_until(lambda: len(children(tmp_path)) >= 3)
     os.kill(process.pid, signal.SIGKILL)
@@ -348,13 +347,12 @@ def test_a_larger_total_goes_on_and_another_space_is_refused(
 ) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(done[0], folder)
-    pruner = "hydra.sweeper.pruner.n_startup_trials=2"
     other = "optimizer.learning_rate=tag(log,interval(1e-3,1))"
-    refused = fork_cli("-m", *SEARCH, SPACE[0], other, pruner, "resume=true", cwd=folder)
+    refused = fork_cli("-m", *SEARCH, SPACE[0], other, *MEDIAN, "resume=true", cwd=folder)
     assert refused.returncode == 2
     what = "was tag(log,interval(1e-3,1e-1)) when the search began, is tag(log,interval(1e-3,1)) now"
     assert f"error: optimizer.learning_rate: {what}\n       try  resume=false\n" == refused.stderr
-    command = ("-m", *SEARCH, *SPACE, pruner, "hydra.sweeper.n_trials=9", "resume=true")
+    command = ("-m", *SEARCH, *SPACE, *MEDIAN, "hydra.sweeper.n_trials=9", "resume=true")
     dry = fork_cli(*command, "hydra.sweeper.dry_run=true", cwd=folder)
     assert "resume: 8 of 9 trials have ended, 0 go on\ntime: about " in dry.stdout
     assert " for at most 1 run, 1 at a time, by " in dry.stdout
@@ -462,8 +460,11 @@ def test_hydras_own_plugin_for_optuna_is_refused(run_cli: RunCli, tmp_path: Path
         ([*FINITE, "hydra.sweeper.n_trials=0"], "error: hydra.sweeper.n_trials: got 0, expected"),
         ([*FINITE, "hydra.sweeper.seeds=[1,1]"], "error: hydra.sweeper.seeds: got [1, 1], expected each seed once"),
         ([*FINITE, "hydra/sweeper/pruner=medain"], "error: hydra/sweeper/pruner: there is no medain; did you mean"),
-        ([*FINITE, "hydra.sweeper.pruner.n_warmup_steps=-1"], "error: hydra.sweeper.pruner.n_warmup_steps: got -1"),
-        ([*FINITE, "hydra.sweeper.pruner.percentile=101"], "error: hydra.sweeper.pruner.percentile: got 101, expected"),
+        ([*FINITE, *MEDIAN, "hydra.sweeper.pruner.interval_steps=0"],),
+        (
+            [*FINITE, "hydra/sweeper/pruner=percentile", "hydra.sweeper.pruner.n_warmup_steps=-1"],
+            "error: hydra.sweeper.pruner.n_warmup_steps: got -1",
+        ),
         ([*FINITE, "hydra/sweeper/pruner=threshold"], "error: hydra.sweeper.pruner: has neither a lower nor an upper"),
         ([*FINITE, "hydra/launcher=basic"], "error: hydra/launcher: takes all jobs as one batch"),
         ([*FINITE, "objective=[val_accuracy,parameters]"], "error: objective: got 2: a trial can be stopped early for"),
