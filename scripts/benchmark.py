@@ -1,7 +1,7 @@
 """Measure the claims of docs/performance.md and docs/sweeps.md: `python scripts/benchmark.py NAME [repeats]`.
 
 NAME is one of: epoch command startup sweep first_epoch full_store memory writers checkpoints compare jobs networks
-xla brute_force
+xla brute_force proposing
 
 What is compared runs in turn (A B C, A B C, ...), so that a machine that drifts hits all alike. Reported are medians,
 the spread, and the median of the ratios of each round. Results go to scripts/results/, with machine and versions.
@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "startup"
     repeats = int(sys.argv[2]) if len(sys.argv) > 2 else 5
     measures = [epoch, command, startup, sweep, first_epoch, full_store, memory, writers, checkpoints, compare, jobs]
-    measures += [networks, xla, brute_force]
+    measures += [networks, xla, brute_force, proposing]
     seconds, against, extra = {measure.__name__: measure for measure in measures}[name](repeats)
     result = {
         "benchmark": name,
@@ -295,6 +296,49 @@ def brute_force(repeats: int) -> Result:
     }
     first, second = candidates
     return in_turn(candidates, repeats, warm_up=False), [(first, second)], {"runs": 12, "workers": os.cpu_count()}
+
+
+def proposing(repeats: int) -> Result:
+    """What a search adds to a trial of 10 epochs, as many trials as `repeats`, with no network trained."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.utils import setup_globals
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    from experiments.cli.checks import CONF
+    from experiments.sweeps.jobs import Composer, Outcome, prepare
+    from experiments.sweeps.proposers.optuna import propose
+    from experiments.sweeps.search.settings import Settings
+
+    files = CONF / "hydra" / "sweeper"
+    chosen = {"sampler": files / "sampler" / "tpe.yaml", "pruner": files / "pruner" / "successive_halving.yaml"}
+    settings = Settings(**{key: OmegaConf.to_container(OmegaConf.load(file)) for key, file in chosen.items()})  # type: ignore[arg-type]
+    space = ["optimizer=adam,rmsprop,sgd", "optimizer.learning_rate=tag(log,interval(1e-4,1))"]
+    space += ["model.layer_sizes=choice([64],[128],[256],[128,64],[256,128])", "model.dropout=interval(0,0.5)"]
+    common = ["epochs=10", "data=digits", "data.validation_size=100", "tracking=off"]
+    seconds: dict[str, list[float]] = {"proposing a trial": [], "its ten epochs and its end": []}
+    setup_globals()
+    with tempfile.TemporaryDirectory() as folder, hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        os.chdir(folder)
+        loader = GlobalHydra.instance().config_loader()
+        composer = Composer(loader, loader.load_configuration("config", [], RunMode.MULTIRUN))
+        enough = settings.model_copy(update={"n_trials": repeats})
+        with closing(propose(enough, [*common, *space], loader, partial(prepare, composer=composer))) as search:
+            search.begin(Path(folder))
+            started = time.perf_counter()
+            while job := search.next():
+                proposed = time.perf_counter()
+                value = 0.37 * job.number % 1
+                answers = (epoch for epoch in range(1, 11) if search.epoch(job, epoch, {"val_accuracy": value}))
+                stopped = next(answers, 0)
+                search.tell(job, Outcome(value, pruned=stopped))
+                ended = time.perf_counter()
+                for name, taken in zip(seconds, (proposed - started, ended - proposed), strict=True):
+                    seconds[name].append(taken)
+                started = ended
+        os.chdir(HERE)
+    return seconds, [], {"trials": repeats}
 
 
 def first_epoch(repeats: int) -> Result:

@@ -211,22 +211,21 @@ def best_after(trials: Trials, epochs: int) -> float:
 def figure(searches: Sequence[dict[str, Any]], file: Path) -> None:
     """Draw the best accuracy against the epochs spent: means over seeds, and of a grid over orders of its runs."""
     order = np.random.default_rng(0)
-    shown = {
-        "grid": "grid, in random order",
-        "random+off": "random search",
-        DEFAULT: "search, with early stops",
-    }
+    shown = {"grid": "grid, in random order", "random+off": "random search", DEFAULT: "search, with early stops"}
     drawn = Figure(figsize=(7, 3.6), layout="constrained")
     axes = drawn.subplots()
     for method, label in shown.items():
         found = [each["trials"] for each in searches if each["method"] == method]
         if method == "grid":
             found = [[found[0][place] for place in order.permutation(len(found[0]))] for _ in range(ORDERS)]
-        epochs = np.arange(EPOCHS, min(sum(spent for spent, _ in trials) for trials in found) + 1)
-        curves = np.array([[best_after(trials, int(spent)) for spent in epochs] for trials in found])
-        begun = ~np.isnan(curves).any(axis=0)
-        axes.plot(epochs[begun], 100 * curves[:, begun].mean(axis=0), label=label)
-    axes.set(xlabel="epochs spent", ylabel="best validation accuracy, %", ylim=(96.5, None))
+        longest = max(sum(spent for spent, _ in trials) for trials in found)
+        epochs = np.arange(EPOCHS, longest + 1)
+        best = 100 * np.mean([[best_after(trials, int(spent)) for spent in epochs] for trials in found], axis=0)
+        [line] = axes.plot(epochs, best, label=label)  # one that has ended keeps its best
+        axes.plot(epochs[-1], best[-1], "o", color=line.get_color())
+        where = (epochs[-1], best[-1])
+        axes.annotate(f"{best[-1]:.2f} %", where, (0, 6), textcoords="offset points", ha="center", va="bottom")
+    axes.set(xlabel="epochs spent", ylabel="best validation accuracy, %", ylim=(96.5, 98), xlim=(0, None))
     axes.legend(frameon=False, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
     drawn.savefig(file, dpi=110)

@@ -143,6 +143,8 @@ def made_small(name: str, arguments: list[str]) -> list[str]:
             "seed=0,1,2": "seed=0,1",
             "range(8)": "range(2)",
             "[512],[256,128]": "[512]",
+            "n_trials=40": "n_trials=3",
+            "n_trials=20": "n_trials=3",
         }
         for many, few in fewer.items():
             arguments = [item.replace(many, few) for item in arguments]

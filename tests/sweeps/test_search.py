@@ -460,7 +460,6 @@ def test_hydras_own_plugin_for_optuna_is_refused(run_cli: RunCli, tmp_path: Path
         ([*FINITE, "hydra.sweeper.n_trials=0"], "error: hydra.sweeper.n_trials: got 0, expected"),
         ([*FINITE, "hydra.sweeper.seeds=[1,1]"], "error: hydra.sweeper.seeds: got [1, 1], expected each seed once"),
         ([*FINITE, "hydra/sweeper/pruner=medain"], "error: hydra/sweeper/pruner: there is no medain; did you mean"),
-        ([*FINITE, *MEDIAN, "hydra.sweeper.pruner.interval_steps=0"],),
         (
             [*FINITE, "hydra/sweeper/pruner=percentile", "hydra.sweeper.pruner.n_warmup_steps=-1"],
             "error: hydra.sweeper.pruner.n_warmup_steps: got -1",
