@@ -103,15 +103,24 @@ def load(config: Data, seed: int, trust: Sequence[str] = (), task: str = "classi
     return replace(whole, train=train, validation=validation, test=test)
 
 
+Outlines = dict[tuple[Data, str], Outline]
+"""By data set, whole, and task."""
+
+
 def outlines(
-    configs: Iterable[tuple[Data, str]], trust: Sequence[str] = ()
+    configs: Iterable[tuple[Data, str]], trust: Sequence[str] = (), known: Outlines | None = None
 ) -> dict[tuple[Data, str], tuple[str, tuple[int, int, int]]]:
     """The digest and the sizes of data sets, each with its task, as `load` would split them. Each is read once.
+
+    Args:
+        configs: Of the data sets.
+        trust: Packages whose functions may be called for them.
+        known: Those that were read before, and are not read again; what is read now is added.
 
     Raises:
         Refused: As `load`.
     """
-    found: dict[tuple[Data, str], Outline] = {}
+    found = {} if known is None else known
     split = {}
     for config, task in configs:
         if (everything := (_everything(config), task)) not in found:

@@ -23,7 +23,7 @@ from experiments.config.fingerprint import fingerprint
 from experiments.config.keys import is_group
 from experiments.config.objective import Objective, objective_of
 from experiments.config.problems import assign
-from experiments.data import outlines
+from experiments.data import Outlines, outlines
 from experiments.system.terminal import short_numbers
 from experiments.tracking.store import redact
 
@@ -185,14 +185,18 @@ def _numbered(composed: DictConfig, number: int) -> Path:
     return folder
 
 
-def identify(jobs: Sequence[Job]) -> list[Job]:
+def identify(jobs: Sequence[Job], known: Outlines | None = None) -> list[Job]:
     """Give each job its fingerprint. Every data set is read, and checked, once.
+
+    Args:
+        jobs: As `prepare` makes them.
+        known: What was read for other jobs of the sweep, and is not read again; what is read now is added.
 
     Raises:
         Refused: A data set is damaged.
     """
     trust = sorted({package for job in jobs for package in job.config.trust})
-    found = outlines(((job.config.data, job.config.task.name) for job in jobs), trust)
+    found = outlines(((job.config.data, job.config.task.name) for job in jobs), trust, known)
     return [
         replace(job, digest=digest, fingerprint=fingerprint(job.config, digest, sizes))
         for job, (digest, sizes) in ((job, found[job.config.data, job.config.task.name]) for job in jobs)

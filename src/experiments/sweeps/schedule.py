@@ -8,6 +8,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from experiments.config import RunFailed
 from experiments.config.fingerprint import config_fingerprint
+from experiments.data import Outlines
 from experiments.sweeps import executors
 from experiments.sweeps.executors import Ended, Epoch, Executor
 from experiments.sweeps.jobs import Job, Outcome, identify
@@ -54,6 +55,7 @@ class Schedule:
         self._running = set[int]()
         self._failures = dict[int, int]()
         self._outcomes = dict[int, Outcome]()
+        self._outlines = Outlines()
         self._gave_up = self._said_who = False
 
     def carry_out(self, view: SweepView) -> None:
@@ -101,7 +103,7 @@ class Schedule:
         """The next job that the proposer wants to run, after those whose results are known."""
         while job := self._proposer.next():
             if not job.fingerprint:
-                [job] = identify([job])
+                [job] = identify([job], self._outlines)
             self.jobs.append(job)
             if self._proposer.follows_results:
                 self._kept.look_up([job])

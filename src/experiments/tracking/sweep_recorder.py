@@ -61,7 +61,6 @@ class SweepRecorder(Recording):
         identity: Sequence[str],
         goes_on_with: Callable[[Sequence[Path]], Path | None],
         tags: Mapping[str, str] | None = None,
-        *,
         alone: bool = False,
     ) -> None:
         """Ask the store whether it takes the sweep; wait for the answer where it is resumed. Nothing is recorded yet.

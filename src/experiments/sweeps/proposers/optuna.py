@@ -13,6 +13,7 @@ from hydra.core.config_loader import ConfigLoader
 from optuna.trial import FrozenTrial, TrialState
 
 from experiments.config import Refused
+from experiments.data import Outlines
 from experiments.sweeps.jobs import Job, Outcome, identify
 from experiments.sweeps.proposers import Proposer
 from experiments.sweeps.search.files import files, import_pictures
@@ -62,7 +63,7 @@ class Search(Proposer):
         self._equal = list[Trial]()  # to one that is under way, which will answer for them
         self._points = set[tuple[str, ...]]()  # that were tried
         self._in_a_row = 0  # trials that repeat earlier ones
-        self._deadline = float("inf")
+        self._deadline, self._outlines = float("inf"), Outlines()
 
     def _new_study(self) -> Study:
         settings, epochs = self._settings, max(job.config.epochs for job in self.jobs)
@@ -135,7 +136,7 @@ class Search(Proposer):
     def _jobs_of(self, number: int, overrides: Sequence[str]) -> list[Job]:
         """The jobs of a trial, one for each seed."""
         listed = [[*overrides, seed] if seed else list(overrides) for seed in self._seeds]
-        jobs = identify(self._prepare(listed, first=number * len(listed), common=self._space.fixed))
+        jobs = identify(self._prepare(listed, first=number * len(listed), common=self._space.fixed), self._outlines)
         tags = {"trial": str(number), **self.tags}
         return [replace(job, tags=tags, asks=self._prunes and place == 0) for place, job in enumerate(jobs)]
 
@@ -221,9 +222,8 @@ class Search(Proposer):
         return is_in_better_half(trial.values, others, self._goals[0])
 
     def _counts(self, trial: FrozenTrial) -> bool:
-        if trial.state == TrialState.FAIL:
-            return self._settings.count_failed
-        return not trial.user_attrs.get("repeats")
+        has_failed = trial.state == TrialState.FAIL
+        return self._settings.count_failed if has_failed else not trial.user_attrs.get("repeats")
 
     def files(self) -> Mapping[str, bytes | str]:
         """The study, the best configs as presets, and pictures."""
