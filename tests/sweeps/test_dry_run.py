@@ -85,7 +85,7 @@ def test_a_search_says_what_it_would_choose_from(done: Path, fork_cli: RunCli) -
         "a space of infinitely many points, each run with the seeds 1, 2:",
         "  optimizer                adam,sgd",
         "  optimizer.learning_rate  tag(log,interval(1e-3,1e-1))",
-        "sampler tpe, pruner successive_halving, for the highest val_accuracy",
+        "sampler tpe, pruner percentile, for the highest val_accuracy",
         "a config that has finished before is not run again, and not counted",
         "resume: no earlier search of this command: it begins anew",
     ]
