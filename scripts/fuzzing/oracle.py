@@ -172,13 +172,12 @@ def _in_store(case: Case, outcome: Outcome, after: dict[Path, Rows]) -> Iterator
         return
     earlier = {run[0]: run for rows in outcome.rows.values() for run in rows.get("runs", [])}
     found = [(row, rows) for rows in after.values() for row in rows.get("runs", []) if earlier.get(row[0]) != row]
-    yield from _runs(case, outcome, found)
+    if "but not sent" not in outcome.stdout:  # else it is on disk, as the store is spoiled
+        yield from _runs(case, outcome, found)
 
 
 def _runs(case: Case, outcome: Outcome, found: list[tuple[tuple[Any, ...], Rows]]) -> Iterator[str]:
     """Whether the runs that a command has recorded, or gone on with, say what has happened."""
-    if "but not sent" in outcome.stdout:  # it is on disk: the store is spoiled
-        return
     statuses = sorted(str(row[6]) for row, _ in found)
     if not set(statuses) <= {"FINISHED", "FAILED"} and not outcome.stopped:
         yield f"runs are left as {', '.join(sorted(set(statuses)))}"
