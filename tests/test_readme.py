@@ -212,14 +212,14 @@ BLOCKS = {page: re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOT
 
 
 @pytest.mark.parametrize("page", [page for page, blocks in BLOCKS.items() if blocks])
-def test_python_lines(folder: Path, run: Callable[..., Any], page: str) -> None:
-    """All blocks of a page, one after the other, in one program."""
+def test_python_lines(folder: Path, prepared: Prepared, page: str) -> None:
+    """All blocks of a page, one after the other, in one program, without MLflow's bars where it copies a model."""
     program = folder.parent / "program.py"
     small = re.sub(
         r"experiments\.(train|sweep)\(", r'experiments.\1("data=digits", "epochs=1", ', "\n".join(BLOCKS[page])
     )
     program.write_text(filled_in(small, folder))
-    done = run(str(program))
+    done = prepared(str(program), cwd=folder, env=environment(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false"))
     assert (done.returncode, done.stderr) == (0, "")
 
 
