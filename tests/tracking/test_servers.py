@@ -13,13 +13,17 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.client import HTTPConnection
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from experiments.tracking.lookup import Answer, Question
+from experiments.tracking.process import spawn
 from tests.prepared import Started
 from tests.sweeps.processes import wait_until
+from tests.tracking import journals
 
 ForkStart = Callable[..., Started]
 RunCli = Callable[..., subprocess.CompletedProcess[str]]
@@ -238,6 +242,39 @@ def test_the_server_is_killed_before_it_answers(tmp_path: Path, server: Server, 
     assert done.returncode == 0, done.stdout
     assert {"create", "log-batch", "log-inputs"} <= seen
     is_complete(server, "lost")
+
+
+def test_a_question_is_answered_while_a_delivery_waits(
+    tmp_path: Path, server: Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search asks before each trial, while the one before is delivered."""
+    monkeypatch.chdir(tmp_path)
+    delivers, goes_on = threading.Event(), threading.Event()
+
+    def wait(method: str, path: str) -> None:
+        if path.endswith("/runs/log-batch"):
+            delivers.set()
+            goes_on.wait(60)
+
+    proxy.answer = wait
+    ours, theirs = Pipe()
+    command = [sys.executable, "-m", "experiments.tracking.process", str(theirs.fileno())]
+    with spawn(command, theirs.fileno()) as process, ours:
+        theirs.close()
+        ours.send(proxy.uri)
+        ours.send(Question())
+        assert [ours.recv(), ours.recv()] == [True, Answer()]
+        ours.send(journals.write(tmp_path / "a run", experiment="asked", store=proxy.uri))
+        assert delivers.wait(60)
+        ours.send(Question(["asked"], fingerprint="f"))
+        assert ours.poll(20)
+        [run] = ours.recv().runs
+        assert run.status == "RUNNING"
+        goes_on.set()
+        ours.send("all")
+        assert ours.recv() == ""
+        ours.close()
+        assert process.wait(60) == 0
 
 
 @pytest.mark.parametrize("answer", [429, "drop"])

@@ -92,6 +92,16 @@ def recorded_goals(text: str) -> list[Goal]:
     return [Goal(name, mode == "min") for name, _, mode in pairs]
 
 
+def excess(limits: Mapping[str, float], values: Mapping[str, float]) -> dict[str, float]:
+    """By how much a finished run exceeds each constraint; 0 or less: it keeps it.
+
+    Args:
+        limits: The constraints: the largest value of measures.
+        values: The run's measures.
+    """
+    return {name: values.get(Goal(name, True).measure, math.inf) - limit for name, limit in limits.items()}
+
+
 def broken(constraints: str, values: Mapping[str, float]) -> bool:
     """Whether a finished run breaks one of the constraints of its search.
 
@@ -100,8 +110,8 @@ def broken(constraints: str, values: Mapping[str, float]) -> bool:
         values: Its measures.
     """
     try:
-        limits = dict[str, float](json.loads(constraints or "{}"))
-        return any(values.get(Goal(name, True).measure, math.inf) > limit for name, limit in limits.items())
+        exceeded = excess(dict(json.loads(constraints or "{}")), values)
+        return any(by > 0 for by in exceeded.values())
     except (ValueError, TypeError, AttributeError, RecursionError):  # a tag of the user's own
         return False
 

@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from experiments.tracking import index
@@ -30,6 +31,7 @@ class Following:
 
     def __init__(self, connection: Connection, uri: str) -> None:
         self._connection, self._uri, self._writer = connection, uri, Writer(uri)
+        self._orders, self._replying = SimpleQueue[Any](), threading.Lock()
         self._bytes: dict[Path, int] = {}  # of each journal, how many were delivered
         self._incomplete = list[Path]()  # those that were not delivered whole
         self._openings: dict[Path, Event] = {}  # the first events of the journals
@@ -40,34 +42,48 @@ class Following:
     def follow(self) -> None:
         """Deliver what the journals say, and answer, until the other side is gone; then deliver the rest."""
         with suppress(EOFError, OSError):
-            self._take_orders()  # a run waits for its answer, and for nothing that is imported later
-            import_what_is_used_late()
-            while True:
-                if time.monotonic() >= self._again:
-                    self._deliver(close=False)
-                self._take_orders()
+            while self._connection.poll(FOLLOW_SECONDS):
+                self._receive()
+        import_what_is_used_late()  # only now: before, a run waits for its answer
+        threading.Thread(target=self._keep_receiving, daemon=True).start()
+        while self._carry_out_orders():
+            if time.monotonic() >= self._again:
+                self._deliver(close=False)
         self._end()
 
-    def _take_orders(self) -> None:
-        """Do what the other side asks for, until it has asked for nothing for a moment.
+    def _receive(self) -> None:
+        """Answer a question at once, as a search waits for it; put any other order behind those before.
 
         Raises:
-            EOFError: It is gone.
+            EOFError: The other side is gone.
         """
-        while self._connection.poll(FOLLOW_SECONDS):
-            self._take(self._connection.recv())
-
-    def _take(self, what: Any) -> None:
-        if isinstance(what, Path):
-            self._add(what)
-        elif isinstance(what, Question):
+        what = self._connection.recv()
+        if isinstance(what, Question):
             self.reply(look_up(self._uri, what))
         else:
-            self.reply(self._finish(LAST_TRIES_SECONDS, but_sweeps=what == "runs"))
+            self._orders.put(what)
+
+    def _keep_receiving(self) -> None:
+        """Receive beside deliveries, which may take long, until the other side is gone."""
+        with suppress(EOFError, OSError):
+            while True:
+                self._receive()
+        self._orders.put(None)
+
+    def _carry_out_orders(self) -> bool:
+        """Do what was ordered, until there was no order for a moment; return whether the other side is still there."""
+        with suppress(Empty):
+            while (what := self._orders.get(timeout=FOLLOW_SECONDS)) is not None:
+                if isinstance(what, Path):
+                    self._add(what)
+                else:
+                    self.reply(self._finish(LAST_TRIES_SECONDS, but_sweeps=what == "runs"))
+            return False
+        return True
 
     def reply(self, what: Answer | str | bool) -> None:
         """Send an answer; the other side may be gone, and have named journals before."""
-        with suppress(OSError):
+        with suppress(OSError), self._replying:
             self._connection.send(what)
 
     def _deliver(self, *, close: bool) -> str:

@@ -13,12 +13,13 @@ from hydra.core.config_loader import ConfigLoader
 from optuna.trial import FrozenTrial, TrialState
 
 from experiments.config import Refused
+from experiments.config.objective import excess
 from experiments.data import Outlines
 from experiments.sweeps.jobs import Job, Outcome, identify
 from experiments.sweeps.proposers import Proposer
 from experiments.sweeps.search.files import files, import_pictures
 from experiments.sweeps.search.methods import Off
-from experiments.sweeps.search.objective import excess_of, is_in_better_half, same_goals, values_of
+from experiments.sweeps.search.objective import is_in_better_half, same_goals, values_of
 from experiments.sweeps.search.parsing import check_corners, parse
 from experiments.sweeps.search.plan import describe, in_words, latest_same, progress, remarks
 from experiments.sweeps.search.settings import Settings
@@ -199,8 +200,7 @@ class Search(Proposer):
             if len(trial.values) == len(trial.jobs) or not self._is_promising(trial):
                 noted = {"values": trial.values, "repeats": trial.repeats}
                 means = [fmean(each) for each in zip(*trial.values, strict=True)]
-                excess = excess_of(outcome, self._limits)
-                self._end(trial.number, TrialState.COMPLETE, noted, means, excess)
+                self._end(trial.number, TrialState.COMPLETE, noted, means, excess(self._limits, outcome.measures))
 
     def _end(self, number: int, state: TrialState, noted: Mapping[str, Any], *measured: Any) -> None:
         self._study.tell(number, state, noted, *measured)

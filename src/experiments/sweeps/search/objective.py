@@ -1,6 +1,5 @@
 """What a search chooses by."""
 
-import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
@@ -64,12 +63,6 @@ def values_of(outcome: Outcome, goals: Sequence[Goal]) -> list[float] | None:
         return None
     more = [outcome.measures.get(goal.measure) for goal in goals[1:]]
     return None if None in more else [outcome.objective, *(value for value in more if value is not None)]
-
-
-def excess_of(outcome: Outcome, constraints: Mapping[str, float]) -> dict[str, float]:
-    """By how much a job exceeds each constraint; 0 or less: it keeps it."""
-    measures = {name: outcome.measures.get(Goal(name, True).measure, math.inf) for name in constraints}
-    return {name: measures[name] - limit for name, limit in constraints.items()}
 
 
 def is_feasible(trial: FrozenTrial) -> bool:
