@@ -164,6 +164,12 @@ def test_what_differs(parameters: list[dict[str, str]], keys: list[str]) -> None
     assert differing(frame(row("", "", "FINISHED", item, 0.5) for item in parameters)) == keys
 
 
+def test_what_was_chosen_differs_though_it_follows_from_a_name_by_chance() -> None:
+    parameters = [{"o.name": name, "o.lr": rate, "o.decay": rate} for name, rate in (("adam", "0.1"), ("sgd", "0.2"))]
+    runs = frame(row("", "", "FINISHED", item, 0.5, chosen=["o", "o.lr"]) for item in parameters)
+    assert differing(runs) == ["o.name", "o.lr"]
+
+
 def test_nothing_that_differs_is_one_config() -> None:
     found = compare([run(0.1, a="1"), run(0.2, a="1")], "", ACCURACY)
     assert found.parameters == []

@@ -26,6 +26,7 @@ OF_RUN = (
     "uuid",
     "fingerprint",
     "goals",
+    "chosen",
 )
 FIELDS = (*OF_RUN, *OBJECTIVE)
 # Parameters, by what their keys start with, that say how a run is carried out, or what it is ranked by, not what it is.
@@ -47,6 +48,7 @@ def row(
     uuid: str = "",
     fingerprint: str = "",
     goals: str = "",
+    chosen: Collection[str] = (),
     measured: Objective | None = None,
 ) -> Row:
     """One run, as a row of a frame.
@@ -65,9 +67,10 @@ def row(
         uuid: Its own id, which its journal has too.
         fingerprint: Of its config; empty where the record does not say.
         goals: Its objectives as `objective.written` writes them, if it has several.
+        chosen: The keys that its command, or its search, has set.
         measured: The `Objective` that the value belongs to; None where the record does not say.
     """
-    values = (run_id, name, status, objective, seconds, curves or {}, failure, log, uuid, fingerprint, goals)
+    values = (run_id, name, status, objective, seconds, curves or {}, failure, log, uuid, fingerprint, goals, chosen)
     return {
         **dict(zip(FIELDS, (*values, *(measured or (None, None, None))), strict=True)),
         **{PARAMS + key: value for key, value in parameters.items()},
@@ -134,13 +137,14 @@ def has_parameters(runs: "pd.DataFrame") -> "pd.Series[bool]":
 def differing(runs: "pd.DataFrame", circumstances: Collection[str] = CIRCUMSTANCES) -> list[str]:
     """The parameters that are not the same in all runs, in the runs' order.
 
-    Left out are those that follow from the name of their section, as ``optimizer.rho`` does from ``optimizer.name``;
-    and circumstances, unless nothing else differs.
+    Left out are those that nobody has set and that follow from the name of their section, as ``optimizer.rho`` does
+    from ``optimizer.name``; and circumstances, unless nothing else differs.
     """
+    chosen = set[str]().union(*runs["chosen"])
     known = parameters(runs[has_parameters(runs)]).replace("{}", "")
     found = [key for key in known if known[key].nunique() > 1]
     settings = [key for key in found if not key.startswith(tuple(circumstances))] or found
-    return [key for key in settings if not _follows(key, settings, known)]
+    return [key for key in settings if key in chosen or not _follows(key, settings, known)]
 
 
 def _follows(key: str, differing: Sequence[str], known: "pd.DataFrame") -> bool:

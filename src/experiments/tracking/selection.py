@@ -160,9 +160,8 @@ def _sweep(client: Any, experiments: Sequence[str], config: CompareConfig) -> An
 
 
 def _selection(title: str, found: Sequence[Any]) -> Selection:
-    typed = " ".join(run.data.tags.get("overrides", "") for run in found)
-    chosen = {word.lstrip("+").partition("=")[0] for word in typed.split()}
     runs = frame(map(_row, found))
+    chosen = set[str]().union(*runs["chosen"])
     sections = {name: place for place, name in enumerate(Config.model_fields)}
     in_order = sorted(runs, key=lambda column: sections.get(column.removeprefix(PARAMS).split(".")[0], len(sections)))
     keys = {key for key in parameters(runs) if key.startswith(CIRCUMSTANCES)}
@@ -172,6 +171,7 @@ def _selection(title: str, found: Sequence[Any]) -> Selection:
 
 def _row(item: Any) -> Row:
     info, data, metrics = item.info, item.data, measures(item)
+    typed = data.tags.get("overrides", "").split()
     return row(
         run_id=info.run_id,
         name=info.run_name or "",
@@ -184,5 +184,6 @@ def _row(item: Any) -> Row:
         uuid=data.tags.get(UUID, ""),
         fingerprint=data.tags.get("fingerprint.config", ""),
         goals=data.tags.get("objectives", ""),
+        chosen=[word.lstrip("+").partition("=")[0] for word in typed],
         measured=recorded_objective(data.tags, data.params),
     )

@@ -142,6 +142,7 @@ def _matrices(comparison: Comparison, confusion: Mapping[str, Sequence[Sequence[
 def _parameters(comparison: Comparison) -> Iterator[Row]:
     """The parameters of the best configs: their values, joined where seeds differ; and whether these are the same."""
     best = comparison.runs[comparison.runs["rank"] <= SIDE_BY_SIDE]
-    for key, column in section(best, PARAMS).fillna(MISSING).items():
+    found = section(best, PARAMS).fillna(MISSING)
+    for key, column in found.loc[:, ~found.columns.str.startswith("tracking.")].items():
         by_config = [", ".join(values.unique()) for _, values in column.groupby(best["rank"])]
         yield {"name": key, "by_config": by_config, "same": len(set(by_config)) == 1}

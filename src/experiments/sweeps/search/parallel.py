@@ -1,6 +1,6 @@
 """The parallel coordinates of a search. A key that depends on a choice has one axis, whatever its branches."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from experiments.config.problems import cut, visible
 from experiments.ranking.report.scales import Scale, Tick, apart, natural, scale_of
+from experiments.sweeps.search.objective import is_feasible
 from experiments.task.pictures import TEST
 
 TALL = 1000.0  # length of an axis
@@ -20,6 +21,7 @@ UNUSED = -0.11 * TALL  # where the line of a trial without a key passes
 SIDE = 0.036 * TALL  # lines that share a choice lie side by side, within so much
 INCHES, LABEL, NAME = 1.7, 16, 24  # between axes; characters of a tick, and of a name
 SOFT = "#bbbbbb"
+OUTSIDE = 0.03  # lengths of an axis that a line ends outside of it, where its value is too far off to be shown
 
 
 @dataclass(frozen=True)
@@ -65,27 +67,48 @@ def parallel_coordinates(trials: Sequence[FrozenTrial], targets: Sequence[Target
     if not (axes := _axes(trials)):
         return None
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    stopped = [trial for trial in trials if trial.state == TrialState.PRUNED]
     outcomes = [_outcome(target, finished) for target in targets]
-    ranked = sorted(finished, key=targets[0].of, reverse=targets[0].lower)
-    shades = colormaps["viridis"](np.linspace(0.9, 0.05, len(ranked)))
     figure = Figure(figsize=(INCHES * (len(axes) + len(targets) - 1), 4.4))
     plot = figure.add_axes((0, 0, 1, 1))
     plot.axis("off")
-    for number, trial in enumerate([*stopped, *ranked]):
+    has_far = False
+    for number, (trial, style) in enumerate(_styled(trials, targets[0])):
         chosen = {name.rpartition(":")[2]: value for name, value in trial.params.items()}
         aside = SIDE * (number / len(trials) - 0.5)
         heights = [axis.place(chosen.get(axis.name)) + aside * axis.of_choices for axis in axes]
-        if number < len(stopped):
-            plot.plot(heights, color=SOFT, linewidth=0.8)
-            continue
-        heights += [outcome.place(target.of(trial)) for outcome, target in zip(outcomes, targets, strict=True)]
-        plot.plot(heights, color=shades[number - len(stopped)], linewidth=1.3, alpha=0.85)
+        if trial.state == TrialState.COMPLETE:
+            ends = [outcome.place(target.of(trial)) for outcome, target in zip(outcomes, targets, strict=True)]
+            has_far |= any(not 0 <= end <= TALL for end in ends)
+            heights += ends
+        plot.plot(heights, **style)
     for place, axis in enumerate([*axes, *outcomes]):
         _draw_axis(plot, place, axis)
-    text = f"{len(finished)} finished trials, the best dark{f'; {len(stopped)} stopped early, grey' if stopped else ''}"
-    plot.text(0, UNUSED - 90, text, fontsize=9, color=TEST, va="top")
+    plot.text(0, UNUSED - 90, _legend(trials, has_far), fontsize=9, color=TEST, va="top")
     return figure
+
+
+def _styled(trials: Sequence[FrozenTrial], target: Target) -> Iterator[tuple[FrozenTrial, Mapping[str, Any]]]:
+    """Each trial with the style of its line, the best one last, so that it is on top."""
+    for trial in trials:
+        if trial.state == TrialState.PRUNED:
+            yield trial, {"color": SOFT, "linewidth": 0.8}
+        elif not is_feasible(trial):
+            yield trial, {"color": SOFT, "linewidth": 1.2, "linestyle": "--"}
+    good = [trial for trial in trials if trial.state == TrialState.COMPLETE and is_feasible(trial)]
+    shades = colormaps["viridis"](np.linspace(0.9, 0.05, len(good)))
+    for trial, shade in zip(sorted(good, key=target.of, reverse=target.lower), shades, strict=True):
+        yield trial, {"color": shade, "linewidth": 1.3, "alpha": 0.85}
+
+
+def _legend(trials: Sequence[FrozenTrial], has_far: bool) -> str:
+    """What the lines mean."""
+    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    stopped, bad = len(trials) - len(finished), sum(not is_feasible(trial) for trial in finished)
+    said = [f"{len(finished)} finished trials, the best dark"]
+    said += [f"dashed: break{'s' * (bad == 1)} a constraint ({bad})"] if bad else []
+    said += [f"grey: stopped early ({stopped})"] if stopped else []
+    far = "\na line that ends outside of an axis: too far off to be shown" if has_far else ""
+    return "; ".join(said) + far
 
 
 def _axes(trials: Sequence[FrozenTrial]) -> list[_Axis]:
@@ -123,7 +146,7 @@ def _axis(key: str, distributions: Sequence[BaseDistribution], values: Sequence[
 
 def _outcome(target: Target, finished: Sequence[FrozenTrial]) -> _Axis:
     scale = scale_of(map(target.of, finished), *((TALL, 0.0) if target.lower else (0.0, TALL)))
-    return _Axis(target.name, scale, scale.ticks(5))
+    return _Axis(target.name, replace(scale, beyond=OUTSIDE), scale.ticks(5))
 
 
 def _draw_axis(plot: Axes, place: int, axis: _Axis) -> None:
