@@ -179,6 +179,13 @@ def test_several_grids_are_run_one_after_the_other() -> None:
     assert len(proposed([*grids, grids[0]])) == 4, "what two grids have in common runs once"
 
 
+def test_the_command_line_replaces_one_of_the_keys_that_change_together() -> None:
+    together = {"batch_size,epochs": [[32, 1], [64, 2], [16, 1]]}
+    assert proposed(together, "epochs=5") == [f"batch_size={size} epochs=5" for size in (32, 64, 16)]
+    assert proposed(together, "batch_size=8") == ["epochs=1 batch_size=8", "epochs=2 batch_size=8"]
+    assert proposed(together, "batch_size=8", "epochs=1,3") == [f"batch_size=8 epochs={n}" for n in (1, 3)]
+
+
 def test_keys_change_together() -> None:
     together = {"batch_size, epochs": [[32, 1], [64, 2]], "optimizer": "adam,sgd"}
     assert proposed(together) == [

@@ -109,6 +109,28 @@ def test_a_finite_space_ends_when_every_point_was_tried(search: Callable[..., Se
     assert len(ran) == len(set(ran)) == found.done == 6
 
 
+@pytest.mark.parametrize("sampler", ["grid", "brute_force"])
+def test_a_grid_whose_points_are_all_but_one_known_ends_with_that_one(
+    search: Callable[..., Search], sampler: str
+) -> None:
+    """After many repeats, other samplers draw at random; a grid has its own order."""
+    sizes = ",".join(map(str, range(1, 14)))
+    found = search(f"batch_size={sizes}", sampler=sampler, n_trials=50)
+    jobs = carry_out(found, lambda job: Outcome(0.5, repeats="" if job.number == 12 else "run 1"))
+    assert len(jobs) == len({job.name for job in jobs}) == 13
+    assert found.done == 1
+
+
+def test_what_equals_a_trial_under_way_counts_toward_the_total(search: Callable[..., Search]) -> None:
+    found = search("optimizer=adam,sgd,rmsprop", n_trials=2, reuse=False, sampler="random", seed=7)
+    first = found.next()
+    assert first
+    assert found.next() is None, "the second trial is equal to the first"
+    found.tell(first, Outcome(0.5))
+    assert [job.name for job in carry_out(found, lambda job: Outcome(0.5))] == [first.name]
+    assert found.done == 2
+
+
 def test_a_trial_that_cannot_run_has_failed_and_is_no_hindrance_later(
     search: Callable[..., Search], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -450,6 +472,24 @@ def test_hydras_own_plugin_for_optuna_is_refused(run_cli: RunCli, tmp_path: Path
     assert refused.stderr == f"error: hydra/sweeper: {what}\n       try  pip uninstall hydra-optuna-sweeper\n"
 
 
+def test_without_reuse_a_resumed_search_runs_everything_anew(fork_cli: RunCli, tmp_path: Path) -> None:
+    random = ("hydra/sweeper/pruner=off", "hydra/sweeper/sampler=random", "hydra.sweeper.reuse=false")
+    space = ("optimizer=adam,sgd,rmsprop,nadam,adamax", "hydra.sweeper.seed=2")
+    command = ("-m", *SEARCH, *space, *random, "epochs=1", "resume=true")
+    first = fork_cli(*command, "hydra.sweeper.n_trials=3")
+    assert first.returncode == 0, first.stderr
+    more = fork_cli(*command, "hydra.sweeper.n_trials=5")
+    assert more.returncode == 0, more.stderr
+    assert "known" not in more.stdout
+    assert len(children(tmp_path)) == 5
+    assert len({fingerprint for fingerprint, _, _ in children(tmp_path)}) < 5
+    assert "the best of 5 trials" in more.stdout, more.stdout
+    fewer = fork_cli(*command, "hydra.sweeper.n_trials=4")
+    assert fewer.returncode == 2
+    what = "error: hydra.sweeper.n_trials: got 4, but 5 trials of this search have ended\n"
+    assert fewer.stderr == f"{what}       try  hydra.sweeper.n_trials=5\n"
+
+
 @pytest.mark.parametrize(
     ("words", "refusal"),
     [
@@ -465,6 +505,19 @@ def test_hydras_own_plugin_for_optuna_is_refused(run_cli: RunCli, tmp_path: Path
             "error: hydra.sweeper.pruner.n_warmup_steps: got -1",
         ),
         ([*FINITE, "hydra/sweeper/pruner=threshold"], "error: hydra.sweeper.pruner: has neither a lower nor an upper"),
+        (
+            [*FINITE, "hydra/sweeper/pruner=threshold", "+hydra.sweeper.pruner={lower: 0.9, upper: 0.1}"],
+            "error: hydra.sweeper.pruner.lower: got 0.9, which is not below hydra.sweeper.pruner.upper=0.1",
+        ),
+        (
+            [*FINITE, "hydra.sweeper.sampler={group: true, multivariate: false}"],
+            "error: hydra.sweeper.sampler.group: got true, but groups are of keys that are chosen together",
+        ),
+        ([*FINITE, "hydra.sweeper.sampler.n_ei_candidates=1000000000"], "error: hydra.sweeper.sampler.n_ei_candidates"),
+        (
+            [*FINITE, "hydra.sweeper.constraints={val_accuracy: 0.3}"],
+            "error: hydra.sweeper.constraints.val_accuracy: is to be high, and a constraint is the largest value",
+        ),
         ([*FINITE, "hydra/launcher=basic"], "error: hydra/launcher: takes all jobs as one batch"),
         ([*FINITE, "objective=[val_accuracy,parameters]"], "error: objective: got 2: a trial can be stopped early for"),
         (

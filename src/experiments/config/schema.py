@@ -9,6 +9,7 @@ from experiments.config import measures, named
 
 Scalar = bool | int | float | str | None
 Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 """A count that Keras or TensorFlow keeps in 32 bits."""
 Positive = Annotated[float, Field(gt=0)]

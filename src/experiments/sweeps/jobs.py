@@ -47,6 +47,7 @@ class Job:
         digest: Of the data; empty until then, too.
         begun: It was interrupted before, and goes on.
         asks: It waits after each epoch for the answer whether it is to stop.
+        reuses: A finished run of the same fingerprint, from any sweep, may answer for it.
         tags: Of its run, beside those of the config.
     """
 
@@ -60,6 +61,7 @@ class Job:
     digest: str = ""
     begun: bool = False
     asks: bool = False
+    reuses: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
 
     @property

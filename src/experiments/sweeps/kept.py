@@ -31,12 +31,16 @@ class Kept:
 
     def finished(self, job: Job) -> PastRun | None:
         """The finished run that a job would repeat; None: it has to run."""
-        runs = self._runs.get(job.fingerprint, ())
-        return next((run for run in runs if run.status in ("FINISHED", "INFEASIBLE")), None)
+        return next((run for run in self._of(job) if run.status in ("FINISHED", "INFEASIBLE")), None)
+
+    def _of(self, job: Job) -> list[PastRun]:
+        """The runs that may answer for a job, or that it may go on with."""
+        runs = self._runs.get(job.fingerprint, [])
+        return runs if job.reuses else [run for run in runs if self._recorder.is_own(run, job.tags)]
 
     def outcome(self, job: Job) -> Outcome | None:
         """What is known of a job without running it: its own run has ended before, or it would repeat another one."""
-        runs = self._runs.get(job.fingerprint, ())
+        runs = self._of(job)
         own = [run for run in runs if job.tags and run.has_ended_well and self._recorder.is_own(run, job.tags)]
         if not (run := next(iter(own), None) or self.finished(job)):
             return None
@@ -45,8 +49,7 @@ class Kept:
 
     def is_begun(self, job: Job) -> bool:
         """Whether a job has a run that did not finish, which it goes on with."""
-        runs = self._runs.get(job.fingerprint)
-        return bool(runs) and not self.finished(job) and self._recorder.resumes
+        return bool(self._of(job)) and not self.finished(job) and self._recorder.resumes
 
     def line(self, jobs: Sequence[Job], threads: int | None) -> str:
         """Say how many jobs are kept, and why the others run.

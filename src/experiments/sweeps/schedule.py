@@ -90,7 +90,7 @@ class Schedule:
             if _is_free(waiting):
                 self._waiting.remove(waiting)
                 return waiting
-        while not self._gave_up and (job := self._proposed(view)):
+        while self._may_propose() and (job := self._proposed(view)):
             if _is_free(job):
                 return job
             self._waiting.append(job)
@@ -98,6 +98,11 @@ class Schedule:
             self._said_who = True
             print(f"resume: waits for {Claim(self._waiting[0].fingerprint).holder()}, which trains the same run")
         return None
+
+    def _may_propose(self) -> bool:
+        """Whether a new job may be begun: what follows from results must not overtake a job that waits."""
+        under_way = len(self._running) + len(self._waiting) * self._proposer.follows_results
+        return not self._gave_up and under_way < self._executor.size
 
     def _proposed(self, view: SweepView) -> Job | None:
         """The next job that the proposer wants to run, after those whose results are known."""

@@ -110,13 +110,17 @@ def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, 
     finally:
         past = recorder.runs([job.fingerprint for job in jobs], elsewhere=not own, interrupted=status == "KILLED")
         runs = runs_of(jobs, [*past, *kept.answers.values()], returns)
+        if proposer.follows_results:  # a trial that repeats another one has no run of its own
+            runs = runs[~(runs["uuid"].ne("") & runs.duplicated("uuid"))]
         failed = int((~runs["status"].isin(ENDED_WELL)).sum())
         if proposer.tolerates_failures and proposer.done == proposer.total and (runs["status"] == "FINISHED").any():
             failed = 0
         recorded = recorder.end(status or ("FAILED" if failed else "FINISHED"), as_rows(runs), proposer.files())
         show(console, runs, recorder.run_id, [*proposer.remarks, *recorded])
     if failed:
-        raise RunFailed(f"{failed} of {len(runs)} runs did not finish; the same command with resume=true goes on")
+        goes_on = proposer.total is None or proposer.done < proposer.total or not proposer.follows_results
+        remedy = "; the same command with resume=true goes on" if goes_on else ""
+        raise RunFailed(f"{failed} of {len(runs)} runs did not finish{remedy}")
     return list(returns.values())
 
 

@@ -119,8 +119,7 @@ def _composed(job: Job, settings: Mapping[str, Any]) -> Any:
     """The config of a job, with what it is to know of the sweep."""
     config = pickle.loads(job.composed)  # noqa: S301 - the launcher composed it
     with open_dict(config):
-        if job.begun and config.tracking.enabled:  # it is tried again
-            config.resume = True
+        config.resume = (config.resume and job.reuses) or (job.begun and config.tracking.enabled)  # begun: tried again
         if settings["parent"]:
             config.tracking.offline = True  # the launcher has its journal delivered
             config.tracking.parent = settings["parent"]

@@ -161,7 +161,7 @@ class SweepRecorder(Recording):
         if elsewhere and self._writer and len({run.tags.get("fingerprint") for run in found}) < len(set(fingerprints)):
             self._writer.ask(Question(self._experiments, sweep=self._identity))
             found += self._writer.answer().runs
-        return found
+        return sorted(found, key=lambda run: not self.is_own(run, {}))  # another sweep may have the same runs
 
     def begin(self, folder: Path, total: int | None, unit: str, kept: Sequence[PastRun]) -> None:
         """Open the parent run, or go on with the one before.

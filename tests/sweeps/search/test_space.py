@@ -53,6 +53,8 @@ def space(*overrides: str, **params: Any) -> Space:
         ("range(10,1,-2)", IntDistribution(2, 10, step=2)),
         ("range(4)", IntDistribution(0, 3)),
         ("range(0,1,0.25)", FloatDistribution(0, 0.75, step=0.25)),
+        ("range(0,0.6,0.15)", FloatDistribution(0, 0.45, step=0.15)),
+        ("range(0.5,0,-0.2)", FloatDistribution(0.1, 0.5, step=0.2)),
     ],
 )
 def test_values_of_hydra_become_distributions_of_optuna(text: str, distribution: Any) -> None:
@@ -145,6 +147,8 @@ def test_the_command_line_replaces_what_a_file_says() -> None:
         (["batch_size=1,2,3", "optimizer.learning_rate=range(0,1,0.25)"], {}, 12),
         ([], {"model": {"a": {"epochs": "1,2,3"}, "b": {"epochs": "1,2", "batch_size": "1,2"}, "c": None}}, 8),
         (["optimizer.learning_rate=interval(0,1)"], {}, None),
+        (["optimizer.learning_rate=interval(0.1,0.1)"], {}, 1),
+        (["model.dropout=range(0,0.5,5.820766091346741e-11)"], {}, 2**33),
     ],
 )
 def test_the_number_of_points(overrides: list[str], params: dict[str, Any], size: int | None) -> None:

@@ -17,9 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 from experiments.cli.checks import CONF
 from experiments.config import Refused, RunFailed
 from experiments.config.objective import Goal
-from experiments.sweeps.search.methods import AnyPruner, AnySampler
 from experiments.sweeps.search.parsing import parse
 from experiments.sweeps.search.plan import describe, differences, latest_same
+from experiments.sweeps.search.pruners import AnyPruner
+from experiments.sweeps.search.samplers import AnySampler
 from experiments.sweeps.search.settings import Settings
 from experiments.sweeps.search.space import Space
 from experiments.sweeps.search.study import FILE, Study
@@ -70,7 +71,7 @@ def _files_are_closed() -> Iterator[None]:
 def opened(file: Path, sampler: str, pruner: str) -> tuple[Study, Space]:
     chosen, space = settings(sampler, pruner), space_for(sampler)
     study = Study(["maximize"], chosen.sampler.build(space, 3), chosen.pruner.build(EPOCHS))
-    study.open(file, describe(space, GOALS, {}, [], "f"))
+    study.open(file, describe(space, GOALS, chosen, "f"))
     OPENED.append(study)
     return study, space
 
@@ -191,9 +192,10 @@ def test_what_has_changed_is_named(tmp_path: Path) -> None:
     study, space = opened(tmp_path / FILE, "random", "off")
     study.close()
     file = tmp_path / FILE
-    assert differences(file, describe(space, GOALS, {}, [], "f")) == []
+    assert differences(file, describe(space, GOALS, settings("random", "off"), "f")) == []
     other = parse(["model.dropout=interval(0,0.6)", "batch_size=1,2"], {}, GlobalHydra.instance().config_loader())
-    now = describe(other, [Goal("val_loss", True)], {"parameters": 9}, [1], "f")
+    changed = settings("random", "off").model_copy(update={"constraints": {"parameters": 9}, "seeds": [1]})
+    now = describe(other, [Goal("val_loss", True)], changed, "f")
     found = {each.where: each.what for each in differences(file, now)}
     assert found == {
         "optimizer.learning_rate": "was tag(log,interval(1e-4,1e-1)) when the search began, is not searched now",
@@ -203,7 +205,7 @@ def test_what_has_changed_is_named(tmp_path: Path) -> None:
         "hydra.sweeper.seeds": "was [] when the search began, is [1] now",
         "hydra.sweeper.constraints": "was {} when the search began, is {'parameters': 9} now",
     }
-    [problem] = differences(file, describe(space, GOALS, {}, [], "other"))
+    [problem] = differences(file, describe(space, GOALS, settings("random", "off"), "other"))
     assert "code, data, versions, flags or values of all trials were others" in problem.what
 
 
@@ -212,7 +214,36 @@ def test_a_damaged_file_is_refused(tmp_path: Path, content: bytes) -> None:
     _, space = opened(tmp_path / "other", "random", "off")
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(Refused, match="cannot be read"):
-        differences(tmp_path / FILE, describe(space, GOALS, {}, [], "f"))
+        differences(tmp_path / FILE, describe(space, GOALS, settings("random", "off"), "f"))
+
+
+def test_a_grid_goes_on_with_its_seed_only(tmp_path: Path) -> None:
+    """Its trials are places in an order that the seed decides."""
+    study, space = opened(tmp_path / FILE, "grid", "off")
+    study.close()
+    now = describe(space, GOALS, settings("grid", "off").model_copy(update={"seed": 1}), "f")
+    [problem] = differences(tmp_path / FILE, now)
+    assert problem.where == "hydra.sweeper.seed"
+    assert problem.what == "was 0 when the search began, is 1 now"
+    [problem, _] = differences(tmp_path / FILE, describe(space, GOALS, settings("random", "off"), "f"))
+    assert problem.what == "was grid when the search began, is another one now"
+
+
+def test_fewer_trials_than_have_ended_are_refused(tmp_path: Path) -> None:
+    study, space = opened(tmp_path / FILE, "random", "off")
+    for _ in range(3):
+        number, _ = study.ask(space)
+        study.tell(number, TrialState.FAIL, {})
+    study.close()
+
+    def new_study() -> Study:
+        return Study(["maximize"], settings().sampler.build(space, 3), settings().pruner.build(EPOCHS))
+
+    found = describe(space, GOALS, settings("random", "off"), "f")
+    enough, too_few = (settings().model_copy(update={"n_trials": count}) for count in (3, 2))
+    assert latest_same([tmp_path], found, space, new_study, enough) == tmp_path
+    with pytest.raises(Refused, match=r"got 2, but 3 trials .* have ended\s+try  hydra\.sweeper\.n_trials=3"):
+        latest_same([tmp_path], found, space, new_study, too_few)
 
 
 DAMAGES = (
@@ -220,6 +251,10 @@ DAMAGES = (
     "UPDATE study_user_attributes SET value_json = '{broken' WHERE key = 'space'",
     'UPDATE trial_params SET distribution_json = \'{"name": "Evil", "attributes": {}}\'',
     "UPDATE trial_user_attributes SET value_json = '7' WHERE key = 'sampled'",
+    "INSERT INTO trial_user_attributes (trial_id, key, value_json) VALUES (1, 'values', '7')",
+    "UPDATE trial_params SET param_value = 0, distribution_json = "
+    '\'{"name": "CategoricalDistribution", "attributes": {"choices": ["${oc.env:SECRET}"]}}\'',
+    "UPDATE trial_params SET param_value = 1e6",
     "DELETE FROM trial_params",
     "UPDATE trials SET state = 'COMPLETED'",
     "DROP TABLE trials",
@@ -234,21 +269,21 @@ def test_a_study_that_cannot_be_read_is_refused_and_an_older_one_goes_on(tmp_pat
         study, space = opened(folder / FILE, "random", "off")
         study.ask(space)
         study.close()
-    found = describe(space, GOALS, {}, [], "f")
+    found = describe(space, GOALS, settings("random", "off"), "f")
 
     def new_study() -> Study:
         return Study(["maximize"], settings().sampler.build(space, 3), settings().pruner.build(EPOCHS))
 
-    assert latest_same(folders, found, space, new_study) == folders[0]
+    assert latest_same(folders, found, space, new_study, settings()) == folders[0]
     if statement:
         with closing(sqlite3.connect(folders[0] / FILE)) as file, file:
             file.execute(statement)
     else:
         (folders[0] / FILE).write_bytes(b"")
     before = (folders[0] / FILE).read_bytes()
-    assert latest_same(folders, found, space, new_study) == folders[1]
+    assert latest_same(folders, found, space, new_study, settings()) == folders[1]
     with pytest.raises(Refused, match="cannot be read"):
-        latest_same(folders[:1], found, space, new_study)
+        latest_same(folders[:1], found, space, new_study, settings())
     assert (folders[0] / FILE).read_bytes() == before
 
 

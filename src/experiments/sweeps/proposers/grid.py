@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, product
 from typing import Any
@@ -58,7 +58,9 @@ def propose(
     typed, wanted, listed, values = list(overrides), list[list[str]](), list[str](), dict[str, str]()
     for params, place in zip(grids, places, strict=True):
         texts, together = preset_overrides(params, loader, place)
-        parsed = OverridesParser.create(loader).parse_overrides([*texts, *typed])
+        parser = OverridesParser.create(loader)
+        together = _without(together, {each.get_key_element() for each in parser.parse_overrides(typed)})
+        parsed = parser.parse_overrides([*texts, *typed])
         wanted += combinations(parsed, settings.max_runs, together.values(), before=len(wanted))
         listed += [*texts, *(f"{key}={shown(value)}" for key, value in together.items())]
         values |= swept(parsed) | {key: shown(value) for key, value in together.items()}
@@ -113,6 +115,18 @@ def _together(key: str, value: Any) -> list[list[str]]:
         what = f"got {value}, expected a list of lists with a value for each of {', '.join(keys)}"
         raise Refused(Problem(key, what))
     return [[f"{name}={shown(item)}" for name, item in zip(keys, each, strict=True)] for each in value]
+
+
+def _without(together: Together, keys: Collection[str]) -> Together:
+    """The same without keys that the command line sets."""
+    found = Together()
+    for names, values in together.items():
+        kept = [place for place, name in enumerate(names.split(",")) if name.strip() not in keys]
+        if kept:
+            found[",".join(names.split(",")[place] for place in kept)] = [
+                list(some) for some in dict.fromkeys(tuple(each[place] for place in kept) for each in values)
+            ]
+    return found
 
 
 def combinations(

@@ -18,10 +18,10 @@ from experiments.data import Outlines
 from experiments.sweeps.jobs import Job, Outcome, identify
 from experiments.sweeps.proposers import Proposer
 from experiments.sweeps.search.files import files, import_pictures
-from experiments.sweeps.search.methods import Off
 from experiments.sweeps.search.objective import is_in_better_half, same_goals, values_of
 from experiments.sweeps.search.parsing import check_corners, parse
-from experiments.sweeps.search.plan import describe, in_words, latest_same, progress, remarks
+from experiments.sweeps.search.plan import describe, ended, in_words, latest_same, progress, remarks
+from experiments.sweeps.search.pruners import Off
 from experiments.sweeps.search.settings import Settings
 from experiments.sweeps.search.space import Space
 from experiments.sweeps.search.study import FILE, Direction, Study
@@ -78,10 +78,10 @@ class Search(Proposer):
 
     def goes_on_with(self, folders: Sequence[Path]) -> Path | None:
         """The latest of the earlier searches that is the same."""
-        return latest_same(folders, self._described(), self._space, self._new_study)
+        return latest_same(folders, self._described(), self._space, self._new_study, self._settings)
 
     def _described(self) -> dict[str, Any]:
-        return describe(self._space, self._goals, self._limits, self._settings.seeds, self.jobs[0].fingerprint)
+        return describe(self._space, self._goals, self._settings, self.jobs[0].fingerprint)
 
     def begin(self, folder: Path) -> list[Job]:
         """Open the study. Trials of an earlier one count; those that were under way go on."""
@@ -116,7 +116,8 @@ class Search(Proposer):
         """The largest number of runs that are left: a finite space may have fewer than `total`."""
         trials = self._settings.n_trials - self.done
         if self._space.size is not None:
-            trials = min(trials, self._space.size - len(self._study.trials))
+            ended = {tuple(self._space.of(each.params)) for each in self._study.trials if each.state.is_finished()}
+            trials = min(trials, self._space.size - len(ended))
         return max(trials, 0) * self.runs_each
 
     @property
@@ -139,7 +140,8 @@ class Search(Proposer):
         listed = [[*overrides, seed] if seed else list(overrides) for seed in self._seeds]
         jobs = identify(self._prepare(listed, first=number * len(listed), common=self._space.fixed), self._outlines)
         tags = {"trial": str(number), **self.tags}
-        return [replace(job, tags=tags, asks=self._prunes and place == 0) for place, job in enumerate(jobs)]
+        jobs = [replace(job, tags=tags, reuses=self.reuses) for job in jobs]
+        return [replace(job, asks=self._prunes and place == 0) for place, job in enumerate(jobs)]
 
     def next(self) -> Job | None:
         """The next seed of a trial under way, else a new trial."""
@@ -156,13 +158,14 @@ class Search(Proposer):
         return None
 
     def _is_over(self) -> bool:
-        enough = self.done + len(self._trials) >= self._settings.n_trials
+        enough = self.done + len(self._trials) + len(self._equal) >= self._settings.n_trials
         tried = self._study.exhausted or (self._space.size is not None and len(self._points) >= self._space.size)
         return enough or tried or self._is_late or self._in_a_row >= MOST_REPEATS
 
     def _ask(self) -> Trial | None:
         """A new trial; None: it cannot run, or repeats one that is under way."""
-        number, overrides = self._study.ask(self._space, at_random=self._in_a_row >= REPEATS)
+        at_random = self._in_a_row >= REPEATS and not self._settings.sampler.lists_all
+        number, overrides = self._study.ask(self._space, at_random=at_random)
         self._points.add(tuple(overrides))
         self._in_a_row += 1
         try:
@@ -205,13 +208,13 @@ class Search(Proposer):
     def _end(self, number: int, state: TrialState, noted: Mapping[str, Any], *measured: Any) -> None:
         self._study.tell(number, state, noted, *measured)
         self._count()
-        if ended := self._trials.pop(number, None):
-            for trial in [each for each in self._equal if each.jobs[0].fingerprint == ended.jobs[0].fingerprint]:
+        if gone := self._trials.pop(number, None):
+            for trial in [each for each in self._equal if each.jobs[0].fingerprint == gone.jobs[0].fingerprint]:
                 self._equal.remove(trial)
                 self._trials[trial.number] = trial
 
     def _count(self) -> None:
-        self.done = sum(self._counts(trial) for trial in self._study.trials if trial.state.is_finished())
+        self.done = ended(self._study.trials, self._settings)
 
     def _is_promising(self, trial: Trial) -> bool:
         """Whether a config is worth another seed."""
@@ -220,10 +223,6 @@ class Search(Proposer):
         others = [values for each in self._study.trials if (values := each.user_attrs.get("values"))]
         others += [each.values for each in self._trials.values() if each is not trial]
         return is_in_better_half(trial.values, others, self._goals[0])
-
-    def _counts(self, trial: FrozenTrial) -> bool:
-        has_failed = trial.state == TrialState.FAIL
-        return self._settings.count_failed if has_failed else not trial.user_attrs.get("repeats")
 
     def files(self) -> Mapping[str, bytes | str]:
         """The study, the best configs as presets, and pictures."""

@@ -38,9 +38,10 @@ def files(study: Study, goals: Sequence[Goal], job_of: Callable[[FrozenTrial], J
     found: dict[str, bytes | str] = {}
     with suppress(OSError):  # it was deleted: that was said when it could not be written
         found[f"search/{study.file.name}"] = study.file.read_bytes()
+    count = sum(not trial.user_attrs.get("repeats") for trial in study.trials)
     for place, best in enumerate(study.best):
         values = ", ".join(f"{goal.name} {value:.6g}" for goal, value in zip(goals, best.values, strict=True))
-        content = preset(job_of(best), f"Trial {best.number} of a search of {len(study.trials)}: {values}.")
+        content = preset(job_of(best), f"Trial {best.number} of a search of {count}: {values}.")
         found |= {f"search/front/trial-{best.number}.yaml": content} if len(goals) > 1 else {}
         found |= {"search/best.yaml": content} if place == 0 else {}
     try:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from experiments.config import Problem, Refused
+from experiments.config.measures import mode_of
 from experiments.config.objective import COSTS, MODEL_BYTES, Goal, goals_of, objective_of
 from experiments.config.problems import assign, closest, suggest
 from experiments.sweeps.jobs import Job, Outcome
@@ -51,6 +52,10 @@ def same_goals(
             remedy = assign("hydra.sweeper.constraints", {meant: constraints[name]}) if meant else ""
             what = f"is neither a cost nor a metric of the validation set; {suggest(name, known)}"
             raise Refused(Problem(f"hydra.sweeper.constraints.{name}", what, remedy))
+        if name not in COSTS and mode_of(name, config.metrics) == "max":
+            what = "is to be high, and a constraint is the largest value that a measure may have"
+            known_costs = ", ".join(COSTS)
+            raise Refused(Problem(f"hydra.sweeper.constraints.{name}", f"{what}; costs can be limited: {known_costs}"))
     if (goals or constraints) and not config.tracking.enabled:
         what = "costs of runs are known from their record, but tracking is off"
         raise Refused(Problem("tracking", what, "tracking=mlflow"))
@@ -68,6 +73,13 @@ def values_of(outcome: Outcome, goals: Sequence[Goal]) -> list[float] | None:
 def is_feasible(trial: FrozenTrial) -> bool:
     """Whether a finished trial keeps all constraints."""
     return all(excess <= 0 for excess in trial.constraints.values())
+
+
+def candidates(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials of which one is the best: those that finished, keep all constraints, and have the most seeds."""
+    feasible = [trial for trial in trials if trial.state == TrialState.COMPLETE and is_feasible(trial)]
+    seeds = [len(trial.user_attrs.get("values", ())) for trial in feasible]
+    return [trial for trial, count in zip(feasible, seeds, strict=True) if count == max(seeds)]
 
 
 def is_in_better_half(own: Sequence[Sequence[float]], others: Sequence[Sequence[Sequence[float]]], goal: Goal) -> bool:

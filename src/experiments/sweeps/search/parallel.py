@@ -96,7 +96,8 @@ def _styled(trials: Sequence[FrozenTrial], target: Target) -> Iterator[tuple[Fro
             yield trial, {"color": SOFT, "linewidth": 1.2, "linestyle": "--"}
     good = [trial for trial in trials if trial.state == TrialState.COMPLETE and is_feasible(trial)]
     shades = colormaps["viridis"](np.linspace(0.9, 0.05, len(good)))
-    for trial, shade in zip(sorted(good, key=target.of, reverse=target.lower), shades, strict=True):
+    best_first = sorted(good, key=target.cost)
+    for trial, shade in zip(reversed(best_first), shades, strict=True):
         yield trial, {"color": shade, "linewidth": 1.3, "alpha": 0.85}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -151,7 +152,8 @@ def _distribution(item: Override, text: str) -> BaseDistribution:
         return CategoricalDistribution(list(dict.fromkeys(item.sweep_string_iterator())))
     if is_range:
         count, step = sweep_values.count(item), abs(value.step)
-        low, high = sorted([value.start or 0, (value.start or 0) + (count - 1) * value.step])
+        first, last = value.start or 0, _exact(value.start or 0, value.step, count - 1)
+        low, high = min(first, last), max(first, last)
     else:
         low, high, step = value.start, value.end, None
     if low > high:
@@ -166,6 +168,12 @@ def _distribution(item: Override, text: str) -> BaseDistribution:
     if whole:
         return IntDistribution(low, high, log=log, step=step or 1)
     return FloatDistribution(float(low), float(high), log=log, step=None if step is None else float(step))
+
+
+def _exact(start: Any, step: Any, number: int) -> Any:
+    """A value of a range, as a person would write it: three steps of 0.15 are 0.45."""
+    exact = Decimal(str(start)) + number * Decimal(str(step))
+    return int(exact) if isinstance(start, int) and isinstance(step, int) else float(exact)
 
 
 def _not_searched(key: str) -> Iterator[Problem]:

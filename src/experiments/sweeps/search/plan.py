@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna.distributions import distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import BaseModel
 
 from experiments.config import Problem, Refused
 from experiments.config.objective import Goal, written
@@ -44,6 +45,13 @@ def progress(trials: Sequence[FrozenTrial], done: int, total: int | None) -> str
     return f"resume: {done} of {total} trials have ended, {under_way} {'goes' if under_way == 1 else 'go'} on"
 
 
+def ended(trials: Sequence[FrozenTrial], settings: Settings) -> int:
+    """How many trials count toward the total, and have ended."""
+    failed = sum(trial.state == TrialState.FAIL for trial in trials)
+    ran = sum(trial.state.is_finished() and not trial.user_attrs.get("repeats") for trial in trials) - failed
+    return ran + failed * settings.count_failed
+
+
 def remarks(trials: Sequence[FrozenTrial], done: int, total: int, late: float | None) -> list[str]:
     """Say why a search that has ended has fewer results than expected.
 
@@ -64,18 +72,25 @@ def remarks(trials: Sequence[FrozenTrial], done: int, total: int, late: float | 
 
 
 def latest_same(
-    folders: Sequence[Path], search: Mapping[str, Any], space: Space, new_study: Callable[[], Study]
+    folders: Sequence[Path],
+    search: Mapping[str, Any],
+    space: Space,
+    new_study: Callable[[], Study],
+    settings: Settings,
 ) -> Path | None:
     """The first folder with the study of a search that is the same; None: none has any study.
 
     Raises:
-        Refused: All of those searches were others.
+        Refused: All of those searches were others, or had more trials.
     """
     refused = None
     for file in (folder / FILE for folder in folders if (folder / FILE).is_file()):
         try:
             if not (problems := differences(file, search)):
-                _check_trials(file, space, new_study())
+                count = ended(_checked(file, space, new_study()), settings)
+                if count > settings.n_trials:
+                    what = f"got {settings.n_trials}, but {count} trials of this search have ended"
+                    raise Refused(Problem("hydra.sweeper.n_trials", what, f"hydra.sweeper.n_trials={count}"))
                 return file.parent
             refused = refused or Refused([replace(problem, remedy="resume=false") for problem in problems])
         except Refused as error:
@@ -85,30 +100,49 @@ def latest_same(
     return None
 
 
-def _check_trials(file: Path, space: Space, study: Study) -> None:
+class _Noted(BaseModel):
+    """What a search has noted of a trial."""
+
+    values: list[list[float]] = []
+    repeats: str = ""
+    pruned: int = 0
+
+
+def _checked(file: Path, space: Space, study: Study) -> Sequence[FrozenTrial]:
+    """The trials of a study's file, which anybody may have written.
+
+    Raises:
+        Refused: They cannot be of this search.
+    """
+    dimensions = {dimension.name: dimension for dimension in space.all()}
     try:
         study.load(file.parent)
-        _ = [space.of(trial.params) for trial in study.trials]
+        for trial in study.trials:
+            _Noted.model_validate(trial.user_attrs)
+            space.of(trial.params)
+            for name, value in trial.params.items():
+                if not dimensions[name].has(value) or trial.distributions[name] != dimensions[name].distribution:
+                    raise ValueError(f"trial {trial.number} has a value of {name} that is not searched")
     except Exception as error:  # of a damaged file
         raise Refused(unreadable(file, error)) from error
+    return study.trials
 
 
-def describe(
-    space: Space, goals: Sequence[Goal], constraints: Mapping[str, float], seeds: Sequence[int], fingerprint: str
-) -> dict[str, Any]:
+def describe(space: Space, goals: Sequence[Goal], settings: Settings, fingerprint: str) -> dict[str, Any]:
     """What a search is, as its file says it: a search that goes on must be the same.
 
     Args:
         space: What is searched.
         goals: The objectives.
-        constraints: The largest values of measures.
-        seeds: Of each trial.
+        settings: Of the search.
         fingerprint: Of a trial that is at the lower ends of the space: of what all have in common.
     """
     searched = {each.name: [each.text, distribution_to_json(each.distribution)] for each in space.all()}
-    settings = {"seeds": list(seeds), "constraints": dict(constraints)}
-    told = {"objective": written(goals)} | {f"hydra.sweeper.{key}": str(value) for key, value in settings.items()}
-    return {"space": searched, **told, "fingerprint": fingerprint}
+    told: dict[str, Any] = {"seeds": settings.seeds, "constraints": settings.constraints or {}}
+    if settings.sampler.name in ("grid", "qmc"):  # its trials are places in a sequence that the seed decides
+        told |= {"sampler": settings.sampler.name, "seed": settings.seed}
+    in_words = {f"hydra.sweeper.{key}": str(value) for key, value in told.items()}
+    return {"space": searched, "objective": written(goals), **in_words, "fingerprint": fingerprint}
 
 
 def differences(file: Path, described: Mapping[str, Any]) -> list[Problem]:
@@ -126,7 +160,8 @@ def differences(file: Path, described: Mapping[str, Any]) -> list[Problem]:
         then, now = before["space"], described["space"]
         pairs = [(key, then.get(key), now.get(key)) for key in {**then, **now}]
         changed = [(key, a and a[0], b and b[0]) for key, a, b in pairs if (a and a[1]) != (b and b[1])]
-        pairs = [(key, before[key], described[key]) for key in described if key not in ("space", "fingerprint")]
+        told = [key for key in {**before, **described} if key not in ("space", "fingerprint")]
+        pairs = [(key, before.get(key, "another one"), described.get(key, "another one")) for key in told]
         changed += [(key, a, b) for key, a, b in pairs if a != b]
         same = before["fingerprint"] == described["fingerprint"]
     except Exception as error:  # whatever a damaged file, or one of another Optuna, makes Optuna raise

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from experiments.config.schema import Count, Positive, Section
-from experiments.sweeps.search.methods import AnyPruner, AnySampler
+from experiments.sweeps.search.pruners import AnyPruner
+from experiments.sweeps.search.samplers import AnySampler
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 

@@ -36,16 +36,35 @@ class Dimension:
         return [self.distribution.low, self.distribution.high]
 
     @property
-    def values(self) -> Sequence[Any] | None:
-        """All values; None where there are infinitely many."""
+    def count(self) -> int | None:
+        """Number of values; None where there are infinitely many."""
         match self.distribution:
-            case CategoricalDistribution():
-                return list(self.distribution.choices)
+            case CategoricalDistribution(choices=choices):
+                return len(choices)
             case IntDistribution(low=low, high=high, step=step):
-                return range(low, high + 1, step)
-            case FloatDistribution(low=low, high=high, step=float(step)):
-                return [low + number * step for number in range(round((high - low) / step) + 1)]
+                return (high - low) // step + 1
+            case FloatDistribution(low=low, high=high, step=step) if low == high or step:
+                return round((high - low) / step) + 1 if step else 1
         return None
+
+    @property
+    def values(self) -> list[Any]:
+        """All values, of which there are finitely many."""
+        match self.distribution:
+            case CategoricalDistribution(choices=choices):
+                return list(choices)
+            case IntDistribution(low=low, high=high, step=step):
+                return list(range(low, high + 1, step))
+            case FloatDistribution(low=low, step=step):
+                return [low + number * (step or 0.0) for number in range(self.count or 0)]
+        raise AssertionError(self.distribution)
+
+    def has(self, value: Any) -> bool:
+        """Whether a value is one of these, or between their ends."""
+        if isinstance(self.distribution, CategoricalDistribution):
+            return value in self.distribution.choices
+        low, high = self.ends
+        return isinstance(value, int | float) and low <= value <= high
 
     def suggest(self, trial: Trial) -> Any:
         """Have a trial choose a value."""
@@ -126,12 +145,12 @@ def _with_branches(dimensions: Sequence[Dimension]) -> Iterator[Dimension]:
 def _size(dimensions: Sequence[Dimension]) -> int | None:
     points = 1
     for dimension in dimensions:
-        if (values := dimension.values) is None:
+        if (count := dimension.count) is None:
             return None
         if not dimension.branches:
-            points *= len(values)
+            points *= count
             continue
-        within = [_size(dimension.branches.get(value, ())) for value in values]
+        within = [_size(dimension.branches.get(value, ())) for value in dimension.values]
         if None in within:
             return None
         points *= sum(filter(None, within))

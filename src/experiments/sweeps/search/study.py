@@ -19,8 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from experiments.config import RunFailed
 from experiments.config.objective import recorded_goals
-from experiments.sweeps.search.methods import Sampling
-from experiments.sweeps.search.objective import is_feasible
+from experiments.sweeps.search.objective import candidates
+from experiments.sweeps.search.samplers import Sampling
 from experiments.sweeps.search.space import Space
 
 FILE = "study.sqlite"
@@ -188,11 +188,7 @@ class Study:
         sign = -1 if self._directions[0] == "maximize" else 1
         if len(self._directions) > 1:
             return sorted(self.optuna.best_trials, key=lambda trial: sign * trial.values[0])
-        finished = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
-        feasible = [trial for trial in finished if is_feasible(trial)]
-        seeds = [len(trial.user_attrs.get("values", ())) for trial in feasible]
-        most = [trial for trial, count in zip(feasible, seeds, strict=True) if count == max(seeds)]
-        return sorted(most, key=lambda trial: sign * trial.values[0])[:1]
+        return sorted(candidates(self.trials), key=lambda trial: sign * trial.values[0])[:1]
 
     def close(self) -> None:
         """Close the file, if it was opened."""

@@ -1,25 +1,23 @@
-"""How a search chooses its trials, and which of them it stops early: Optuna's samplers and pruners, with settings.
+"""How a search chooses its trials: Optuna's samplers, with settings.
 
-``conf/hydra/sweeper/sampler`` and ``conf/hydra/sweeper/pruner`` say what they are for. Each class holds the settings of
-a method; its ``build`` makes the method, or raises `Refused` where it cannot choose from the space.
+`conf/hydra/sweeper/sampler` says what they are for. Each class holds the settings of a sampler; its ``build`` makes it,
+or raises `Refused` where it cannot choose from the space.
 """
 
 import warnings
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from pydantic import Field
 
 from experiments.config import Problem, Refused
-from experiments.config.schema import Auto, Count, NotNegative, Section, Share
+from experiments.config.schema import Section, Share, Whole
 from experiments.sweeps.search.space import Dimension, Space
 
-Whole = Annotated[int, Field(ge=0)]
 MOST_VALUES = 10_000  # of a key, for samplers that list them all
 Sampling = Callable[[int], BaseSampler]
 """Gives the sampler that chooses the trial of a number."""
@@ -42,35 +40,48 @@ def _anew(make: Callable[[int], BaseSampler], seed: int) -> Sampling:
 
 def _finite(dimension: Dimension, sampler: str) -> list[Any]:
     """All values of a dimension; a sampler that needs them is refused where there are infinitely many."""
-    if (values := dimension.values) is None:
+    if (count := dimension.count) is None:
         what = f"got {sampler}, but {dimension.key}={dimension.text} has infinitely many values"
         raise Refused(Problem("hydra/sweeper/sampler", what, "hydra/sweeper/sampler=tpe"))
-    if len(values) > MOST_VALUES:
-        what = f"got {sampler}, which tries all values, but {dimension.key}={dimension.text} has {len(values):,}"
+    if count > MOST_VALUES:
+        what = f"got {sampler}, which tries all values, but {dimension.key}={dimension.text} has {count:,}"
         raise Refused(Problem("hydra/sweeper/sampler", what, "hydra/sweeper/sampler=tpe"))
-    return list(values)
+    return dimension.values
 
 
 def _seed_of(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
-class Tpe(Section):
+class Sampler(Section):
+    """What the settings of all samplers have.
+
+    Attributes:
+        lists_all: It proposes each point of a finite space once.
+    """
+
+    lists_all: ClassVar[bool] = False
+
+
+class Tpe(Sampler):
     """Settings of Optuna's ``TPESampler``."""
 
     name: Literal["tpe"]
     n_startup_trials: Whole = 10
-    n_ei_candidates: Count = 24
+    n_ei_candidates: Annotated[int, Field(ge=1, le=100_000)] = 24  # more would fill the memory
     multivariate: bool = True
     group: bool = False
     constant_liar: bool = True
 
     def build(self, space: Space, seed: int) -> Sampling:
         arguments = self.model_dump(exclude={"name"})
+        if self.group and not self.multivariate:
+            what = "got true, but groups are of keys that are chosen together"
+            raise Refused(Problem("hydra.sweeper.sampler.group", what, "hydra.sweeper.sampler.multivariate=true"))
         return _anew(lambda own: _made(optuna.samplers.TPESampler, seed=own, **arguments), seed)
 
 
-class Random(Section):
+class Random(Sampler):
     """Settings of Optuna's ``RandomSampler``."""
 
     name: Literal["random"]
@@ -79,10 +90,11 @@ class Random(Section):
         return _anew(lambda own: _made(optuna.samplers.RandomSampler, seed=own), seed)
 
 
-class Grid(Section):
+class Grid(Sampler):
     """Settings of Optuna's ``GridSampler``."""
 
     name: Literal["grid"]
+    lists_all = True
 
     def build(self, space: Space, seed: int) -> Sampling:
         values = {}
@@ -95,7 +107,7 @@ class Grid(Section):
         return lambda number: grid
 
 
-class Qmc(Section):
+class Qmc(Sampler):
     """Settings of Optuna's ``QMCSampler``."""
 
     name: Literal["qmc"]
@@ -113,7 +125,7 @@ class Qmc(Section):
         return make
 
 
-class NsgaII(Section):
+class NsgaII(Sampler):
     """Settings of Optuna's ``NSGAIISampler``."""
 
     name: Literal["nsga2"]
@@ -127,10 +139,11 @@ class NsgaII(Section):
         return _anew(lambda own: _made(optuna.samplers.NSGAIISampler, seed=own, **arguments), seed)
 
 
-class BruteForce(Section):
+class BruteForce(Sampler):
     """Settings of Optuna's ``BruteForceSampler``."""
 
     name: Literal["brute_force"]
+    lists_all = True
 
     def build(self, space: Space, seed: int) -> Sampling:
         for dimension in space.all():
@@ -139,96 +152,3 @@ class BruteForce(Section):
 
 
 AnySampler = Annotated[Tpe | Random | Grid | Qmc | NsgaII | BruteForce, Field(discriminator="name")]
-
-
-class Median(Section):
-    """Settings of Optuna's ``MedianPruner``."""
-
-    name: Literal["median"]
-    n_startup_trials: Whole = 5
-    n_warmup_steps: Whole = 0
-    interval_steps: Count = 1
-    n_min_trials: Count = 1
-
-    def build(self, epochs: int) -> BasePruner:
-        return _made(optuna.pruners.MedianPruner, **self.model_dump(exclude={"name"}))
-
-
-class Percentile(Median):
-    """Settings of Optuna's ``PercentilePruner``."""
-
-    name: Literal["percentile"]  # type: ignore[assignment]
-    percentile: Annotated[float, Field(ge=0, le=100)]
-
-    def build(self, epochs: int) -> BasePruner:
-        return _made(optuna.pruners.PercentilePruner, **self.model_dump(exclude={"name"}))
-
-
-class Hyperband(Section):
-    """Settings of Optuna's ``HyperbandPruner``."""
-
-    name: Literal["hyperband"]
-    min_resource: Count = 1
-    max_resource: Count | Auto = "auto"
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
-    bootstrap_count: Whole = 0
-
-    def build(self, epochs: int) -> BasePruner:
-        arguments = self.model_dump(exclude={"name"})
-        if self.max_resource == "auto":
-            arguments["max_resource"] = max(epochs, self.min_resource)
-        return _made(optuna.pruners.HyperbandPruner, **arguments)
-
-
-class SuccessiveHalving(Section):
-    """Settings of Optuna's ``SuccessiveHalvingPruner``."""
-
-    name: Literal["successive_halving"]
-    min_resource: Count = 1
-    reduction_factor: Annotated[int, Field(ge=2)] = 4
-    min_early_stopping_rate: Whole = 0
-    bootstrap_count: Whole = 0
-
-    def build(self, epochs: int) -> BasePruner:
-        return _made(optuna.pruners.SuccessiveHalvingPruner, **self.model_dump(exclude={"name"}))
-
-
-class Patient(Section):
-    """Settings of Optuna's ``PatientPruner``."""
-
-    name: Literal["patient"]
-    patience: Whole
-    min_delta: NotNegative = 0.0
-
-    def build(self, epochs: int) -> BasePruner:
-        return _made(optuna.pruners.PatientPruner, wrapped_pruner=None, **self.model_dump(exclude={"name"}))
-
-
-class Threshold(Section):
-    """Settings of Optuna's ``ThresholdPruner``."""
-
-    name: Literal["threshold"]
-    lower: float | None = None
-    upper: float | None = None
-    n_warmup_steps: Whole = 0
-    interval_steps: Count = 1
-
-    def build(self, epochs: int) -> BasePruner:
-        if self.lower is None and self.upper is None:
-            what = "has neither a lower nor an upper bound, so that it stops no trial"
-            raise Refused(Problem("hydra.sweeper.pruner", what, "hydra.sweeper.pruner.lower=0.5"))
-        return _made(optuna.pruners.ThresholdPruner, **self.model_dump(exclude={"name"}))
-
-
-class Off(Section):
-    """Settings of Optuna's ``NopPruner``."""
-
-    name: Literal["off"]
-
-    def build(self, epochs: int) -> BasePruner:
-        return optuna.pruners.NopPruner()
-
-
-AnyPruner = Annotated[
-    Median | Percentile | Hyperband | SuccessiveHalving | Patient | Threshold | Off, Field(discriminator="name")
-]
