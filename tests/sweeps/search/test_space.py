@@ -148,7 +148,7 @@ def test_the_command_line_replaces_what_a_file_says() -> None:
         ([], {"model": {"a": {"epochs": "1,2,3"}, "b": {"epochs": "1,2", "batch_size": "1,2"}, "c": None}}, 8),
         (["optimizer.learning_rate=interval(0,1)"], {}, None),
         (["optimizer.learning_rate=interval(0.1,0.1)"], {}, 1),
-        (["model.dropout=range(0,0.5,5.820766091346741e-11)"], {}, 2**33),
+        (["model.dropout=range(0,0.5,1e-10)"], {}, 5_000_000_000),
     ],
 )
 def test_the_number_of_points(overrides: list[str], params: dict[str, Any], size: int | None) -> None:

@@ -1,5 +1,6 @@
 """Reads the space of a search from overrides, and from the ``params`` of a file."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -167,7 +168,8 @@ def _distribution(item: Override, text: str) -> BaseDistribution:
         )
     if whole:
         return IntDistribution(low, high, log=log, step=step or 1)
-    return FloatDistribution(float(low), float(high), log=log, step=None if step is None else float(step))
+    with warnings.catch_warnings(action="ignore"):  # of a last step that 16 digits cannot hold, which is left out
+        return FloatDistribution(float(low), float(high), log=log, step=None if step is None else float(step))
 
 
 def _exact(start: Any, step: Any, number: int) -> Any:
