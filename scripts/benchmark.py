@@ -307,7 +307,8 @@ def proposing(repeats: int) -> Result:
     from omegaconf import OmegaConf
 
     from experiments.cli.checks import CONF
-    from experiments.sweeps.jobs import Composer, Outcome, prepare
+    from experiments.sweeps.composer import Composer
+    from experiments.sweeps.jobs import Outcome, prepare
     from experiments.sweeps.proposers.optuna import propose
     from experiments.sweeps.search.settings import Settings
 
@@ -515,7 +516,8 @@ def jobs(repeats: int) -> Result:
     from hydra.types import RunMode
 
     from experiments.cli.checks import CONF
-    from experiments.sweeps.jobs import Composer, prepare
+    from experiments.sweeps.composer import Composer
+    from experiments.sweeps.jobs import prepare
     from experiments.sweeps.proposers.grid import combinations
 
     overrides = [

@@ -8,7 +8,7 @@ from hydra.types import RunMode
 
 from experiments.cli.checks import CONF
 from experiments.config import Config, check
-from experiments.sweeps.jobs import Composer
+from experiments.sweeps.composer import Composer
 
 
 @cache

@@ -162,7 +162,7 @@ def test_no_finished_run() -> None:
 def test_seeds_only_have_an_effect_but_no_parallel_lines() -> None:
     shown = Page(page(comparison(*(run(0.9 + n / 100, seed=str(n)) for n in range(3))), {}))
     assert shown.sections == ["ranking", "curves", "effects", "configs"]
-    assert "a value of its own in each run" in shown.text
+    assert "a value of its own in each config" in shown.text
 
 
 def test_without_curves_there_is_no_section_for_them() -> None:
@@ -224,8 +224,8 @@ def test_effects_are_sorted_by_their_share(sweep: Comparison) -> None:
     found = effects(sweep, Scale(0, 1, 0, 100))
     assert [effect.name for effect in found] == ["optimizer", "layers", "seed"]
     shares = [effect.share for effect in found]
-    assert shares == pytest.approx([1600 / 1701, 100 / 1701, 1 / 1701])
-    assert [effect.chance for effect in found] == pytest.approx([1 / 7] * 3)
+    assert shares == pytest.approx([1600 / 1700, 100 / 1700, 1 / 1701]), "a config is the mean of its seeds"
+    assert [effect.chance for effect in found] == pytest.approx([1 / 3, 1 / 3, 1 / 7])
     assert [(group.label, group.at) for group in found[0].groups] == [("adam", 94.5), ("sgd", 90.5)]
 
 

@@ -14,7 +14,8 @@ from hydra.types import RunMode
 from experiments.config import Problem, Refused
 from experiments.config.composition import compose_usable
 from experiments.config.sweep_values import spaced
-from experiments.sweeps.jobs import Composer, prepare
+from experiments.sweeps.composer import Composer
+from experiments.sweeps.jobs import prepare
 from experiments.sweeps.parts import check_settings
 from experiments.sweeps.proposers.grid import Settings, combinations, preset_overrides, propose, without_repeats
 from tests.sweeps.processes import QUICK, sweep

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.config import Refused
-from experiments.sweeps.jobs import Composer, prepare
+from experiments.sweeps.composer import Composer
+from experiments.sweeps.jobs import prepare
 
 OVERRIDES = {
     "optimizer": ["adam", "sgd"],
@@ -87,7 +88,7 @@ def test_nothing_is_left_to_run() -> None:
 
 def test_a_config_that_is_nested_too_deeply_is_refused() -> None:
     deep = "tracking.tags=" + "{a:" * 300 + "1" + "}" * 300
-    with pytest.raises(Refused, match="nested too deeply"):
+    with pytest.raises(Refused, match="nested more than 100 levels deep"):
         prepare([["data=digits", deep]], Composer(loader(), master()))
 
 

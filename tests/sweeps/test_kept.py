@@ -8,7 +8,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from experiments.config.fingerprint import config_fingerprint
-from experiments.sweeps.jobs import Composer, identify, prepare
+from experiments.sweeps.composer import Composer
+from experiments.sweeps.jobs import identify, prepare
 from experiments.sweeps.kept import Kept
 from experiments.tracking.provenance import hardware
 from experiments.tracking.summary import PastRun

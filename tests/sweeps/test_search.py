@@ -16,7 +16,8 @@ from hydra.types import RunMode
 from optuna.trial import FrozenTrial
 
 from experiments.config import Problem, Refused
-from experiments.sweeps.jobs import Composer, Job, Outcome, prepare
+from experiments.sweeps.composer import Composer
+from experiments.sweeps.jobs import Job, Outcome, prepare
 from experiments.sweeps.proposers.optuna import Search, propose
 from experiments.sweeps.search.study import FILE
 from tests.prepared import Started
@@ -458,6 +459,45 @@ def test_several_objectives_have_a_front_and_constraints_are_kept(fork_cli: RunC
     assert again.stdout.count("INFEASIBLE") == 2, again.stdout
 
 
+@pytest.mark.parametrize(
+    ("params", "refusal"),
+    [
+        (
+            'nothing: 3, optimizer.learning_rat: "interval(0.1,0.2)"',
+            "error: nothing: there is no such key; known: batch_size, ",
+        ),
+        ('optimizer.learning_rat: "interval(0.1,0.2)"', "did you mean 'learning_rate'?\n"),
+        ("optimizer: {adam: null, sgdd: null}", "error: optimizer: there is no sgdd; did you mean 'sgd'? (in 1 of 2"),
+        ("batch_size: [16, 32]", "there is no key to search; batch_size is one value, a list, where several are text"),
+        ('"batch_size,epochs": [[64, 2], [32, 3]]', "a search has no keys that change together; a grid has: hydra/sw"),
+    ],
+)
+def test_mistakes_in_the_file_of_a_space_are_named(fork_cli: RunCli, tmp_path: Path, params: str, refusal: str) -> None:
+    file = tmp_path / "conf" / "search" / "own.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"# @package hydra.sweeper\nparams: {{{params}}}\n")
+    ended = fork_cli("--config-dir", "conf", "-m", "hydra/sweeper=optuna", *DIGITS, "search=own")
+    assert ended.returncode == 2, ended.stdout
+    assert refusal in ended.stderr
+    assert not (tmp_path / "mlruns").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "refusal"),
+    [
+        ("n_trials=5", "n_trials: there is no such key; it is a key of hydra/sweeper=optuna\n"),
+        ("hydra.sweeper.timeout=5", "hydra.sweeper.timeout: there is no such key; it is a key of hydra/sweeper=opt"),
+        ("workers=5", "workers: there is no such key; did you mean 'hydra.launcher.workers'?\n"),
+        ("optimizer.learning_rate=interval(1e-4,1)", "optimizer.learning_rate: an interval has no values to try one"),
+    ],
+)
+def test_what_is_for_searches_says_so_in_a_grid(fork_cli: RunCli, word: str, refusal: str) -> None:
+    ended = fork_cli("-m", *DIGITS, "optimizer=adam,sgd", word)
+    assert ended.returncode == 2, ended.stdout
+    assert ended.stderr.startswith(f"error: {refusal}")
+    assert re.search(r"\n       try  hydra/(sweeper=optuna|launcher)|\n       try  hydra\.launcher", ended.stderr)
+
+
 def test_hydras_own_plugin_for_optuna_is_refused(run_cli: RunCli, tmp_path: Path) -> None:
     plugin = tmp_path / "site" / "hydra_plugins" / "hydra_optuna_sweeper"
     plugin.mkdir(parents=True)
@@ -517,6 +557,32 @@ def test_without_reuse_a_resumed_search_runs_everything_anew(fork_cli: RunCli, t
         (
             [*FINITE, "hydra.sweeper.constraints={val_accuracy: 0.3}"],
             "error: hydra.sweeper.constraints.val_accuracy: is to be high, and a constraint is the largest value",
+        ),
+        (
+            [*FINITE, "hydra.sweeper.n_trials=3,4", "hydra.sweeper.seeds=0,1"],
+            "error: hydra.sweeper.n_trials: got 3,4, but this has one value in a sweep\n"
+            "       try  hydra.sweeper.n_trials=3\n"
+            "error: hydra.sweeper.seeds: got several values without brackets, expected a list\n"
+            "       try  hydra.sweeper.seeds=[0,1]\n",
+        ),
+        (
+            [*FINITE, "hydra.sweeper.prunner=off"],
+            "error: hydra.sweeper.prunner: there is no such key; did you mean 'pruner'?\n",
+        ),
+        (
+            [*FINITE, "hydra/sweeper/pruner=median", "hydra.sweeper.pruner.percentile=10"],
+            "error: hydra.sweeper.pruner.percentile: there is no such key; it is a key of hydra/sweeper/pruner=perc",
+        ),
+        (
+            [*FINITE, "hydra.sweeper.constraints.parameters=5"],
+            "error: hydra.sweeper.constraints.parameters: hydra.sweeper.constraints is null, it has no keys\n"
+            "       try  'hydra.sweeper.constraints={parameters: 5}'\n",
+        ),
+        (
+            ["optimizer.learning_rate=log(interval(1e-4,1))"],
+            "error: optimizer.learning_rate=log(interval(1e-4,1)): cannot be read as KEY=VALUE (HydraException while "
+            "evaluating 'log(interval(1e-4,1))': Unknown function 'log')\n"
+            "       try  'optimizer.learning_rate=tag(log,interval(1e-4,1))'\n",
         ),
         ([*FINITE, "hydra/launcher=basic"], "error: hydra/launcher: takes all jobs as one batch"),
         ([*FINITE, "objective=[val_accuracy,parameters]"], "error: objective: got 2: a trial can be stopped early for"),

@@ -101,7 +101,8 @@ def _more_objectives(config: Config) -> Iterator[Problem]:
             yield Problem(where, f"got {name} a second time", assign("objective", list(dict.fromkeys(given))))
         elif name not in known:
             mended = [closest(name, known) if each == name else each for each in given]
-            yield Problem(where, f"got {name}; {suggest(name, known)}", assign("objective", [*filter(None, mended)]))
+            remedy = assign("objective", list(dict.fromkeys(filter(None, mended))))
+            yield Problem(where, f"got {name}; {suggest(name, known)}", remedy)
         elif name not in COSTS and measures.mode_of(name, config.metrics) is None:
             what = f"{name} is a metric of your own, which can only be the first, with objective_mode=min or max"
             yield Problem(where, what, assign("objective", [name, *(each for each in given if each != name)]))

@@ -31,6 +31,7 @@ EXPECTED = {
     "list_type": "a list",
     "dict_type": "a mapping",
     "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
     "too_short": "at least one entry",
 }
 

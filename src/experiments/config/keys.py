@@ -54,6 +54,9 @@ class Keys:
         takes_list = isinstance(OmegaConf.select(self._composed, key), ListConfig) or self._takes_several(key)
         if takes_list and override.is_choice_sweep():
             return Problem(key, "got several values without brackets, expected a list", quoted(f"{key}=[{values}]"))
+        if key.startswith(("hydra.", "hydra/")):
+            first = next(iter(override.sweep_string_iterator()), "") if override.is_choice_sweep() else ""
+            return Problem(key, f"got {values}, but this has one value in a sweep", first and f"{key}={first}")
         if self._composed.hydra.job.name != "run":
             return Problem(key, "got several values, expected one")
         return Problem(key, "got several values, which is a sweep", f"-m {quoted(str(override.input_line))}")
@@ -93,7 +96,8 @@ class Keys:
         if name and isinstance(section, DictConfig):
             return self._unknown_key(override, parent, section, name)
         if name:
-            return Problem(where, f"{parent} is a value, it has no keys of its own")
+            remedy = quoted(f"{parent}={{{name}: {given}}}") if section is None else ""
+            return Problem(where, f"{parent} is {'null' if section is None else 'a value'}, it has no keys", remedy)
         if key in FOLDERS and not override.is_delete():
             return no_folder(key, given, self._composed)
         return Problem(where, first_lines(error))
@@ -111,7 +115,8 @@ class Keys:
         hint, remedy = suggest(name, known), ""
         if not override.is_delete():
             value = override.value()
-            hint, remedy = self._elsewhere(key, value, given) or self._meant(key, known, value, given)
+            elsewhere = self._elsewhere(key, value, given) or self._of_a_sweep(key, value, given)
+            hint, remedy = elsewhere or self._meant(key, known, value, given)
             if remedy == quoted(str(override.input_line)):
                 hint, remedy = "", ""
         return Problem(where, f"there is no such key; {hint}", remedy)
@@ -130,6 +135,9 @@ class Keys:
         """
         wrong = key if "/" in key else self._first_unknown(key)[2] or key
         near = [key.replace(wrong, best, 1)] if (best := closest(wrong, known)) else []
+        if key.startswith("hydra."):  # what is beside it, and nothing else, is about the sweep
+            remedies = [self._remedy(path, value, typed) for path in near]
+            return suggest(wrong, known), next(iter(remedies), "")
         tail, by_tail = key.rpartition(".")[2], dict[str, list[str]]()
         for path in self._paths():
             by_tail.setdefault(path.rpartition(".")[2], []).append(path)
@@ -150,14 +158,15 @@ class Keys:
         """
         parent, _, name = key.rpartition(".")
         group = parent.replace(".", "/")
-        if group not in self._groups or OmegaConf.select(self._composed, parent) is None:  # presets have no section
+        is_known = group in self._groups or (group.startswith("hydra/") and is_group(self._loader, group))
+        if not is_known or OmegaConf.select(self._composed, parent) is None:  # presets have no section
             return None
         having = {}
         for option in self._loader.get_group_options(group):
             file = f"{group}/{option}"
             with suppress(Exception):  # of a broken file, which is refused where it is chosen
                 found = next(each for each in self._loader.get_sources() if each.is_config(file)).load_config(file)
-                if found.header["package"] in (None, parent) and name in found.config:
+                if found.header["package"] in (None, parent, "_group_") and name in found.config:
                     having[option] = found.config
         if not having:
             return None
@@ -165,6 +174,16 @@ class Keys:
         [choice, config], *others = having.items()
         remedy = "" if others else self._set(key, _value(config, name), value, typed)
         return hint, remedy and f"{assign(group, choice)} {remedy}"
+
+    def _of_a_sweep(self, key: str, value: Any, typed: str) -> tuple[str, str] | None:
+        """Say where a key belongs that is about sweeps, as `workers` is: in a section of Hydra's."""
+        for section in ("hydra.sweeper", "hydra.launcher") if self._composed.hydra.job.name == "run" else ():
+            path = f"{section}.{key}"
+            if key in (OmegaConf.select(self._composed, section) or ()):
+                return f"did you mean '{path}'?", self._set(path, _value(self._composed, path), value, typed)
+            if found := self._elsewhere(path, value, typed):
+                return found
+        return None
 
     def _takes_several(self, group: str) -> bool:
         """Whether a group's files can be chosen together, as callbacks can. Hydra lists only groups with a choice."""

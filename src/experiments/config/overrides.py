@@ -107,7 +107,8 @@ def parse(overrides: Sequence[str], loader: ConfigLoader, sweep: bool) -> tuple[
             if any(len(os.fsencode(part)) > NAME_LENGTH for part in re.split("[./@]", override.get_key_element())):
                 groups = ", ".join(loader.list_groups(""))
                 raise Refused(Problem(override.get_key_element(), f"there is no such key; known: {groups}, …"))
-            several = sweep and override.is_sweep_override()
+            about_itself = override.key_or_group.startswith(("hydra.", "hydra/"))  # of that, a sweep has one value
+            several = sweep and override.is_sweep_override() and not about_itself
             parsed += _one_by_one(override, text, loader, parser) if several else [override]
         except OverrideParseException as error:
             problem, words = _unreadable([text, *left], error, parser)
@@ -167,6 +168,8 @@ def _candidates(words: Sequence[str]) -> list[tuple[str, int]]:
         if following and re.fullmatch(r"[^-=][^=]*", following[0]):
             spaced.append((f"{first}={following[0]}", 2))
         return spaced
+    if value.startswith("log("):
+        return [(f"{key}=tag({value.replace('(', ',', 1)}", 1)]
     if re.search(r"[\[\](){}]", value):  # which the shell has split at its blanks
         return [(" ".join(words[:count]), count) for count in range(2, min(len(words), 20) + 1)]
     return [(first.rstrip(",;"), 1), *([] if set(value) & set("'\"") else [(f"{key}={shown(value)}", 1)])]

@@ -21,7 +21,7 @@ class Trial:
         value: The objective, a mean over the seeds; None unless it is FINISHED.
         epochs: Number of epochs that were trained for it, by all of its runs.
         spent: The same for all trials up to this one.
-        best: The best value so far; None: there is none.
+        best: The best value so far, of those with the most seeds; None: there is none.
         run_id: Of its last run.
     """
 
@@ -49,20 +49,26 @@ def trials_of(runs: "pd.DataFrame", lower_is_better: bool) -> list[Trial]:
     for number, (run_id, status, objective, curves) in zip(numbers, zip(*columns, strict=True), strict=True):
         epochs = max(map(len, curves.values()), default=0)
         by_trial.setdefault(run_id if number is None else number, []).append((run_id, status, objective, epochs))
+    most = max(sum(status == "FINISHED" for _, status, *_ in each) for each in by_trial.values())
     found = list[Trial]()
     for key in sorted(by_trial, key=lambda key: key if isinstance(key, int) else -1):
         number = key if isinstance(key, int) else None
-        found.append(_trial(number, by_trial[key], found[-1] if found else None, lower_is_better))
+        found.append(_trial(number, by_trial[key], most, found[-1] if found else None, lower_is_better))
     return found
 
 
 def _trial(
-    number: int | None, runs: Sequence[tuple[str, str, float, int]], before: Trial | None, lower_is_better: bool
+    number: int | None,
+    runs: Sequence[tuple[str, str, float, int]],
+    most: int,
+    before: Trial | None,
+    lower_is_better: bool,
 ) -> Trial:
     run_id, status, _, _ = runs[-1]
     reached = [objective for _, status, objective, _ in runs if status == "FINISHED"]
     value = fmean(reached) if status == "FINISHED" else None
     epochs = 0 if number is None else sum(epochs for *_, epochs in runs)
-    known = [each for each in (value, before.best if before else None) if each is not None]
+    candidate = value if len(reached) == most else None
+    known = [each for each in (candidate, before.best if before else None) if each is not None]
     best = (min if lower_is_better else max)(known, default=None)
     return Trial(number, status, value, epochs, epochs + (before.spent if before else 0), best, run_id)

@@ -32,7 +32,8 @@ def show(console: Console, proposer: Proposer, recorder: SweepRecorder, executor
     jobs, resume, total = proposer.jobs, proposer.jobs[0].config.resume, proposer.total
     ranked_by = " and ".join(dict.fromkeys(job.objective.metric for job in jobs))
     units = proposer.unit.removesuffix("s") if total == 1 else proposer.unit
-    say(console, f"{'' if total is None else f'{total} '}{units}, ranked by {ranked_by}")
+    count = "" if total is None else f"{'at most ' * proposer.follows_results}{total} "
+    say(console, f"{count}{units}, ranked by {ranked_by}")
     say(console, *proposer.plan(recorder.goes_on_in), *[proposer.progress] * (resume and bool(proposer.progress)))
     todo, number = jobs, proposer.most_runs
     if not proposer.follows_results:

@@ -12,7 +12,8 @@ from hydra.plugins.launcher import Launcher
 from experiments.cli.checks import remove_empty_folders
 from experiments.config import Problem, Refused, RunFailed
 from experiments.sweeps import batches, dry_run
-from experiments.sweeps.jobs import Composer, identify, prepare
+from experiments.sweeps.composer import Composer
+from experiments.sweeps.jobs import identify, prepare
 from experiments.sweeps.kept import Kept
 from experiments.sweeps.proposers import Proposer
 from experiments.sweeps.proposers.grid import Grid

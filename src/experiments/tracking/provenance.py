@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Container, Sequence
 from functools import cache, partial
@@ -151,9 +152,13 @@ def other_machine(processor: str, threads: str, here: int | None = None) -> str:
 
 @cache
 def environment() -> str:
-    """Installed packages as ``name==version`` lines; no addresses, which may hold credentials."""
+    """Installed packages as ``name==version`` lines; no addresses, which may hold credentials.
+
+    Without what a package has within itself, and adds to the path when it is imported, as Ray does.
+    """
     found = {}
-    for item in importlib.metadata.distributions():
+    own = [folder for folder in sys.path if not {"site-packages", "dist-packages"} & {*Path(folder).parts[:-1]}]
+    for item in importlib.metadata.distributions(path=own):
         # Not its `name` and `version`: each parses the whole file, description and all.
         text = item.read_text("METADATA") or item.read_text("PKG-INFO") or ""
         fields = dict(re.findall(r"^(Name|Version): (.+)$", text.partition("\n\n")[0], re.MULTILINE))

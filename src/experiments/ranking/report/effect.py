@@ -33,7 +33,8 @@ class Effect:
     """What a parameter does.
 
     Attributes:
-        share: Of the variance between runs that it explains; None where no two runs share a value.
+        share: Of the variance between configs that it explains, or of that between runs for the seed; None where no two
+            share a value.
         chance: The share that a parameter without any effect would explain on average.
         hidden: How many more values there are; they did worse than those in groups.
     """
@@ -68,9 +69,12 @@ def _effect(comparison: Comparison, values: "pd.Series[str]", scale: Scale) -> E
     labels = _labels(values.tolist(), in_ranges=values.name != "seed")
     runs = comparison.runs.loc[sorted(values.index, key=lambda run: natural(values[run]))]
     by_label = runs.groupby(values[runs.index].map(labels), sort=False)
-    objectives = [group["objective"].tolist() for _, group in by_label]
-    share = eta_squared(objectives) if len(objectives) < len(runs) else None
-    chance = (len(objectives) - 1) / (len(runs) - 1)  # mean of the share's beta distribution where no value matters
+    # Runs of one config are no evidence of their own for what its parameters do.
+    unit = "run_id" if values.name == "seed" else "rank"
+    objectives = [group.groupby(unit)["objective"].mean().tolist() for _, group in by_label]
+    number = runs[unit].nunique()
+    share = eta_squared(objectives) if len(objectives) < number else None
+    chance = (len(objectives) - 1) / (number - 1) if number > 1 else 0.0  # mean of its beta distribution by chance
     groups = []
     for label, group in by_label:
         mean, dots = fmean(group["objective"]), group["objective"].map(scale)

@@ -14,7 +14,7 @@ from hydra.errors import OverrideParseException
 
 from experiments.config import Problem, Refused, sweep_values
 from experiments.config.overrides import read, read_param
-from experiments.config.problems import assign, first_lines, quoted, shown
+from experiments.config.problems import assign, first_lines, shown
 from experiments.config.schema import Count, Section
 from experiments.sweeps.jobs import Job
 from experiments.sweeps.proposers import Proposer
@@ -170,8 +170,8 @@ def _shown(number: int) -> str:
 def _interval(override: Override) -> Iterator[Problem]:
     interval = override.value()
     if isinstance(interval, IntervalSweep):
-        remedy = quoted(f"{override.get_key_element()}={interval.start},{interval.end}")
-        yield Problem(override.get_key_element(), "an interval has no values to try one by one", remedy)
+        what = "an interval has no values to try one by one; give some, or search"
+        yield Problem(override.get_key_element(), what, "hydra/sweeper=optuna")
 
 
 def without_repeats(jobs: Sequence[Job]) -> list[Job]:

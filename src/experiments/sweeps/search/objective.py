@@ -32,7 +32,7 @@ def same_goals(
     """
     found = {objective_of(job.config, "").measured_as: job.config for job in jobs}
     if len(found) > 1:
-        listed = "; ".join(found)
+        listed = "; ".join(" ".join(each.split()) for each in found)
         raise Refused(Problem("objective", f"a search needs one for all of its trials, got several: {listed}"))
     [config] = found.values()
     metric = config.objective_metric

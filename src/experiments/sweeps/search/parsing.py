@@ -59,7 +59,9 @@ def parse(overrides: Sequence[str], params: Mapping[str, Any], loader: ConfigLoa
     problems += [problem for dimension in space.all() for problem in _not_searched(dimension.key)]
     if not problems and not space.dimensions:
         example = "'optimizer.learning_rate=tag(log,interval(1e-4,1e-1))'"
-        problems.append(Problem(PARAMS, "there is no key to search", example))
+        lists = [key for key, value in params.items() if isinstance(value, list)]
+        what = f"; {lists[0]} is one value, a list, where several are text, as in '16,32'" if lists else ""
+        problems.append(Problem(PARAMS, f"there is no key to search{what}", example))
     if problems:
         raise Refused(list(dict.fromkeys(problems)))
     return space
@@ -100,6 +102,8 @@ def _of_params(
 
 def _misplaced(key: str, value: Any, place: str, parser: OverridesParser) -> Problem | None:
     """Why a value of `params` has no meaning; None: it has one."""
+    if "," in key:
+        return Problem(place, "a search has no keys that change together; a grid has: hydra/sweeper=grid")
     if isinstance(value, Mapping):
         inner = [each for each in value.values() if each is not None and not isinstance(each, Mapping)]
         if not value or inner:
@@ -200,7 +204,7 @@ def check_corners(space: Space, prepare: Callable[..., list[Job]]) -> list[Job]:
 def _of_space(problem: Problem, space: Space) -> Problem:
     for each in space.all():
         key = each.key.lstrip("+")
-        if problem.what.startswith(f"Key '{key.rpartition('.')[2]}' is not in struct"):
+        if problem.where == key and problem.what.startswith("there is no such key; it is a key of "):
             what = "not all choices have this key; in a file, keys can depend on a choice, as in conf/search/mlp.yaml"
             return Problem(key, what)
         if problem.where == key and not isinstance(each.distribution, CategoricalDistribution):

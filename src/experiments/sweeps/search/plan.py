@@ -22,11 +22,13 @@ from experiments.sweeps.search.study import FILE, NAME, Study, opened
 def in_words(space: Space, settings: Settings, goals: Sequence[Goal]) -> list[str]:
     """Describe a search before it begins."""
     points = "infinitely many points" if space.size is None else f"{space.size} point{'s' * (space.size != 1)}"
-    seeds = f", each run with the seeds {', '.join(map(str, settings.seeds))}" if settings.seeds else ""
+    which = "each" if settings.seeds_for == "all" else "the better half"
+    seeds = f", {which} run with the seeds {', '.join(map(str, settings.seeds))}" if settings.seeds else ""
     texts = {dimension.name: dimension.text for dimension in space.all()}
     width = max(map(len, texts), default=0)
     wanted = " and ".join(f"the {'lowest' if goal.lower_is_better else 'highest'} {goal.name}" for goal in goals)
     lines = [f"a space of {points}{seeds}:", *(f"  {name:{width}}  {text}" for name, text in texts.items())]
+    lines += [f"at most {limit:g} {name}" for name, limit in (settings.constraints or {}).items()]
     lines.append(f"sampler {settings.sampler.name}, pruner {settings.pruner.name}, for {wanted}")
     return [*lines, *["a config that has finished before is not run again, and not counted"] * settings.reuse]
 

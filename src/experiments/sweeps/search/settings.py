@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from experiments.config.schema import Count, Positive, Section
 from experiments.sweeps.search.pruners import AnyPruner
@@ -17,10 +17,16 @@ def _unlike(seeds: list[int]) -> list[int]:
     return seeds
 
 
+def _one_space(params: Any) -> Any:
+    if isinstance(params, list):
+        raise ValueError("got several grids, expected one space; hydra/sweeper=grid runs several")
+    return params
+
+
 class Settings(Section):
     """Keys of ``hydra.sweeper``; ``conf/hydra/sweeper/optuna.yaml`` says what they mean."""
 
-    params: dict[str, Any] | None = None
+    params: Annotated[dict[str, Any] | None, BeforeValidator(_one_space)] = None
     n_trials: Count = 40
     timeout: Positive | None = None
     seed: Seed = 0
