@@ -97,7 +97,9 @@ class Keys:
             return self._unknown_key(override, parent, section, name)
         if name:
             remedy = quoted(f"{parent}={{{name}: {given}}}") if section is None else ""
-            return Problem(where, f"{parent} is {'null' if section is None else 'a value'}, it has no keys", remedy)
+            return Problem(
+                where, f"{parent} is {'null' if section is None else 'a value'}, it has no keys of its own", remedy
+            )
         if key in FOLDERS and not override.is_delete():
             return no_folder(key, given, self._composed)
         return Problem(where, first_lines(error))
@@ -177,13 +179,12 @@ class Keys:
 
     def _of_a_sweep(self, key: str, value: Any, typed: str) -> tuple[str, str] | None:
         """Say where a key belongs that is about sweeps, as `workers` is: in a section of Hydra's."""
-        for section in ("hydra.sweeper", "hydra.launcher") if self._composed.hydra.job.name == "run" else ():
-            path = f"{section}.{key}"
-            if key in (OmegaConf.select(self._composed, section) or ()):
+        if self._composed.hydra.job.name != "run":
+            return None
+        for path in (f"hydra.sweeper.{key}", f"hydra.launcher.{key}"):
+            if key in (OmegaConf.select(self._composed, path.rpartition(".")[0]) or ()):
                 return f"did you mean '{path}'?", self._set(path, _value(self._composed, path), value, typed)
-            if found := self._elsewhere(path, value, typed):
-                return found
-        return None
+        return self._elsewhere(f"hydra.sweeper.{key}", value, typed)
 
     def _takes_several(self, group: str) -> bool:
         """Whether a group's files can be chosen together, as callbacks can. Hydra lists only groups with a choice."""
