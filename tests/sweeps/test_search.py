@@ -575,7 +575,8 @@ def test_without_reuse_a_resumed_search_runs_everything_anew(fork_cli: RunCli, t
         ),
         (
             [*FINITE, "hydra.sweeper.constraints.parameters=5"],
-            "error: hydra.sweeper.constraints.parameters: hydra.sweeper.constraints is null, it has no keys of its own\n"
+            "error: hydra.sweeper.constraints.parameters: hydra.sweeper.constraints is null, it has no keys of its "
+            "own\n"
             "       try  'hydra.sweeper.constraints={parameters: 5}'\n",
         ),
         (

@@ -96,10 +96,8 @@ class Keys:
         if name and isinstance(section, DictConfig):
             return self._unknown_key(override, parent, section, name)
         if name:
-            remedy = quoted(f"{parent}={{{name}: {given}}}") if section is None else ""
-            return Problem(
-                where, f"{parent} is {'null' if section is None else 'a value'}, it has no keys of its own", remedy
-            )
+            what, remedy = ("null", quoted(f"{parent}={{{name}: {given}}}")) if section is None else ("a value", "")
+            return Problem(where, f"{parent} is {what}, it has no keys of its own", remedy)
         if key in FOLDERS and not override.is_delete():
             return no_folder(key, given, self._composed)
         return Problem(where, first_lines(error))

@@ -17,7 +17,7 @@ from experiments.cli.checks import check_places, group_defaults, output_problems
 from experiments.config import Config, Problem, Refused, check
 from experiments.config.fingerprint import fingerprint
 from experiments.config.objective import Objective, objective_of
-from experiments.config.problems import assign
+from experiments.config.problems import assign, on_one_line
 from experiments.data import Outlines, outlines
 from experiments.sweeps.composer import Composer
 from experiments.system.terminal import short_numbers
@@ -63,7 +63,7 @@ class Job:
     @property
     def name(self) -> str:
         """What tells it apart from the other jobs."""
-        return redact(short_numbers(" ".join(self.told_apart_by)))
+        return redact(short_numbers(on_one_line(" ".join(self.told_apart_by))))
 
     @cached_property
     def objective(self) -> Objective:

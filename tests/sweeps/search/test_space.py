@@ -81,6 +81,8 @@ def test_a_group_of_files_can_be_searched_by_pattern() -> None:
         (["batch_size=tag(log,range(1,9,2))"], {}, "batch_size", "no step other than 1"),
         (["batch_size=range(5,1)"], {}, "batch_size", "gives no value"),
         (["tracking.experiment=a,b"], {}, "tracking.experiment", "one place for a search"),
+        ([], {"batch_size": "16,32", "++batch_size": "64,128"}, "batch_size", "is searched twice at once"),
+        ([], {"optimizer": {"sgd": {"optimizer": "adam,sgd"}}}, "optimizer", "is searched twice at once"),
         ([], {"optimizer": {"sgd": {"seed": "0,1"}}}, "seed", "a seed is no hyperparameter"),
         ([], {"optimizer": {"sgd": {"epochs": "range(3,1)"}}}, "hydra.sweeper.params.optimizer.sgd.epochs", "no value"),
         ([], {"epochs": "choice("}, "hydra.sweeper.params.epochs", "cannot be read"),

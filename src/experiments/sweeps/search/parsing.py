@@ -57,6 +57,7 @@ def parse(overrides: Sequence[str], params: Mapping[str, Any], loader: ConfigLoa
     fixed_by_params = [f"{each.key}={each.ends[0]}" for each in dimensions if not each.text]
     space = replace(space, fixed=[*fixed_by_params, *space.fixed])
     problems += [problem for dimension in space.all() for problem in _not_searched(dimension.key)]
+    problems += _repeated(space.dimensions, [])
     if not problems and not space.dimensions:
         example = "'optimizer.learning_rate=tag(log,interval(1e-4,1e-1))'"
         lists = [key for key, value in params.items() if isinstance(value, list)]
@@ -187,6 +188,18 @@ def _not_searched(key: str) -> Iterator[Problem]:
         if key.lstrip("+") == start or key.lstrip("+").startswith((f"{start}.", f"{start}/")):
             remedy = assign("hydra.sweeper.seeds", [0, 1, 2]) if start == "seed" else ""
             yield Problem(key, why, remedy)
+
+
+def _repeated(dimensions: Sequence[Dimension], above: Sequence[str]) -> Iterator[Problem]:
+    """Keys that are searched twice at once, so that only one of their values would count."""
+    keys = list(above)
+    for key in (each.key.lstrip("+") for each in dimensions if each.text):
+        if key in keys:
+            yield Problem(key, "is searched twice at once: the space has it a second time")
+        keys.append(key)
+    for dimension in dimensions:
+        for branch in dimension.branches.values():
+            yield from _repeated(branch, keys)
 
 
 def check_corners(space: Space, prepare: Callable[..., list[Job]]) -> list[Job]:
