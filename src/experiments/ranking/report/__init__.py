@@ -35,7 +35,7 @@ def page(comparison: Comparison, confusion: Mapping[str, Sequence[Sequence[int]]
     """
     runs, configs = comparison.runs, standings(comparison)
     for config in configs:
-        config["settings"] = {key: short_numbers(value) for key, value in config["settings"].items()}
+        config["settings"] = {key: short_numbers(value) for key, value in config["settings"].items() if value}
     ranking, whiskers = charts.whiskers(comparison, 8, 232)
     strip = scale_of(runs["objective"], 134, 368)
     axes, lines = charts.parallel(comparison, 90, 150, 240)
