@@ -92,7 +92,7 @@ def test_the_limit_can_be_raised() -> None:
 
 def test_an_interval_has_no_values() -> None:
     problem = refusal("optimizer.learning_rate=interval(0.1,1)")
-    assert (problem.where, problem.remedy) == ("optimizer.learning_rate", "optimizer.learning_rate=0.1,1.0")
+    assert (problem.where, problem.remedy) == ("optimizer.learning_rate", "hydra/sweeper=optuna")
 
 
 @pytest.mark.parametrize(

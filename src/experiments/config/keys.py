@@ -166,7 +166,7 @@ class Keys:
             file = f"{group}/{option}"
             with suppress(Exception):  # of a broken file, which is refused where it is chosen
                 found = next(each for each in self._loader.get_sources() if each.is_config(file)).load_config(file)
-                if found.header["package"] in (None, parent, "_group_") and name in found.config:
+                if found.header["package"] in (None, parent) and name in found.config:
                     having[option] = found.config
         if not having:
             return None

@@ -101,8 +101,9 @@ class Schedule:
 
     def _may_propose(self) -> bool:
         """Whether a new job may be begun: what follows from results must not overtake a job that waits."""
-        under_way = len(self._running) + len(self._waiting) * self._proposer.follows_results
-        return not self._gave_up and under_way < self._executor.size
+        if self._waiting and self._proposer.follows_results:
+            return not self._gave_up and len(self._running) + len(self._waiting) < self._executor.size
+        return not self._gave_up
 
     def _proposed(self, view: SweepView) -> Job | None:
         """The next job that the proposer wants to run, after those whose results are known."""

@@ -116,8 +116,8 @@ class Search(Proposer):
         """The largest number of runs that are left: a finite space may have fewer than `total`."""
         trials = self._settings.n_trials - self.done
         if self._space.size is not None:
-            ended = {tuple(self._space.of(each.params)) for each in self._study.trials if each.state.is_finished()}
-            trials = min(trials, self._space.size - len(ended))
+            tried = {tuple(self._space.of(each.params)) for each in self._study.trials if each.state.is_finished()}
+            trials = min(trials, self._space.size - len(tried))
         return max(trials, 0) * self.runs_each
 
     @property
