@@ -137,8 +137,8 @@ def has_parameters(runs: "pd.DataFrame") -> "pd.Series[bool]":
 def differing(runs: "pd.DataFrame", circumstances: Collection[str] = CIRCUMSTANCES) -> list[str]:
     """The parameters that are not the same in all runs, in the runs' order.
 
-    Left out are those that nobody has set and that follow from the name of their section, as ``optimizer.rho`` does
-    from ``optimizer.name``; and circumstances, unless nothing else differs.
+    A parameter that nobody has set is left out if the name of its section decides it, as ``optimizer.name`` decides
+    ``optimizer.rho``. Circumstances are left out unless nothing else differs.
     """
     chosen = set[str]().union(*runs["chosen"])
     known = parameters(runs[has_parameters(runs)]).replace("{}", "")
