@@ -16,7 +16,7 @@ from experiments.tracking.summary import PastRun, summary
 def sync(config: SyncConfig) -> None:
     """List what waits, or send it: what is in the named folders, or everything that waits, or with `all` everything."""
     console = Console()
-    found = sorted(_wanted(config), key=lambda run: run.opened.get("time", 0))
+    found = sorted(_wanted(config), key=lambda run: (run.opened.get("time", 0), run.folder))
     if not found:
         more = "nothing waits to be sent; all=true looks through all that was recorded here"
         say(console, "nothing is recorded here" if config.all else more)
