@@ -134,13 +134,18 @@ def has_parameters(runs: "pd.DataFrame") -> "pd.Series[bool]":
     return runs[[column for column in runs if column.startswith(PARAMS)]].notna().any(axis=1)
 
 
+def chosen_keys(runs: "pd.DataFrame") -> set[str]:
+    """The keys that the commands, or the searches, of any of the runs have set."""
+    return set[str]().union(*runs["chosen"])
+
+
 def differing(runs: "pd.DataFrame", circumstances: Collection[str] = CIRCUMSTANCES) -> list[str]:
     """The parameters that are not the same in all runs, in the runs' order.
 
     A parameter that nobody has set is left out if the name of its section decides it, as ``optimizer.name`` decides
     ``optimizer.rho``. Circumstances are left out unless nothing else differs.
     """
-    chosen = set[str]().union(*runs["chosen"])
+    chosen = chosen_keys(runs)
     known = parameters(runs[has_parameters(runs)]).replace("{}", "")
     found = [key for key in known if known[key].nunique() > 1]
     settings = [key for key in found if not key.startswith(tuple(circumstances))] or found

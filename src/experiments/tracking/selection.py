@@ -9,7 +9,7 @@ from experiments.config import CompareConfig, Config, Problem, Refused
 from experiments.config.objective import recorded_objective
 from experiments.config.problems import assign
 from experiments.ranking.comparison import Comparison, comparable, compare
-from experiments.ranking.frame import CIRCUMSTANCES, PARAMS, Row, frame, parameters, row
+from experiments.ranking.frame import CIRCUMSTANCES, PARAMS, Row, chosen_keys, frame, parameters, row
 from experiments.ranking.trials import TRIAL
 from experiments.tracking.search import (
     BEGINNING,
@@ -161,11 +161,10 @@ def _sweep(client: Any, experiments: Sequence[str], config: CompareConfig) -> An
 
 def _selection(title: str, found: Sequence[Any]) -> Selection:
     runs = frame(map(_row, found))
-    chosen = set[str]().union(*runs["chosen"])
     sections = {name: place for place, name in enumerate(Config.model_fields)}
     in_order = sorted(runs, key=lambda column: sections.get(column.removeprefix(PARAMS).split(".")[0], len(sections)))
     keys = {key for key in parameters(runs) if key.startswith(CIRCUMSTANCES)}
-    asked_for = {key for key in chosen if key.startswith("runtime.")}  # the others cannot change even the speed
+    asked_for = {key for key in chosen_keys(runs) if key.startswith("runtime.")}  # others change not even the speed
     return Selection(title, runs[in_order], frozenset(keys - asked_for))
 
 
