@@ -51,7 +51,7 @@ CASES = {
 
 # MLflow's and Keras's own, and a CSV log that an interrupt leaves open
 pytestmark = [
-    pytest.mark.trains,
+    pytest.mark.one_version,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
 ]

@@ -22,7 +22,7 @@ from experiments.engine.callbacks import build
 from experiments.engine.run_callbacks import KeepCheckpoints
 from experiments.engine.training import choose, fit
 
-pytestmark = pytest.mark.trains
+pytestmark = pytest.mark.one_version
 
 
 @pytest.mark.parametrize("callback", ["[]", "terminate_on_nan"])

@@ -19,7 +19,7 @@ from tests.composed import Run, build, config, digits, keras, names, train
 from experiments.engine.models import compile_as, encode_targets, for_keras_alone
 
 pytestmark = [
-    pytest.mark.trains,
+    pytest.mark.one_version,
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras's own
 ]
 LOGITS = ("loss.from_logits=true", "loss.output_activation=linear")

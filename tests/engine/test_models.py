@@ -11,7 +11,7 @@ from experiments.config import Refused
 from tests.composed import CONF, build, config, digits, images, keras, names, train
 from experiments.engine.models import encode_targets
 
-pytestmark = pytest.mark.trains
+pytestmark = pytest.mark.one_version
 
 OPTIMIZER_WRAPPERS = {"LossScaleOptimizer", "MultiOptimizer"}  # they take optimizers; Keras adds the first by itself
 LOSSES_LEFT_OUT = {

@@ -17,7 +17,7 @@ from tests.composed import build, config, digits, keras, loaded, train
 from experiments.engine.models import encode_targets
 from experiments.engine.training import Batches, choose, fit, measurer
 
-pytestmark = pytest.mark.trains
+pytestmark = pytest.mark.one_version
 
 
 def numbered(count: int) -> Dataset:

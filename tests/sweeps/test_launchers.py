@@ -222,3 +222,15 @@ def test_ray_tasks_without_ray_are_refused(
         "error: hydra/launcher: got ray_tasks, but Ray is not installed\n       try  make launchers\n"
     )
     assert not (tmp_path / "mlruns").exists()
+
+
+@pytest.mark.parametrize("sweeper", ["grid", "optuna"])
+def test_workers_need_no_ray(
+    tmp_path: Path, run_cli: Callable[..., "subprocess.CompletedProcess[str]"], sweeper: str
+) -> None:
+    (tmp_path / "ray.py").write_text("raise ImportError\n")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    searched = ["hydra.sweeper.n_trials=2", "data.validation_size=0.2"] * (sweeper == "optuna")
+    ended = run_cli("-m", *QUICK, "batch_size=16,32", f"hydra/sweeper={sweeper}", *searched, PYTHONPATH=path)
+    assert ended.returncode == 0, ended.stdout
+    assert "[2/2]" in ended.stdout

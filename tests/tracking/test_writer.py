@@ -141,7 +141,7 @@ class Killed(BaseException):
     """Stands for the end of the process: no code of ours catches it."""
 
 
-@pytest.mark.trains  # it takes as long as those
+@pytest.mark.one_version
 @pytest.mark.parametrize("lost", ["before", "after"])
 def test_a_writer_that_is_killed_at_any_call_leaves_nothing_twice(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, lost: str

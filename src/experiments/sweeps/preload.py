@@ -23,8 +23,8 @@ from experiments.sweeps.server import PRELOAD, STARTED
 from experiments.system import imports
 from experiments.tracking.provenance import environment, working_tree
 
-# Modules that only the launcher needs; they import Optuna.
-PROPOSING = ("experiments.sweeps.proposers.", "experiments.sweeps.search")
+# Modules that only the launcher needs; they import Optuna, and Ray, which may not be installed.
+OF_LAUNCHER = ("experiments.sweeps.executors.", "experiments.sweeps.proposers.", "experiments.sweeps.search")
 # Why no worker can be forked from this process, if so.
 trouble: Refused | RunFailed | None = None
 
@@ -44,7 +44,7 @@ def preload() -> None:
         # for the end of the data.
         os.environ["TF_XLA_FLAGS"] = f'{flags} --tf_xla_persistent_cache_directory="{wanted["folder"]}"'
     for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
-        if module.name != __name__ and not module.name.startswith(PROPOSING):
+        if module.name != __name__ and not module.name.startswith(OF_LAUNCHER):
             importlib.import_module(module.name)
     for package in wanted["trust"]:
         importlib.import_module(package)
