@@ -46,6 +46,17 @@ def test_trials_are_in_their_order_with_their_epochs_and_the_best_so_far() -> No
     assert [each.best for each in search(*RUNS, lower=True).trials] == [None, *[0.5] * 5]
 
 
+def test_a_trial_that_failed_with_its_last_seed_is_not_the_one_with_the_most_seeds() -> None:
+    failed = [
+        run("0", status, 0.9, 2, seed=str(seed)) for seed, status in enumerate(["FINISHED", "FINISHED", "FAILED"])
+    ]
+    assert [each.best for each in search(*failed, run("1", "FINISHED", 0.7, 2)).trials] == [None, 0.7]
+    pruned = search(run("0", "INFEASIBLE", 0.7, 2), *failed)
+    assert [each.best for each in pruned.trials] == [None]
+    drawn = history(search(*failed, run("1", "FAILED", 0.7, 2)), 560, 220)
+    assert drawn is None or drawn.best == ""
+
+
 def test_runs_of_no_search_have_no_trials() -> None:
     assert search(*({**each, TRIAL: ""} for each in RUNS)).trials == []
     assert "History of the search" not in page(search(*({**each, TRIAL: ""} for each in RUNS)), {})

@@ -1,6 +1,7 @@
 """The size of a sweep, counted before it is expanded, and the settings of the grid."""
 
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from experiments.config.sweep_values import spaced
 from experiments.sweeps.composer import Composer
 from experiments.sweeps.jobs import prepare
 from experiments.sweeps.parts import check_settings
-from experiments.sweeps.proposers.grid import Settings, combinations, preset_overrides, propose, without_repeats
+from experiments.sweeps.proposers.grid import Grid, Settings, combinations, preset_overrides, propose, without_repeats
 from tests.sweeps.processes import QUICK, sweep
 
 pytestmark = pytest.mark.usefixtures("hydra_here")
@@ -161,12 +162,16 @@ def test_an_endless_sweep_leaves_nothing(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
-def proposed(params: Any, *typed: str) -> list[str]:
-    """The combinations of a preset's values, without what all have."""
+def made(params: Any, *typed: str) -> Grid:
     sweep_config = loader().load_configuration("config", [], RunMode.MULTIRUN)
     prepared = partial(prepare, composer=Composer(loader(), sweep_config))
-    found = propose(Settings(params=params), ["data=digits", *typed], loader(), prepared)
-    return [" ".join(text for text in job.overrides if text != "data=digits") for job in found.jobs]
+    return propose(Settings(params=params), ["data=digits", *typed], loader(), prepared)
+
+
+def proposed(params: Any, *typed: str) -> list[str]:
+    """The combinations of a preset's values, without what all have."""
+    jobs = made(params, *typed).jobs
+    return [" ".join(text for text in job.overrides if text != "data=digits") for job in jobs]
 
 
 def test_several_grids_are_run_one_after_the_other() -> None:
@@ -185,6 +190,18 @@ def test_the_command_line_replaces_one_of_the_keys_that_change_together() -> Non
     assert proposed(together, "epochs=5") == [f"batch_size={size} epochs=5" for size in (32, 64, 16)]
     assert proposed(together, "batch_size=8") == ["epochs=1 batch_size=8", "epochs=2 batch_size=8"]
     assert proposed(together, "batch_size=8", "epochs=1,3") == [f"batch_size=8 epochs={n}" for n in (1, 3)]
+
+
+def test_what_is_swept_is_recorded_as_it_is_run() -> None:
+    def swept(params: Any, *typed: str) -> Mapping[str, str]:
+        return made(params, *typed).swept
+
+    assert swept({"optimizer": "adam,sgd", "seed": "0,1"}, "optimizer=rmsprop") == {"seed": "0,1"}
+    assert swept([{"optimizer": "adam,sgd"}, {"optimizer": "lion", "seed": "0,1"}, {"optimizer": "nadam,muon"}]) == {
+        "optimizer": "adam,sgd | lion | nadam,muon",
+        "seed": "0,1",
+    }
+    assert proposed({"+batch_size": "8,16"}, "++batch_size=4") == ["++batch_size=4"]
 
 
 def test_keys_change_together() -> None:

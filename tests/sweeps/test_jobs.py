@@ -63,6 +63,12 @@ def test_jobs_have_names_folders_and_checked_configs() -> None:
     assert pickle.loads(jobs[1].composed).hydra.runtime.output_dir == str(jobs[1].folder)
 
 
+def test_seeds_of_a_search_without_fixed_overrides_are_part_of_one_config() -> None:
+    seeds = [["data=digits", f"seed={seed}"] for seed in range(2)]
+    jobs = prepare(seeds, Composer(loader(), master()), common=[])
+    assert [job.told_apart_by for job in jobs] == [tuple(each) for each in seeds]
+
+
 def test_all_problems_of_all_jobs_are_named_once() -> None:
     combinations = [[f"epochs={epochs}", f"seed={seed}", "data=digits"] for epochs in (1, 0) for seed in (0, 1, -1)]
     with pytest.raises(Refused) as refused:

@@ -52,9 +52,11 @@ def test_what_is_kept_and_from_which_machine() -> None:
     elsewhere = f"with 2 threads (here 8); of those kept, 1 ran {processor} with 2 threads (here 8)"
     assert kept.line(jobs, 8) == begin + elsewhere
     assert len(asked) == 1
+    recorded[2] = past_run("c", "PRUNED", {"fingerprint": jobs[2].fingerprint})
+    assert Kept(recorder, jobs).why(jobs[2]) == "stopped early by a search"
     later = Kept(recorder, [])
     later.look_up([jobs[1]])
     run = later.finished(jobs[1])
     assert run
     assert run.run_id == "b"
-    assert asked[1:] == [[jobs[1].fingerprint]]
+    assert asked[2:] == [[jobs[1].fingerprint]]

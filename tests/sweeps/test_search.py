@@ -211,6 +211,16 @@ def test_a_value_is_the_mean_over_the_seeds_of_promising_configs(search: Callabl
         assert trial.values == pytest.approx([first / 100 + (runs[trial.number] - 1) / 2000])
 
 
+def test_a_failed_later_seed_is_there_when_the_search_goes_on(search: Callable[..., Search], tmp_path: Path) -> None:
+    keys = {"n_trials": 1, "seeds": [0, 1, 2]}
+    found = search("batch_size=range(1,100)", **keys)
+    carry_out(found, lambda job: Outcome(0.5) if job.config.seed == 0 else Outcome(reason="it crashed"))
+    found.close()
+    again = search("batch_size=range(1,100)", **keys)
+    again.close()
+    assert [job.config.seed for job in again.begin(tmp_path)] == [0, 1]
+
+
 def test_all_configs_are_run_with_all_seeds_on_request(search: Callable[..., Search]) -> None:
     found = search("batch_size=range(1,100)", n_trials=8, seeds=[3, 4], seeds_for="all")
     assert [job.config.seed for job in carry_out(found, by_batch_size)] == [3, 4] * 8
@@ -348,6 +358,20 @@ def test_a_search_that_was_killed_ends_as_one_that_was_not(
     trials = [value for [value] in query(tmp_path, "SELECT value FROM tags WHERE key = 'trial'")]
     assert sorted(trials) == [str(number) for number in range(8)]
     assert {status for _, status, _ in children(tmp_path)} == {"FINISHED"}
+
+
+def test_an_interrupted_search_shows_and_records_its_trials(
+    fork_start: Callable[..., Started], fork_cli: RunCli, tmp_path: Path
+) -> None:
+    process = fork_start("-m", *SEARCH, *SPACE)
+    wait_until(lambda: [status for _, status, _ in children(tmp_path)].count("FINISHED") >= 2)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    shown = (tmp_path / "out").read_text()
+    assert re.search(r"^ *1 +(adam|sgd) +0\.\d+ +0\.\d+ ", shown, re.MULTILINE), shown
+    [(best,)] = query(tmp_path, "SELECT value FROM latest_metrics WHERE key = 'best_objective'")
+    assert best == max(value for [value] in query(tmp_path, "SELECT value FROM latest_metrics WHERE key = 'objective'"))
+    assert list(tmp_path.glob("mlruns/artifacts/*/artifacts/report.html"))
 
 
 def test_a_search_under_way_is_not_resumed(

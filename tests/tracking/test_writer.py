@@ -416,6 +416,12 @@ def test_runs_of_a_sweep_are_beneath_it(tmp_path: Path, store: Path, ours: Write
     assert "uuid" not in table
 
 
+def test_a_folder_that_was_deleted_is_no_trouble_of_the_store(tmp_path: Path, ours: Writer) -> None:
+    state = ours.deliver(tmp_path / "gone")
+    assert not state.complete
+    assert state.trouble.startswith("FileNotFoundError") or "No such file" in state.trouble
+
+
 def test_a_run_whose_experiment_was_deleted_waits(tmp_path: Path, ours: Writer) -> None:
     """Others are delivered."""
     ours.store.client.delete_experiment(ours.store.client.create_experiment("digits"))

@@ -34,10 +34,7 @@ def as_json(groups: Sequence[Comparison]) -> str:
     """All of it, as an object; several groups: a list of them. What is not a finite number is null."""
     found = [
         {
-            **{
-                key: getattr(each, key)
-                for key in ("title", "ranked_by", "lower_is_better", "measured_as", "parameters")
-            },
+            **{key: getattr(each, key) for key in SHARED},
             "standings": standings(each),
             "unfinished": records(each.unfinished),
             "method": each.method,

@@ -112,7 +112,7 @@ def meanings(comparison: Comparison, equal: str = "=") -> list[str]:
             found.append("no config differs significantly from the best")
     if None in verdicts:
         found.append("? one seed only, not tested")
-    if tested and verdicts[0] is None:
+    if len(tested) > 1 and verdicts[0] is None:
         reference = f"rank {verdicts.index(True) + 1}, the best with several seeds"
         found.append(f"the best by its mean has one seed only; the others were tested against {reference}")
     return found

@@ -49,7 +49,8 @@ def trials_of(runs: "pd.DataFrame", lower_is_better: bool) -> list[Trial]:
     for number, (run_id, status, objective, curves) in zip(numbers, zip(*columns, strict=True), strict=True):
         epochs = max(map(len, curves.values()), default=0)
         by_trial.setdefault(run_id if number is None else number, []).append((run_id, status, objective, epochs))
-    most = max(sum(status == "FINISHED" for _, status, *_ in each) for each in by_trial.values())
+    ended = [[status for _, status, *_ in each] for each in by_trial.values()]
+    most = max((each.count("FINISHED") for each in ended if each[-1] == "FINISHED"), default=0)
     found = list[Trial]()
     for key in sorted(by_trial, key=lambda key: key if isinstance(key, int) else -1):
         number = key if isinstance(key, int) else None

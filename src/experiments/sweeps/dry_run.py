@@ -78,8 +78,8 @@ def _time(
     by += ", with the same model" * all(is_same for _, is_same in found)
     if number is None:
         return f"about {_shown(seconds)} a run, {by}"
-    at_once = min(executor.size, number) if executor else 1
-    how = f"{at_once} at a time" if executor else "one after the other"
+    at_once = min(executor.size or 1, number) if executor else 1
+    how = f"{at_once} at a time" if executor and executor.size else "one after the other"
     runs = f"{'at most ' * at_most}{number} run{'s' * (number > 1)}"
     return f"about {_shown(seconds * number / at_once)} for {runs}, {how}, {by}"
 

@@ -33,7 +33,7 @@ class Job:
 
     Attributes:
         number: Its place in the sweep, from 0.
-        told_apart_by: The overrides that not all jobs have.
+        told_apart_by: The overrides that distinguish it from the other jobs.
         overrides: All of them, as Hydra reads them.
         folder: Where its output goes.
         composed: The composed config with Hydra's own part, pickled: that of the sweep's start, whatever happens to
@@ -95,7 +95,7 @@ def prepare(
     composer: Composer,
     skip_invalid: bool = False,
     first: int = 0,
-    common: Collection[str] = (),
+    common: Collection[str] | None = None,
 ) -> list[Job]:
     """Compose and check the configs of all jobs.
 
@@ -104,7 +104,7 @@ def prepare(
         composer: Composes them.
         skip_invalid: Leave out those that cannot run, and say so, rather than to refuse them all.
         first: The number of the first job.
-        common: Overrides that all jobs of the sweep have; empty: those that all of these have.
+        common: Overrides that all jobs of the sweep have; None: those that all of these have.
 
     Raises:
         Refused: Jobs cannot run; each problem once, with the jobs that have it.
@@ -112,9 +112,10 @@ def prepare(
     jobs = list[Job]()
     seen: dict[Any, list[Problem]] = {}  # what is wrong with places for data and records; a look may take seconds
     found: dict[Problem, list[str]] = {}
-    shared = set(common) or (set.intersection(*map(set, combinations)) if len(combinations) > 1 else set[str]())
+    if common is None:
+        common = set.intersection(*map(set, combinations)) if len(combinations) > 1 else ()
     for number, overrides in enumerate(combinations, start=first):
-        own = tuple(override for override in overrides if override not in shared)
+        own = tuple(override for override in overrides if override not in common)
         try:
             composed = composer.compose(overrides)
             folder = _numbered(composed, number)

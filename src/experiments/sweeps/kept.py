@@ -69,10 +69,11 @@ class Kept:
 
     def look_up(self, jobs: Sequence[Job]) -> None:
         """Look for the runs of jobs, as far as they are recorded now."""
-        self._runs |= {job.fingerprint: [] for job in jobs}
+        wanted = {job.fingerprint: list[PastRun]() for job in jobs}
         for run in self._recorder.past_runs([job.fingerprint for job in jobs], anywhere=self._reuses) if jobs else ():
-            self._runs.setdefault(run.tags.get("fingerprint", ""), []).append(run)
+            wanted.get(run.tags.get("fingerprint", ""), []).append(run)
             self._configs.add(run.tags.get("fingerprint.config", ""))
+        self._runs |= wanted
 
     def why(self, job: Job) -> str:
         """Why a job has to run; empty: it need not."""
@@ -80,7 +81,8 @@ class Kept:
         if self.finished(job):
             return ""
         if statuses:
-            return "failed before" if "FAILED" in statuses else "interrupted"
+            stopped = "stopped early by a search" if statuses == {"PRUNED"} else "interrupted"
+            return "failed before" if "FAILED" in statuses else stopped
         changed = config_fingerprint(job.config) in self._configs
         return "ran with other code, data, versions or flags" if changed else "never ran"
 

@@ -22,7 +22,7 @@ from experiments.tracking.store import redact
 from experiments.tracking.summary import PastRun
 from experiments.tracking.sweep_recorder import SweepRecorder
 
-# Between two looks at whether jobs that another process trains are free, in seconds.
+# Seconds between two checks whether another process has ended a run that is waited for.
 CLAIMED_SECONDS = 0.5
 
 
@@ -85,7 +85,7 @@ class Schedule:
             self._executor.answer(epoch.job, stop)
 
     def _next(self, view: SweepView) -> Job | None:
-        """The next job; where the sweep is resumed, none that another process trains: it may finish, and be kept."""
+        """The next job to start. A resumed sweep leaves out what another process trains, as its result can be kept."""
         for waiting in list(self._waiting):
             if _is_free(waiting):
                 self._waiting.remove(waiting)
@@ -152,11 +152,7 @@ class Schedule:
             "fingerprint": job.fingerprint,
             "fingerprint.config": config_fingerprint(job.config),
             "overrides": " ".join(job.overrides),
-            "objective": job.objective.metric,
-            "objective.mode": job.objective.mode,
-            "measured_as": job.objective.measured_as,
-            "dataset": job.config.data.name,
-            "dataset.digest": job.digest,
+            **record.objective_tags(job.config, job.digest),
             **job.tags,
         }
         opened = {

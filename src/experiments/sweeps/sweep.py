@@ -13,7 +13,7 @@ from experiments.cli.checks import remove_empty_folders
 from experiments.config import Problem, Refused, RunFailed
 from experiments.sweeps import batches, dry_run
 from experiments.sweeps.composer import Composer
-from experiments.sweeps.jobs import identify, prepare
+from experiments.sweeps.jobs import Job, identify, prepare
 from experiments.sweeps.kept import Kept
 from experiments.sweeps.proposers import Proposer
 from experiments.sweeps.proposers.grid import Grid
@@ -26,6 +26,8 @@ from experiments.tracking.sweep_recorder import SweepRecorder
 from hydra_plugins.experiments_sweeps import ExecutorLauncher
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from hydra_plugins.experiments_sweeps import ProposerSweeper
 
 
@@ -93,7 +95,8 @@ def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, 
     for job in known:
         if outcome := kept.outcome(job):
             proposer.tell(job, outcome)
-    jobs, returns, status = list(known), dict[int, JobReturn](), "KILLED"
+    before: Sequence[Job] = ()
+    schedule, returns, status = None, dict[int, JobReturn](), "KILLED"
     try:
         before = proposer.begin(recorder.output or folder)
         if resume and proposer.progress:
@@ -102,27 +105,44 @@ def _carry_out(proposer: Proposer, launcher: Launcher, recorder: SweepRecorder, 
             import_pandas()
             schedule = Schedule(proposer, own.executor, recorder, kept, own.settings)
             carry_out(schedule, own, console, proposer)
-            jobs = jobs if known else [*before, *schedule.jobs]
             returns = {job.number: schedule.returned(job) for job in schedule.jobs if not kept.outcome(job)}
         elif todo:
             made = batches.launch(launcher, todo, recorder.parent, resume)
             returns = dict(zip((job.number for job in todo), made, strict=False))
         status = ""
+    except RunFailed:
+        status = "FAILED"
+        raise
     finally:
-        past = recorder.runs([job.fingerprint for job in jobs], elsewhere=not own, interrupted=status == "KILLED")
+        jobs = [*known] or [*before, *(schedule.jobs if schedule else ())]
+        past = recorder.runs([job.fingerprint for job in jobs], elsewhere=not own, interrupted=bool(status))
         runs = runs_of(jobs, [*past, *kept.answers.values()], returns)
         if proposer.follows_results:  # a trial that repeats another one has no run of its own
             runs = runs[~(runs["uuid"].ne("") & runs.duplicated("uuid"))]
-        failed = int((~runs["status"].isin(ENDED_WELL)).sum())
-        if proposer.tolerates_failures and proposer.done == proposer.total and (runs["status"] == "FINISHED").any():
-            failed = 0
-        recorded = recorder.end(status or ("FAILED" if failed else "FINISHED"), as_rows(runs), proposer.files())
-        show(console, runs, recorder.run_id, [*proposer.remarks, *recorded])
+        failed = _end(proposer, recorder, console, runs, status)
     if failed:
         goes_on = proposer.total is None or proposer.done < proposer.total or not proposer.follows_results
         remedy = "; the same command with resume=true goes on" if goes_on else ""
         raise RunFailed(f"{failed} of {len(runs)} runs did not finish{remedy}")
     return list(returns.values())
+
+
+def _end(proposer: Proposer, recorder: SweepRecorder, console: Console, runs: "pd.DataFrame", status: str) -> int:
+    """Record and show the results; return how many runs did not finish, and were to.
+
+    Args:
+        proposer: Of the sweep.
+        recorder: Of the sweep.
+        console: Where the results are shown.
+        runs: The results.
+        status: FAILED or KILLED, where the sweep did not come to its end; else empty.
+    """
+    failed = int((~runs["status"].isin(ENDED_WELL)).sum())
+    if proposer.tolerates_failures and proposer.done == proposer.total and (runs["status"] == "FINISHED").any():
+        failed = 0
+    recorded = recorder.end(status or ("FAILED" if failed else "FINISHED"), as_rows(runs), proposer.files())
+    show(console, runs, recorder.run_id, [*proposer.remarks, *recorded])
+    return failed
 
 
 def carry_out(schedule: Schedule, launcher: ExecutorLauncher, console: Console, proposer: Proposer) -> None:

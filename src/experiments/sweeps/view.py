@@ -77,10 +77,11 @@ class SweepView:
         self._say(f"{self._place()}  {seconds:5.1f} s  {what}")
 
     def _note_best(self, job: Job, outcome: Outcome) -> None:
-        best, objective = self._best.get(job.objective), outcome.objective
+        (best, _), objective = self._best.get(job.objective, (math.nan, "")), outcome.objective
         if objective is None or broken(job.tags.get(CONSTRAINTS, ""), outcome.measures):
             return
-        if math.isfinite(objective) and (best is None or (objective < best[0]) == job.objective.lower_is_better):
+        is_better = objective < best if job.objective.lower_is_better else objective > best
+        if math.isfinite(objective) and (is_better or math.isnan(best)):
             self._best[job.objective] = objective, job.name
 
     def _result(self, job: Job, objective: float) -> str:

@@ -94,12 +94,12 @@ def carry_out(
     """
     setup_globals()
     listener.current = follower = _Follower(told)
-    data.expect(job.config.data, job.config.task.name, job.digest)
-    version.setbase("1.3")
-    config = _composed(job, settings)
-    module, _, name = task.partition(":")
-    function = getattr(importlib.import_module(module), name)
     try:
+        data.expect(job.config.data, job.config.task.name, job.digest)
+        version.setbase("1.3")
+        config = _composed(job, settings)
+        module, _, name = task.partition(":")
+        function = getattr(importlib.import_module(module), name)
         if trouble := getattr(sys.modules.get("experiments.sweeps.preload"), "trouble", None):
             raise trouble
         outcome = run_job(function, config, "hydra.sweep.dir", "hydra.sweep.subdir", context)

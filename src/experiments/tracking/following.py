@@ -71,23 +71,28 @@ class Following:
         self._orders.put(None)
 
     def _carry_out_orders(self) -> bool:
-        """Do what was ordered, until there was no order for a moment; return whether the other side is still there."""
+        """Carry out what was ordered, until there is no order for a moment.
+
+        Returns:
+            Whether the other side is still there.
+        """
         with suppress(Empty):
             while (what := self._orders.get(timeout=FOLLOW_SECONDS)) is not None:
                 if isinstance(what, Path):
                     self._add(what)
                 else:
-                    self.reply(self._finish(LAST_TRIES_SECONDS, but_sweeps=what == "runs"))
+                    number, which = what
+                    self.reply((number, self._finish(LAST_TRIES_SECONDS, but_sweeps=which == "runs")))
             return False
         return True
 
-    def reply(self, what: Answer | str | bool) -> None:
+    def reply(self, what: Answer | tuple[int, str] | bool) -> None:
         """Send an answer; the other side may be gone, and have named journals before."""
         with suppress(OSError), self._replying:
             self._connection.send(what)
 
     def _deliver(self, *, close: bool) -> str:
-        """Deliver what is new; why the store could take nothing, if so."""
+        """Deliver what is new; return why the store could take nothing, or an empty text."""
         if self._opened != self._writer.store.opened:  # its file is another one now: all of it again
             self._opened, self._bytes = self._writer.store.opened, dict.fromkeys(self._bytes, -1)
             self._incomplete = list(self._bytes)
@@ -128,7 +133,7 @@ class Following:
         self._incomplete.append(folder)
 
     def _finish(self, patience: float, *, but_sweeps: bool = False) -> str:
-        """Deliver all that there is; why that was not possible, if so. Sweeps may yet go on."""
+        """Deliver all that there is, or all but sweeps; return why that was not possible, or an empty text."""
         end = time.monotonic() + patience
         while True:
             why = self._deliver(close=True)

@@ -39,7 +39,7 @@ class WriterProcess:
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._folders = list[Path]()
-        self._unanswered = 0
+        self._unanswered = self._finishes = 0
         self._is_ready = False
         self._start()
 
@@ -64,7 +64,6 @@ class WriterProcess:
             _ = self._is_ready or self._receive(bool, IMPORT_SECONDS)
             end = time.monotonic() + patience
             while answer := self._receive(Answer, end - time.monotonic()):
-                self._unanswered -= 1
                 if self._unanswered <= 0:  # else it is one that was no longer waited for
                     return answer
         except (EOFError, OSError):
@@ -87,9 +86,12 @@ class WriterProcess:
                 for folder in self._folders:
                     self._send(folder)
             with suppress(EOFError, OSError):
-                self._connection.send(what)
-                if (why := self._receive(str, patience)) is not None:
-                    return why
+                self._finishes += 1
+                self._connection.send((self._finishes, what))
+                end = time.monotonic() + patience
+                while finished := self._receive(tuple, end - time.monotonic()):
+                    if finished[0] == self._finishes:  # else it is one that was no longer waited for
+                        return str(finished[1])
                 return f"it takes longer than {patience:g} seconds"
         return "the process that delivers it has died"
 
@@ -106,6 +108,7 @@ class WriterProcess:
         while self._connection.poll(max(end - time.monotonic(), 0)):
             said = self._connection.recv()
             self._is_ready |= said is True
+            self._unanswered -= isinstance(said, Answer)
             if isinstance(said, kind):
                 return said
         return None

@@ -69,15 +69,25 @@ def parameters_of(recorded: Mapping[str, Any], chosen: Mapping[str, Any]) -> dic
 
 def tags_of(config: Config, dataset: "Dataset", overrides: Sequence[str]) -> dict[str, str]:
     """Tags: where the run comes from, what it is ranked by, and on which data."""
-    objective = objective_of(config, dataset.digest)
+    command = "python -m experiments.run"
+    return {**origin(config.tracking, overrides, command), **objective_tags(config, dataset.digest)}
+
+
+def objective_tags(config: Config, digest: str) -> dict[str, str]:
+    """Tags: what a run is ranked by, and on which data.
+
+    Args:
+        config: Of the run.
+        digest: The sha256 of its data set.
+    """
+    objective = objective_of(config, digest)
     return {
-        **origin(config.tracking, overrides, "python -m experiments.run"),
         "objective": objective.metric,
         "objective.mode": objective.mode,
         "measured_as": objective.measured_as,
         **({"objectives": written(goals)} if (goals := goals_of(config)) else {}),
-        "dataset": dataset.name,
-        "dataset.digest": dataset.digest,
+        "dataset": config.data.name,
+        "dataset.digest": digest,
     }
 
 

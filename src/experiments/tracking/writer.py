@@ -52,7 +52,10 @@ class Writer:
         Raises:
             Unavailable: The store can take nothing now.
         """
-        place = os.open(folder, os.O_RDONLY)
+        try:
+            place = os.open(folder, os.O_RDONLY)
+        except OSError as error:  # it was deleted, for one: other journals can be delivered
+            return Delivered(trouble=reason(error))
         try:
             if not lock.hold(place, patience):  # another process delivers it
                 state = delivered_to(folder, self.name)

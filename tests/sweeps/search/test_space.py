@@ -137,6 +137,12 @@ def test_the_command_line_replaces_what_a_file_says() -> None:
     assert only_sgd.fixed == ["optimizer.momentum=0.5", "batch_size=128"]
     two = space("optimizer=adam,sgd", **BRANCHES)
     assert [dimension.key for dimension in two.all()].count("optimizer.learning_rate") == 2
+    added = {"+loss.label_smoothing": "interval(0,1)", "batch_size": "1,2"}
+    for typed in ("+loss.label_smoothing=0.5", "loss.label_smoothing=0.5", "++loss.label_smoothing=0.5"):
+        fixed = space(typed, **added)
+        assert ([dimension.key for dimension in fixed.all()], fixed.fixed) == (["batch_size"], [typed])
+    [_, searched] = space("+loss.label_smoothing=0.1,0.2", **added).dimensions
+    assert searched.ends == ["0.1", "0.2"]
     other = space("optimizer=adadelta", **BRANCHES)
     assert [dimension.key for dimension in other.all()] == ["batch_size"]
     assert "optimizer=adadelta" in other.fixed
@@ -155,6 +161,18 @@ def test_the_command_line_replaces_what_a_file_says() -> None:
 )
 def test_the_number_of_points(overrides: list[str], params: dict[str, Any], size: int | None) -> None:
     assert space(*overrides, **params).size == size
+
+
+def test_values_of_a_range_are_as_a_person_writes_them() -> None:
+    [dropout] = space("model.dropout=range(0,0.4,0.1)").dimensions
+    assert dropout.values == [0.0, 0.1, 0.2, 0.3]
+    assert all(map(dropout.has, dropout.values))
+
+
+def test_a_fixed_value_of_a_branch_is_shown() -> None:
+    branches = {"optimizer": {"adam": {"optimizer.beta_1": 0.8}, "sgd": None}}
+    texts = {dimension.name: dimension.text for dimension in space(**branches).all()}
+    assert texts == {"optimizer": "adam,sgd", "optimizer=adam:optimizer.beta_1": "0.8"}
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=64, min_value=-1e30, max_value=1e30)

@@ -58,7 +58,7 @@ class Executor(Protocol):
     """Runs jobs, each as soon as it is given one.
 
     Attributes:
-        size: Number of jobs at a time.
+        size: Number of jobs at a time; 0: not known before `wait_until_ready`.
         threads: Number of processor threads of a job whose config does not say; None: unknown.
     """
 

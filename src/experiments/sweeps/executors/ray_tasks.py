@@ -110,7 +110,7 @@ class RayTasks:
 
     def __init__(self, settings: Settings, task: str, context: Any) -> None:
         self._settings, self._task, self._context = settings, task, context
-        self.size, self.threads = 1, settings.cpus
+        self.size, self.threads = 0, settings.cpus
         self._running = dict[Any, tuple[Job, float]]()
 
     def prepare(self, jobs: Sequence[Job]) -> None:
@@ -122,6 +122,8 @@ class RayTasks:
         Raises:
             Refused: There is none, it is too small, or a node does not see the folder that the sweep writes into.
         """
+        if ray.is_initialized():  # by an earlier batch of another package's sweeper
+            return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         address = self._settings.address
         host, _, port = address.rpartition(":")

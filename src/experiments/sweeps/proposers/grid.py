@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, product
 from typing import Any
@@ -55,17 +55,21 @@ def propose(
     """
     grids = settings.params if isinstance(settings.params, list) else [settings.params or {}]
     places = [f"{PARAMS}[{number}]" for number in range(len(grids))] if len(grids) > 1 else [PARAMS]
-    typed, wanted, listed, values = list(overrides), list[list[str]](), list[str](), dict[str, str]()
+    typed, wanted, listed, values = list(overrides), list[list[str]](), list[str](), dict[str, list[str]]()
     for params, place in zip(grids, places, strict=True):
         texts, together = preset_overrides(params, loader, place)
         parser = OverridesParser.create(loader)
         together = _without(together, {each.get_key_element() for each in parser.parse_overrides(typed)})
         parsed = parser.parse_overrides([*texts, *typed])
-        wanted += combinations(parsed, settings.max_runs, together.values(), before=len(wanted))
+        wanted += combinations(parsed, settings.max_runs, together, before=len(wanted))
         listed += [*texts, *(f"{key}={shown(value)}" for key, value in together.items())]
-        values |= swept(parsed) | {key: shown(value) for key, value in together.items()}
+        fixed = params if len(grids) > 1 else ()  # other grids may have other values
+        for key, text in (swept(parsed, fixed) | {key: shown(value) for key, value in together.items()}).items():
+            values.setdefault(key, []).append(text)
     jobs = prepare(wanted, skip_invalid=settings.skip_invalid)
-    return Grid(without_repeats(jobs), [*listed, *typed], values)
+    return Grid(
+        without_repeats(jobs), [*listed, *typed], {key: " | ".join(dict.fromkeys(values[key])) for key in values}
+    )
 
 
 Together = dict[str, list[list[str]]]
@@ -130,37 +134,43 @@ def _without(together: Together, keys: Collection[str]) -> Together:
 
 
 def combinations(
-    overrides: Sequence[Override], max_runs: int, together: Iterable[list[list[str]]] = (), before: int = 0
+    overrides: Sequence[Override], max_runs: int, together: Mapping[str, list[list[str]]] | None = None, before: int = 0
 ) -> list[list[str]]:
     """Expand a grid into one list of overrides per job. A repeated key takes its last value.
 
     Args:
         overrides: Of the grid.
         max_runs: How many jobs there may be.
-        together: Overrides of keys that change together, in the order of their values.
+        together: Overrides of keys that change together, by these keys, in the order of their values.
         before: Number of jobs of other grids.
 
     Raises:
         Refused: There are more jobs than `max_runs`, or an override gives no values.
     """
-    by_key = {override.get_key_element(): override for override in overrides}
+    by_key = _last(overrides)
     if problems := [problem for override in by_key.values() for problem in _interval(override)]:
         raise Refused(problems)
+    zipped = together or {}
     counts = {key: sweep_values.count(override) for key, override in by_key.items()}
-    zipped = list(together)
-    if (number := before + math.prod(counts.values()) * math.prod(map(len, zipped))) > max_runs:
+    counts |= {key: len(values) for key, values in zipped.items()}
+    if (number := before + math.prod(counts.values())) > max_runs:
         largest = sorted((key for key in counts if counts[key] > 1), key=lambda key: -counts[key])
         values = ", ".join(f"{_shown(counts[key])} values of {key}" for key in largest[:4]) + ", …" * bool(largest[4:])
         what = f"the sweep has {_shown(number)} runs ({values}), more than the {max_runs:,} that are allowed"
         remedy = assign("hydra.sweeper.max_runs", number) if number <= LARGEST_REMEDY else ""
         raise Refused(Problem("hydra.sweeper.max_runs", what, remedy))
     values_by_key = [
-        [[f"{key}={value}"] for value in override.sweep_string_iterator()]
+        [[f"{override.get_key_element()}={value}"] for value in override.sweep_string_iterator()]
         if override.is_sweep_override()
         else [[str(override.input_line)]]
-        for key, override in by_key.items()
+        for override in by_key.values()
     ]
-    return [list(chain(*job)) for job in product(*zipped, *values_by_key)]
+    return [list(chain(*job)) for job in product(*zipped.values(), *values_by_key)]
+
+
+def _last(overrides: Sequence[Override]) -> dict[str, Override]:
+    """By key, its last override, which replaces those before."""
+    return {override.get_key_element().lstrip("+"): override for override in overrides}
 
 
 def _shown(number: int) -> str:
@@ -184,10 +194,10 @@ def without_repeats(jobs: Sequence[Job]) -> list[Job]:
     return list(kept.values())
 
 
-def swept(overrides: Sequence[Override]) -> dict[str, str]:
-    """The values that are swept, by key, as they were typed."""
+def swept(overrides: Sequence[Override], keys: Collection[str] = ()) -> dict[str, str]:
+    """The values that are swept, and those of these keys, by key, as they were typed."""
     return {
         override.get_key_element(): str(override.input_line).partition("=")[2]
-        for override in overrides
-        if override.is_sweep_override()
+        for override in _last(overrides).values()
+        if override.is_sweep_override() or override.get_key_element() in keys
     }

@@ -99,7 +99,7 @@ class Search(Proposer):
                 continue
             trial = Trial(found.number, self._jobs_of(found.number, overrides))
             if found.state.is_finished():
-                past += trial.jobs[: len(found.user_attrs.get("values", [0]))]
+                past += trial.jobs[: found.user_attrs.get("runs", len(found.user_attrs.get("values", [0])))]
             else:
                 self._trials[found.number] = trial
         self._count()
@@ -195,7 +195,8 @@ class Search(Proposer):
         if not trial.values:
             self._study.repeat(trial.number)
         if (values := values_of(outcome, self._goals)) is None:
-            self._end(trial.number, TrialState.FAIL, {"failure": outcome.reason or "it recorded no costs"})
+            why = outcome.reason or "it recorded no costs"
+            self._end(trial.number, TrialState.FAIL, {"failure": why, "runs": len(trial.values) + 1})
         elif outcome.pruned:
             self._end(trial.number, TrialState.PRUNED, {"pruned": outcome.pruned})
         else:

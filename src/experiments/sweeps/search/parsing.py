@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -15,7 +14,7 @@ from experiments.config import Problem, Refused, sweep_values
 from experiments.config.overrides import read_param
 from experiments.config.problems import assign, quoted
 from experiments.sweeps.jobs import Job
-from experiments.sweeps.search.space import Dimension, Space
+from experiments.sweeps.search.space import Dimension, Space, exact
 
 PARAMS = "hydra.sweeper.params"
 # What cannot be searched: the start of a key, and why.
@@ -49,12 +48,14 @@ def parse(overrides: Sequence[str], params: Mapping[str, Any], loader: ConfigLoa
         dimensions = _replaced(dimensions, key, str(item.input_line).partition("=")[2])
         if item.is_sweep_override() and (found := _dimension(item, "", key, problems)):
             kept = {end: branches[end] for end in found.ends if end in branches}
-            dimensions = [*(each for each in dimensions if each.key != key), replace(found, branches=kept)]
-    searched = {dimension.key for dimension in dimensions}
+            others = [each for each in dimensions if each.key.lstrip("+") != key]
+            dimensions = [*others, replace(found, branches=kept)]
+    searched = {dimension.key.lstrip("+") for dimension in dimensions}
     space = Space(
-        [each for each in dimensions if each.text], [text for text in fixed if text.partition("=")[0] not in searched]
+        [each for each in dimensions if not each.is_fixed],
+        [text for text in fixed if text.partition("=")[0].lstrip("+") not in searched],
     )
-    fixed_by_params = [f"{each.key}={each.ends[0]}" for each in dimensions if not each.text]
+    fixed_by_params = [f"{each.key}={each.ends[0]}" for each in dimensions if each.is_fixed]
     space = replace(space, fixed=[*fixed_by_params, *space.fixed])
     problems += [problem for dimension in space.all() for problem in _not_searched(dimension.key)]
     problems += _repeated(space.dimensions, [])
@@ -73,7 +74,7 @@ def _replaced(dimensions: Sequence[Dimension], key: str, value: str) -> list[Dim
     kept = list[Dimension]()
     for each in dimensions:
         branches = {choice: _replaced(branch, key, value) for choice, branch in each.branches.items()}
-        if each.key != key:
+        if each.key.lstrip("+") != key:
             kept.append(replace(each, branches=branches))
         elif value in branches:
             only = CategoricalDistribution([value])
@@ -119,15 +120,15 @@ def _misplaced(key: str, value: Any, place: str, parser: OverridesParser) -> Pro
 def _of_text(
     key: str, value: Any, place: str, prefix: str, parser: OverridesParser, problems: list[Problem]
 ) -> Iterator[Dimension]:
-    """The dimension of one value; a value that is not searched has none but its own."""
+    """Yield the dimension of one entry; a fixed entry becomes a dimension with that one value."""
     try:
         parsed = read_param(key, value, place, parser)
     except Refused as refused:
         problems += refused.problems
         return
     if not parsed.is_sweep_override():
-        own = CategoricalDistribution([str(parsed.input_line).partition("=")[2]])
-        yield Dimension(key, f"{prefix}{key}", "", own)
+        own = str(parsed.input_line).partition("=")[2]
+        yield Dimension(key, f"{prefix}{key}", own, CategoricalDistribution([own]), is_fixed=True)
     elif dimension := _dimension(parsed, prefix, place, problems):
         yield dimension
 
@@ -158,7 +159,7 @@ def _distribution(item: Override, text: str) -> BaseDistribution:
         return CategoricalDistribution(list(dict.fromkeys(item.sweep_string_iterator())))
     if is_range:
         count, step = sweep_values.count(item), abs(value.step)
-        first, last = value.start or 0, _exact(value.start or 0, value.step, count - 1)
+        first, last = value.start or 0, exact(value.start or 0, value.step, count - 1)
         low, high = min(first, last), max(first, last)
     else:
         low, high, step = value.start, value.end, None
@@ -177,12 +178,6 @@ def _distribution(item: Override, text: str) -> BaseDistribution:
         return FloatDistribution(float(low), float(high), log=log, step=None if step is None else float(step))
 
 
-def _exact(start: Any, step: Any, number: int) -> Any:
-    """A value of a range, as a person would write it: three steps of 0.15 are 0.45."""
-    exact = Decimal(str(start)) + number * Decimal(str(step))
-    return int(exact) if isinstance(start, int) and isinstance(step, int) else float(exact)
-
-
 def _not_searched(key: str) -> Iterator[Problem]:
     for start, why in NOT_SEARCHED.items():
         if key.lstrip("+") == start or key.lstrip("+").startswith((f"{start}.", f"{start}/")):
@@ -193,7 +188,7 @@ def _not_searched(key: str) -> Iterator[Problem]:
 def _repeated(dimensions: Sequence[Dimension], above: Sequence[str]) -> Iterator[Problem]:
     """Keys that are searched twice at once, so that only one of their values would count."""
     keys = list(above)
-    for key in (each.key.lstrip("+") for each in dimensions if each.text):
+    for key in (each.key.lstrip("+") for each in dimensions if not each.is_fixed):
         if key in keys:
             yield Problem(key, "is searched twice at once: the space has it a second time")
         keys.append(key)

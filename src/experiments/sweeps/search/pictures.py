@@ -61,7 +61,7 @@ def _history(trials: Sequence[FrozenTrial], targets: Sequence[Target]) -> Figure
     """What each trial has reached, and the best so far. Trials without a result are marks at the bottom."""
     figure = Figure(figsize=(8.6, 3.8 * len(targets)))
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    good, bad = candidates(finished), [trial for trial in finished if not is_feasible(trial)]
+    good = candidates(finished)
     for target, axes in zip(targets, figure.subplots(len(targets), squeeze=False)[:, 0], strict=True):
         scale = scale_of(map(target.of, finished), 0, 1)
         low, high = scale.low, scale.high
@@ -73,8 +73,8 @@ def _history(trials: Sequence[FrozenTrial], targets: Sequence[Target]) -> Figure
             axes.plot(numbers, [*best, best[-1]], color=VALIDATION, drawstyle="steps-post", label=label)
         inside = [trial for trial in finished if low <= target.of(trial) <= high]
         for label, some, color, marker in (
-            ("finished", [trial for trial in inside if trial not in bad], TRAINING, "o"),
-            ("breaks a constraint", [trial for trial in inside if trial in bad], SOFT, "o"),
+            ("finished", [trial for trial in inside if is_feasible(trial)], TRAINING, "o"),
+            ("breaks a constraint", [trial for trial in inside if not is_feasible(trial)], SOFT, "o"),
             ("below the axis", [trial for trial in finished if target.of(trial) < low], TRAINING, "v"),
             ("above the axis", [trial for trial in finished if target.of(trial) > high], TRAINING, "^"),
         ):

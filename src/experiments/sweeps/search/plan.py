@@ -108,6 +108,7 @@ class _Noted(BaseModel):
     values: list[list[float]] = []
     repeats: str = ""
     pruned: int = 0
+    runs: int = 1
 
 
 def _checked(file: Path, space: Space, study: Study) -> Sequence[FrozenTrial]:
@@ -143,8 +144,8 @@ def describe(space: Space, goals: Sequence[Goal], settings: Settings, fingerprin
     told: dict[str, Any] = {"seeds": settings.seeds, "constraints": settings.constraints or {}}
     if settings.sampler.name in ("grid", "qmc"):  # its trials are places in a sequence that the seed decides
         told |= {"sampler": settings.sampler.name, "seed": settings.seed}
-    in_words = {f"hydra.sweeper.{key}": str(value) for key, value in told.items()}
-    return {"space": searched, "objective": written(goals), **in_words, "fingerprint": fingerprint}
+    texts = {f"hydra.sweeper.{key}": str(value) for key, value in told.items()}
+    return {"space": searched, "objective": written(goals), **texts, "fingerprint": fingerprint}
 
 
 def differences(file: Path, described: Mapping[str, Any]) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property, partial
 from typing import Any
 
@@ -19,6 +20,7 @@ class Dimension:
         text: The values, as they were typed.
         distribution: The same, as Optuna has it; choices are texts.
         branches: Keys that a choice brings along, by its text.
+        is_fixed: It has one value, which is not searched.
     """
 
     key: str
@@ -26,6 +28,7 @@ class Dimension:
     text: str
     distribution: BaseDistribution
     branches: Mapping[str, Sequence["Dimension"]] = field(default_factory=dict)
+    is_fixed: bool = False
 
     @property
     def ends(self) -> list[Any]:
@@ -56,7 +59,7 @@ class Dimension:
             case IntDistribution(low=low, high=high, step=step):
                 return list(range(low, high + 1, step))
             case FloatDistribution(low=low, step=step):
-                return [low + number * (step or 0.0) for number in range(self.count or 0)]
+                return [exact(low, step or 0.0, number) for number in range(self.count or 0)]
         raise AssertionError(self.distribution)
 
     def has(self, value: Any) -> bool:
@@ -68,14 +71,12 @@ class Dimension:
 
     def suggest(self, trial: Trial) -> Any:
         """Have a trial choose a value."""
-        match self.distribution:
-            case CategoricalDistribution(choices=choices):
-                return trial.suggest_categorical(self.name, choices)
-            case IntDistribution(low=low, high=high, step=step, log=log):
-                return trial.suggest_int(self.name, low, high, step=step, log=log)
-            case FloatDistribution(low=low, high=high, step=step, log=log):
-                return trial.suggest_float(self.name, low, high, step=step, log=log)
-        raise AssertionError(self.distribution)
+        if isinstance(self.distribution, CategoricalDistribution):
+            return trial.suggest_categorical(self.name, self.distribution.choices)
+        assert isinstance(self.distribution, FloatDistribution | IntDistribution)
+        suggest: Any = trial.suggest_int if isinstance(self.distribution, IntDistribution) else trial.suggest_float
+        low, high = self.ends
+        return suggest(self.name, low, high, step=self.distribution.step, log=self.distribution.log)
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,12 @@ class Space:
 
     def _overrides(self, value_of: Callable[[Dimension], Any]) -> list[str]:
         return [*self.fixed, *_chosen(self.dimensions, value_of)]
+
+
+def exact(start: Any, step: Any, number: int) -> Any:
+    """A value of a range, as a person would write it: three steps of 0.15 are 0.45."""
+    value = Decimal(str(start)) + number * Decimal(str(step))
+    return int(value) if isinstance(start, int) and isinstance(step, int) else float(value)
 
 
 def _end(ends: Mapping[str, Any], dimension: Dimension) -> Any:
