@@ -34,9 +34,9 @@ def promote(config: PromoteConfig) -> None:
 def _refuse_unusable(run: RecordedRun) -> None:
     if run.status != "FINISHED":
         what = f"{run.run_id} is {run.status}; only a finished run can be promoted"
-        raise Refused(Problem("run", what, "run=latest"))
+        raise Refused(Problem("run", what, "run=best"))
     if not {"objective", "dataset", "dataset.digest"} <= run.tags.keys() or "objective" not in run.metrics:
-        raise Refused(Problem("run", f"{run.run_id} has no objective and data set: not a run of ours", "run=latest"))
+        raise Refused(Problem("run", f"{run.run_id} has no objective and data set: not a run of ours", "run=best"))
 
 
 def _outcome(done: registry.Promotion, config: PromoteConfig) -> str:

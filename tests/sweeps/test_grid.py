@@ -204,6 +204,22 @@ def test_what_is_swept_is_recorded_as_it_is_run() -> None:
     assert proposed({"+batch_size": "8,16"}, "++batch_size=4") == ["++batch_size=4"]
 
 
+@pytest.mark.parametrize(
+    ("params", "where"),
+    [
+        ({"batch_size,epochs": [[64, 1]], "epochs": "1,2"}, "epochs"),
+        ({"epochs": "1,2", "batch_size, epochs": [[64, 1]]}, "batch_size, epochs"),
+        ({"batch_size,batch_size": [[64, 1]]}, "batch_size,batch_size"),
+    ],
+)
+def test_a_key_that_comes_twice_is_refused(params: dict[str, Any], where: str) -> None:
+    with pytest.raises(Refused) as caught:
+        proposed({**params, "seed": "range("})
+    found = {problem.where: problem.what for problem in caught.value.problems}
+    assert list(found) == [f"hydra.sweeper.params.{where}", "hydra.sweeper.params.seed"]
+    assert "a second time" in found[f"hydra.sweeper.params.{where}"]
+
+
 def test_keys_change_together() -> None:
     together = {"batch_size, epochs": [[32, 1], [64, 2]], "optimizer": "adam,sgd"}
     assert proposed(together) == [

@@ -1,5 +1,6 @@
 """Which jobs of a resumed sweep need not run, and what is said of them."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,3 +61,18 @@ def test_what_is_kept_and_from_which_machine() -> None:
     assert run
     assert run.run_id == "b"
     assert asked[2:] == [[jobs[1].fingerprint]]
+
+
+def test_a_trial_does_not_go_on_with_the_failed_run_of_an_equal_one() -> None:
+    loader = GlobalHydra.instance().config_loader()
+    master = loader.load_configuration("config", ["data=digits", "tracking=off"], RunMode.MULTIRUN)
+    [job] = identify(prepare([["data=digits", "tracking=off"]], Composer(loader, master)))
+    job = replace(job, tags={"trial": "2"})
+    for trial, begun in (("1", False), ("2", True)):
+        run = past_run("a", "FAILED", {"fingerprint": job.fingerprint, "trial": trial})
+        recorder: Any = SimpleNamespace(
+            past_runs=lambda _, anywhere, run=run: [run],
+            resumes=True,
+            is_own=lambda run, tags: tags.items() <= run.tags.items(),
+        )
+        assert Kept(recorder, [job]).is_begun(job) == begun

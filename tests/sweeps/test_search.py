@@ -49,10 +49,13 @@ def search(hydra_here: None, tmp_path: Path) -> Iterator[Callable[..., Search]]:
     composer = Composer(loader, loader.load_configuration("config", [], RunMode.MULTIRUN))
     made: list[Search] = []
 
-    def make(*overrides: str, prepare_jobs: Callable[..., list[Job]] = prepare, **keys: Any) -> Search:
+    def make(
+        *overrides: str, prepare_jobs: Callable[..., list[Job]] = prepare, begins: bool = True, **keys: Any
+    ) -> Search:
         fixed = [*DIGITS, "tracking=off"]
         found = propose(settings(**keys), [*fixed, *overrides], loader, partial(prepare_jobs, composer=composer))
-        found.begin(tmp_path)
+        if begins:
+            found.begin(tmp_path)
         made.append(found)
         return found
 
@@ -216,8 +219,7 @@ def test_a_failed_later_seed_is_there_when_the_search_goes_on(search: Callable[.
     found = search("batch_size=range(1,100)", **keys)
     carry_out(found, lambda job: Outcome(0.5) if job.config.seed == 0 else Outcome(reason="it crashed"))
     found.close()
-    again = search("batch_size=range(1,100)", **keys)
-    again.close()
+    again = search("batch_size=range(1,100)", begins=False, **keys)
     assert [job.config.seed for job in again.begin(tmp_path)] == [0, 1]
 
 
@@ -631,6 +633,26 @@ def test_without_reuse_a_resumed_search_runs_everything_anew(fork_cli: RunCli, t
             "error: epochs: got 1.0, expected a whole number\n       try  'epochs=int(interval(1,1))'\n",
         ),
         (["batch_size=choice(8,0)"], "error: batch_size: got 0"),
+        (
+            ["optimizer.clipnorm=choice(null,1)"],
+            "error: optimizer.clipnorm=choice(null,1): cannot be read as KEY=VALUE (TypeError while evaluating "
+            "'choice(null,1)': mismatch type argument args[0]: NoneType is incompatible with Union[str, int, float, "
+            "bool, Dict[Any, Any], List[Any], ChoiceSweep])\n       try  optimizer.clipnorm=null,1\n",
+        ),
+        (
+            [
+                *FINITE,
+                "hydra/sweeper/pruner=hyperband",
+                "hydra.sweeper.pruner.min_resource=10",
+                "hydra.sweeper.pruner.max_resource=2",
+            ],
+            "error: hydra.sweeper.pruner.max_resource: got 2, which is below hydra.sweeper.pruner.min_resource=10",
+        ),
+        (
+            [*FINITE, "hydra.sweeper.constraints={parameters: -1, val_accuracy: 1}"],
+            "error: hydra.sweeper.constraints.parameters: got -1, expected a number of at least 0\n"
+            "error: hydra.sweeper.constraints.val_accuracy: is to be high",
+        ),
         (
             ["loss=sparse_categorical_crossentropy,poisson", "objective=val_loss"],
             "error: objective: a search needs one",

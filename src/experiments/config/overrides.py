@@ -19,6 +19,7 @@ from experiments.config.problems import NAME_LENGTH, Problem, Refused, first_lin
 
 QUOTED = re.compile(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""")
 KEY = r"\+{0,2}[A-Za-z_][\w./@-]*"
+CHOICE = re.compile(r"choice\((.*)\)")  # which takes no null in Hydra's grammar; values without it do
 HINT = "put quotes around a value with brackets, blanks or commas: 'KEY=[A, B]'"
 LENGTH = 1000  # characters of the longest word that a remedy is looked for
 
@@ -82,6 +83,8 @@ def read_param(key: str, value: Any, where: str, parser: OverridesParser) -> Ove
         return read(sweep_values.spaced(f"{key}={value if isinstance(value, str) else shown(value)}"), parser)
     except OverrideParseException as error:
         what = f"cannot be read: {first_lines(error).partition(' See https')[0]}"
+        if chosen := CHOICE.fullmatch(str(value)):
+            what = f"got {value}, which cannot be read; write {chosen[1]}"
         raise Refused(Problem(where, what)) from error
     except Refused as refused:  # the remedy is for the command line
         raise Refused([replace(problem, where=where, remedy="") for problem in refused.problems]) from refused
@@ -168,6 +171,8 @@ def _candidates(words: Sequence[str]) -> list[tuple[str, int]]:
         if following and re.fullmatch(r"[^-=][^=]*", following[0]):
             spaced.append((f"{first}={following[0]}", 2))
         return spaced
+    if chosen := CHOICE.fullmatch(value):
+        return [(f"{key}={chosen[1]}", 1)]
     if value.startswith("log("):
         return [(f"{key}=tag({value.replace('(', ',', 1)}", 1)]
     if re.search(r"[\[\](){}]", value):  # which the shell has split at its blanks

@@ -85,13 +85,19 @@ def _time(
 
 
 def _most_alike(job: Job, past: Sequence[PastRun], executor: Executor | None) -> tuple[list[PastRun], bool]:
-    """Runs on the same data; of them those with the same model, and as many threads, if any; whether the model is."""
+    """Runs on the same data; of them those most like the job; whether their model is the same.
+
+    Alike are runs with the same model, with as many threads, and runs of sweeps, which do not wait for imports.
+    """
     parameters = record.parameters_of(record.recorded_config(job.config), {})
     data, model, own = _chosen(parameters, DATA), _chosen(parameters, MODEL), job.config.runtime.threads
     threads = str(own if isinstance(own, int) else executor and executor.threads)
     usable = [run for run in past if _is_usable(run) and _chosen(run.parameters, DATA) == data]
-    likeness = [(_chosen(run.parameters, MODEL) == model, run.threads == threads) for run in usable]
-    most = max(likeness, default=(False, False))
+    likeness = [
+        (_chosen(run.parameters, MODEL) == model, run.threads == threads, "mlflow.parentRunId" in run.tags)
+        for run in usable
+    ]
+    most = max(likeness, default=(False, False, False))
     return [run for run, like in zip(usable, likeness, strict=True) if like == most], most[0]
 
 

@@ -49,7 +49,10 @@ class Kept:
 
     def is_begun(self, job: Job) -> bool:
         """Whether a job has a run that did not finish, which it goes on with."""
-        return bool(self._of(job)) and not self.finished(job) and self._recorder.resumes
+        runs = self._of(job)
+        if job.tags:  # another trial of the same config may have failed
+            runs = [run for run in runs if self._recorder.is_own(run, job.tags)]
+        return bool(runs) and not self.finished(job) and self._recorder.resumes
 
     def line(self, jobs: Sequence[Job], threads: int | None) -> str:
         """Say how many jobs are kept, and why the others run.

@@ -141,7 +141,8 @@ def _end(proposer: Proposer, recorder: SweepRecorder, console: Console, runs: "p
     if proposer.tolerates_failures and proposer.done == proposer.total and (runs["status"] == "FINISHED").any():
         failed = 0
     recorded = recorder.end(status or ("FAILED" if failed else "FINISHED"), as_rows(runs), proposer.files())
-    show(console, runs, recorder.run_id, [*proposer.remarks, *recorded])
+    goes_on = ["the same command with resume=true goes on"] if status == "KILLED" and recorder.run_id else []
+    show(console, runs, recorder.run_id, [*proposer.remarks, *recorded, *goes_on])
     return failed
 
 

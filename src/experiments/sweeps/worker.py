@@ -119,7 +119,8 @@ def _composed(job: Job, settings: Mapping[str, Any]) -> Any:
     """The config of a job, with what it is to know of the sweep."""
     config = pickle.loads(job.composed)  # noqa: S301 - the launcher composed it
     with open_dict(config):
-        config.resume = (config.resume and job.reuses) or (job.begun and config.tracking.enabled)  # begun: tried again
+        looks = config.resume and job.reuses and not job.tags  # of a trial, all that was recorded is known
+        config.resume = looks or (job.begun and config.tracking.enabled)  # begun: tried again
         if settings["parent"]:
             config.tracking.offline = True  # the launcher has its journal delivered
             config.tracking.parent = settings["parent"]

@@ -60,10 +60,11 @@ def _state_of(runs: Sequence[Any]) -> str:
 
 
 def _best(groups: Any) -> str:
-    finished = [[run for run in runs if status(run) == "FINISHED"] for runs in groups]
+    finished = [[run for run in runs if status(run) == "FINISHED"] for runs in groups if _state_of(runs) == "FINISHED"]
     objectives = {recorded_objective(run.data.tags, run.data.params) for runs in finished for run in runs}
     values = [[measures(run)["objective"] for run in runs if "objective" in measures(run)] for runs in finished]
-    means = [fmean(each) for each in values if each]
+    most = max(map(len, values), default=0)  # a trial with fewer seeds was not good enough for more, or is lucky
+    means = [fmean(each) for each in values if each and len(each) == most]
     [objective, *others] = objectives or {None}
     if objective is None or others or not means:
         return ""

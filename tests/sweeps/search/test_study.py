@@ -231,7 +231,7 @@ def test_a_grid_goes_on_with_its_seed_only(tmp_path: Path) -> None:
     assert problem.what == "was grid when the search began, is another one now"
 
 
-def test_fewer_trials_than_have_ended_are_refused(tmp_path: Path) -> None:
+def test_fewer_trials_than_have_ended_or_go_on_are_refused(tmp_path: Path) -> None:
     study, space = opened(tmp_path / FILE, "random", "off")
     for _ in range(3):
         number, _ = study.ask(space)
@@ -246,6 +246,11 @@ def test_fewer_trials_than_have_ended_are_refused(tmp_path: Path) -> None:
     assert latest_same([tmp_path], found, space, new_study, enough) == tmp_path
     with pytest.raises(Refused, match=r"got 2, but 3 trials .* have ended\s+try  hydra\.sweeper\.n_trials=3"):
         latest_same([tmp_path], found, space, new_study, too_few)
+    study, space = opened(tmp_path / FILE, "random", "off")
+    study.ask(space)
+    study.close()
+    with pytest.raises(Refused, match=r"but 4 trials .* have ended, or go on \(1\)\s+try  hydra\.sweeper\.n_trials=4"):
+        latest_same([tmp_path], found, space, new_study, enough)
 
 
 DAMAGES = (

@@ -84,7 +84,7 @@ def preset_overrides(
     Raises:
         Refused: An override cannot be read, or gives no values.
     """
-    overrides, together, problems = list[str](), Together(), list[Problem]()
+    overrides, together, problems = list[str](), Together(), [*_repeated(params, where)]
     parser = OverridesParser.create(loader)
     for key, value in params.items():
         place = f"{where}.{key}"
@@ -119,6 +119,16 @@ def _together(key: str, value: Any) -> list[list[str]]:
         what = f"got {value}, expected a list of lists with a value for each of {', '.join(keys)}"
         raise Refused(Problem(key, what))
     return [[f"{name}={shown(item)}" for name, item in zip(keys, each, strict=True)] for each in value]
+
+
+def _repeated(params: Mapping[str, Any], where: str) -> Iterator[Problem]:
+    """Keys that come twice, so that only one of their values would count."""
+    seen = set[str]()
+    for key in params:
+        for name in (each.strip().lstrip("+") for each in key.split(",")):
+            if name in seen:
+                yield Problem(f"{where}.{key}", f"has {name} a second time")
+            seen.add(name)
 
 
 def _without(together: Together, keys: Collection[str]) -> Together:

@@ -1,11 +1,11 @@
 """What a search chooses by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from optuna.trial import FrozenTrial, TrialState
 
-from experiments.config import Problem, Refused
+from experiments.config import Config, Problem, Refused
 from experiments.config.measures import mode_of
 from experiments.config.objective import COSTS, MODEL_BYTES, Goal, goals_of, objective_of
 from experiments.config.problems import assign, closest, suggest
@@ -42,24 +42,32 @@ def same_goals(
     if (goals := goals_of(config)) and prunes:
         what = f"got {len(goals)}: a trial can be stopped early for one objective only"
         raise Refused(Problem("objective", what, "hydra/sweeper/pruner=off"))
-    known = [*COSTS, *(f"val_{name}" for name in config.metric_names)]
-    for name in constraints:
-        if several_seeds and name in known and name not in OF_ALL_SEEDS:
-            what = f"differs from seed to seed; with several seeds, {' and '.join(OF_ALL_SEEDS)} can be limited"
-            raise Refused(Problem(f"hydra.sweeper.constraints.{name}", what, "hydra.sweeper.seeds=[]"))
-        if name not in known:
-            meant = closest(name, known)
-            remedy = assign("hydra.sweeper.constraints", {meant: constraints[name]}) if meant else ""
-            what = f"is neither a cost nor a metric of the validation set; {suggest(name, known)}"
-            raise Refused(Problem(f"hydra.sweeper.constraints.{name}", what, remedy))
-        if name not in COSTS and mode_of(name, config.metrics) == "max":
-            what = "is to be high, and a constraint is the largest value that a measure may have"
-            known_costs = ", ".join(COSTS)
-            raise Refused(Problem(f"hydra.sweeper.constraints.{name}", f"{what}; costs can be limited: {known_costs}"))
+    if problems := list(_wrong_limits(config, constraints, several_seeds)):
+        raise Refused(problems)
     if (goals or constraints) and not config.tracking.enabled:
         what = "costs of runs are known from their record, but tracking is off"
         raise Refused(Problem("tracking", what, "tracking=mlflow"))
     return goals or [Goal(metric, bool(config.lower_is_better))]
+
+
+def _wrong_limits(config: Config, constraints: Mapping[str, float], several_seeds: bool) -> Iterator[Problem]:
+    known = [*COSTS, *(f"val_{name}" for name in config.metric_names)]
+    for name, limit in constraints.items():
+        what, remedy = "", ""
+        if name not in known:
+            meant = closest(name, known)
+            what = f"is neither a cost nor a metric of the validation set; {suggest(name, known)}"
+            remedy = assign("hydra.sweeper.constraints", {meant: limit}) if meant else ""
+        elif several_seeds and name not in OF_ALL_SEEDS:
+            what = f"differs from seed to seed; with several seeds, {' and '.join(OF_ALL_SEEDS)} can be limited"
+            remedy = "hydra.sweeper.seeds=[]"
+        elif name in COSTS and limit < 0:
+            what = f"got {limit:g}, expected a number of at least 0"
+        elif name not in COSTS and mode_of(name, config.metrics) == "max":
+            what = "is to be high, and a constraint is the largest value that a measure may have; "
+            what += f"costs can be limited: {', '.join(COSTS)}"
+        if what:
+            yield Problem(f"hydra.sweeper.constraints.{name}", what, remedy)
 
 
 def values_of(outcome: Outcome, goals: Sequence[Goal]) -> list[float] | None:

@@ -89,9 +89,12 @@ def latest_same(
     for file in (folder / FILE for folder in folders if (folder / FILE).is_file()):
         try:
             if not (problems := differences(file, search)):
-                count = ended(_checked(file, space, new_study()), settings)
+                trials = _checked(file, space, new_study())
+                under_way = sum(not trial.state.is_finished() for trial in trials)
+                count = ended(trials, settings) + under_way
                 if count > settings.n_trials:
-                    what = f"got {settings.n_trials}, but {count} trials of this search have ended"
+                    which = f"have ended, or go on ({under_way})" if under_way else "have ended"
+                    what = f"got {settings.n_trials}, but {count} trials of this search {which}"
                     raise Refused(Problem("hydra.sweeper.n_trials", what, f"hydra.sweeper.n_trials={count}"))
                 return file.parent
             refused = refused or Refused([replace(problem, remedy="resume=false") for problem in problems])

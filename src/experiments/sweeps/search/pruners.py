@@ -66,6 +66,13 @@ class Hyperband(Pruner):
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     bootstrap_count: Whole = 0
 
+    def build(self, epochs: int) -> BasePruner:
+        """Refuse a most that is below the least."""
+        if self.max_resource != "auto" and self.max_resource < self.min_resource:
+            what = f"got {self.max_resource}, which is below hydra.sweeper.pruner.min_resource={self.min_resource}"
+            raise Refused(Problem("hydra.sweeper.pruner.max_resource", what, "hydra.sweeper.pruner.max_resource=auto"))
+        return super().build(epochs)
+
     def arguments(self, epochs: int) -> dict[str, Any]:
         """The same, with the epochs of the longest trials."""
         given = super().arguments(epochs)
