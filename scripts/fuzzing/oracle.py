@@ -19,7 +19,7 @@ import numpy as np
 
 from fuzzing.case import FOLDER, Case
 from fuzzing.records import Rows, rows_below
-from fuzzing.runner import Outcome, State, busy, state
+from fuzzing.runner import Outcome, State, state
 
 REFUSAL_SECONDS, REFUSAL_LINES, MEMORY = 20.0, 40, 2e9
 SECRET = "s3kr1tPW"  # noqa: S105 - stands in cases as a password
@@ -56,7 +56,7 @@ def _in_general(case: Case, outcome: Outcome) -> Iterator[str]:
         yield outcome.stopped
     elif outcome.status not in (0, 1, 2):
         yield f"exit status {outcome.status}"
-    if outcome.status == 2 and outcome.seconds > REFUSAL_SECONDS * busy():
+    if outcome.status == 2 and outcome.seconds > REFUSAL_SECONDS * outcome.pace:
         yield f"refused after {outcome.seconds:.0f} s"
     if outcome.memory > MEMORY:
         yield f"took {outcome.memory / 1e9:.1f} GB"

@@ -35,6 +35,7 @@ OURS = (
     "MPL",
 )
 TRAINING, SWEEP_OF_FEW, MEMORY = 60.0, 100.0, 4e9  # when a case is stopped: seconds, and bytes
+QUIET = 12.0  # seconds that the records take on a quiet machine of two cores
 
 State = dict[str, tuple[str, int, int]]
 
@@ -50,6 +51,7 @@ class Outcome:
         before: The files that were there: kind, size, time of the last change.
         rows: The rows of its stores before, by file.
         left: Processes that were still there some seconds after its end.
+        pace: How many times longer things took than on a machine of its own.
     """
 
     place: Path
@@ -61,6 +63,7 @@ class Outcome:
     memory: float = 0.0
     stopped: str = ""
     left: int = 0
+    pace: float = 1.0
 
     @property
     def stdout(self) -> str:
@@ -79,12 +82,13 @@ class Outcome:
 
 
 class Prepared(NamedTuple):
-    """The records that cases start with, and their ids."""
+    """The records that cases start with, their ids, and how many times longer they took than on a quiet machine."""
 
     folder: Path
     environment: Mapping[str, str]
     run: str = ""
     sweep: str = ""
+    pace: float = 1.0
 
 
 def prepare(folder: Path) -> Prepared:
@@ -95,7 +99,7 @@ def prepare(folder: Path) -> Prepared:
     """
     clean = {key: value for key, value in os.environ.items() if not key.startswith(OURS)}
     clean |= {"PYTHONDONTWRITEBYTECODE": "1", "MPLCONFIGDIR": str(folder / "matplotlib")}
-    prepared = Prepared(folder, clean)
+    prepared, began = Prepared(folder, clean), time.monotonic()
     import_everything()
     place = folder / "prepared"
     for command, *arguments in records.PREPARED:
@@ -103,7 +107,7 @@ def prepare(folder: Path) -> Prepared:
         if outcome.status:
             sys.exit(f"the records could not be prepared: {command} {arguments}\n{outcome.stdout}{outcome.stderr}")
     run, sweep = records.ids(place / "a/b/work" / "mlruns")
-    return Prepared(folder, clean, run, sweep)
+    return Prepared(folder, clean, run, sweep, pace=max(1.0, (time.monotonic() - began) / QUIET))
 
 
 def carry_out(cases: Iterable[tuple[int, Case]], prepared: Prepared, jobs: int) -> Iterator[tuple[int, Case, Outcome]]:
@@ -154,13 +158,9 @@ def _started(case: Case, place: Path, prepared: Prepared, limit: float) -> "_Run
         environment.pop(key, None)
         if value is not None:
             environment[key] = str(_filled_in(value, folder, prepared))
-    outcome = Outcome(place, folder, state(place), records.rows_below(place))
-    return _Running(forked(_be, case, arguments, environment, outcome), outcome, limit * busy())
-
-
-def busy() -> float:
-    """How many times longer things take on this machine now, as others use it too."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    pace = max(prepared.pace, os.getloadavg()[0] / (os.cpu_count() or 1))  # others may use the machine, too
+    outcome = Outcome(place, folder, state(place), records.rows_below(place), pace=pace)
+    return _Running(forked(_be, case, arguments, environment, outcome), outcome, limit * pace)
 
 
 def state(place: Path) -> State:

@@ -271,8 +271,8 @@ def test_a_question_is_answered_while_a_delivery_waits(
         [run] = ours.recv().runs
         assert run.status == "RUNNING"
         goes_on.set()
-        ours.send("all")
-        assert ours.recv() == ""
+        ours.send((1, "all"))
+        assert ours.recv() == (1, "")
         ours.close()
         assert process.wait(60) == 0
 
