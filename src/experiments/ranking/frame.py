@@ -142,8 +142,8 @@ def chosen_keys(runs: "pd.DataFrame") -> set[str]:
 def differing(runs: "pd.DataFrame", circumstances: Collection[str] = CIRCUMSTANCES) -> list[str]:
     """The parameters that are not the same in all runs, in the runs' order.
 
-    A parameter that nobody has set is left out if the name of its section decides it, as ``optimizer.name`` decides
-    ``optimizer.rho``. Circumstances are left out unless nothing else differs.
+    ``optimizer.name`` brings a default for ``optimizer.rho``, for example. A parameter that follows from such a name
+    is left out, unless somebody has set it. Circumstances are left out unless nothing else differs.
     """
     chosen = chosen_keys(runs)
     known = parameters(runs[has_parameters(runs)]).replace("{}", "")

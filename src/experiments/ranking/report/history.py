@@ -48,8 +48,8 @@ def history(comparison: Comparison, width: float, height: float) -> History | No
     if not values:
         return None
     scale = scale_of(values, height - 14, 0)
-    ends = [scale.low, scale.high, *(trial.best for trial in trials[-1:] if trial.best is not None)]
-    y = replace(scale, low=min(ends), high=max(ends))  # however far the best lies from all others
+    last = trials[-1].best or 0.0  # however far it lies from all others
+    y = replace(scale, low=min(scale.low, last), high=max(scale.high, last))
     x = Scale(0, max(trials[-1].spent, 1), 0, width)
     configs = dict(zip(comparison.runs["run_id"], comparison.runs["rank"] - 1, strict=True))
     points = [
@@ -75,7 +75,7 @@ def _steps(trials: Sequence[Trial], x: Scale, y: Scale) -> str:
         if trial.best is not None and trial.best != before:
             path += f"H{x(trial.spent):g}V{y(trial.best):g}" if path else f"M{x(trial.spent):g} {y(trial.best):g}"
             before = trial.best
-    return f"{path}H{x(trials[-1].spent):g}" if path else ""
+    return f"{path}H{x(trials[-1].spent):g}"
 
 
 def _text(trial: Trial, ranked_by: str) -> str:
